@@ -1,0 +1,30 @@
+# `make demo` and `make test` need Python >= 3.10 with venv and pip, a C++ compiler and make; all else they set up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/python tools/train.py --cfg experiments/demo/demo18.yaml --resume
+	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The environment is made once; the native operators are compiled once for this machine, and reused.
+install: $(STAMP)
+	@$(BIN)/python -m accel_ops.build || echo "going on without the native operators: slower, same results"
+
+$(STAMP): setup.cfg setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info ops/lib .pytest_cache .ruff_cache
