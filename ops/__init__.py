@@ -1,0 +1,133 @@
+"""accel_ops: the operators that Accel needs and PyTorch lacks, native on CPUs and CUDA GPUs.
+
+Every operator is one `torch.library` operator, so that `torch.compile` and `torch.export` see it whole. Its
+kernels are loaded, and compiled if need be, by the first call (`accel_ops.build`); where there are none,
+`accel_ops.reference`, plain PyTorch, does the same more slowly.
+
+To add an operator: its definition to reference.py, its kernels to csrc/, and below a public function, a
+schema, and the fake and autograd functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from accel_ops import reference
+from torch import Tensor
+
+__all__ = ["load", "reference", "warp"]
+
+
+def load(device: str = "cpu") -> str:
+    """Make the kernels for tensors on `device` ("cpu" or "cuda") ready now, compiling them if need be.
+
+    Without it the first call of an operator does so. Returns which are used from now on: "native" or
+    "reference". `accel_ops.build` says where they are looked for, and what in the environment matters.
+
+    Raises:
+        RuntimeError: with ACCEL_OPS=native, if they can be neither found nor compiled; names what is missing.
+        ValueError: if ACCEL_OPS is neither native nor reference.
+    """
+    from accel_ops import build  # here, so that `python -m accel_ops.build` does not find itself loaded
+
+    return build.load(device)
+
+
+def warp(features: Tensor, flow: Tensor) -> Tensor:
+    """Carry features along a flow: sample them, bilinearly, where the flow says their content was.
+
+        out[b, c, y, x] = features[b, c] at (x + flow[b, 0, y, x], y + flow[b, 1, y, x])
+
+    Cells outside the map count as zero. So does a position that is NaN, infinite or more than a cell away
+    from the map: its result and its gradients are zero. The features' own NaN and infinities are seen only by
+    the positions next to them.
+
+    Args:
+        features: (B, C, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
+        flow: (B, 2, H, W), in cells of `features`; channel 0 horizontal, 1 vertical. float32, whatever the
+            features are, holds positions best; the features' own type is taken too, and other half types are
+            widened to float32 (so autocast needs no rule here).
+
+    Returns:
+        (B, C, H, W) of the features' type and layout. Positions, weights and sums are float32 (float64 for
+        float64 features). Differentiable once by both arguments, each gradient of its argument's type; for
+        second derivatives use `accel_ops.reference.warp`. On CUDA the gradient by features is summed with
+        atomics, hence in no fixed order, and refused under `torch.use_deterministic_algorithms(True)`.
+
+    Raises:
+        ValueError: for other shapes and types, or tensors on two devices.
+        RuntimeError: with ACCEL_OPS=native, if the kernels can be neither found nor compiled.
+
+    Source: bilinear sampler, Jaderberg et al., Spatial Transformer Networks, 2015, eq. 5 to 7; as feature
+    propagation, Zhu et al., Deep Feature Flow for Video Recognition, 2017, eq. 3 and 4.
+    """
+    if flow.dtype in (torch.float16, torch.bfloat16) and flow.dtype != features.dtype:
+        flow = flow.float()
+    return torch.ops.accel_ops.warp(features, flow)
+
+
+_library = torch.library.Library("accel_ops", "DEF")
+
+
+def _define(schema: str, definition: Callable, fake: Callable) -> None:
+    """Define an operator by its schema, its meaning in plain PyTorch, and the shapes of its results.
+
+    The definition also serves every device that has no kernel of its own. As no device has one until its
+    library is loaded, it is called first, which is when it loads it.
+    """
+    name = f"accel_ops::{schema.split('(')[0]}"
+
+    def without_kernel(*args):
+        device = args[0].device.type
+        # Only now may there be a kernel for this device, which the dispatcher prefers to this function.
+        if load(device) == "native" and torch._C._dispatch_has_kernel_for_dispatch_key(name, device.upper()):
+            return operator(*args)
+        return definition(*args)
+
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, without_kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, fake, lib=_library)
+    operator = getattr(torch.ops.accel_ops, name.split("::")[1])
+
+
+# warp
+
+
+def _warp_fake(features: Tensor, flow: Tensor) -> Tensor:
+    reference.check_warp(features, flow)
+    return torch.empty_like(features, memory_format=reference.layout_of(features))
+
+
+def _warp_backward_fake(gradient: Tensor, features: Tensor, flow: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
+    reference.check_warp_backward(gradient, features, flow)
+    layout = reference.layout_of(features)
+    to_features = torch.empty_like(features, memory_format=layout) if needs[0] else features.new_empty(0)
+    return to_features, flow.new_empty(flow.shape if needs[1] else 0)
+
+
+def _keep_inputs(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _warp_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    needs = list(ctx.needs_input_grad)
+    both = torch.ops.accel_ops.warp_backward(gradient, *ctx.saved_tensors, needs)
+    return tuple(made if wanted else None for made, wanted in zip(both, needs, strict=True))
+
+
+def _no_double_backward(ctx, *gradients) -> None:
+    raise NotImplementedError(
+        "accel_ops.warp has no second derivative; use accel_ops.reference.warp, which autograd "
+        "differentiates any number of times"
+    )
+
+
+_define("warp(Tensor features, Tensor flow) -> Tensor", reference.warp, _warp_fake)
+_define(
+    "warp_backward(Tensor gradient, Tensor features, Tensor flow, bool[2] needs) -> (Tensor, Tensor)",
+    reference.warp_backward,
+    _warp_backward_fake,
+)
+torch.library.register_autograd("accel_ops::warp", _warp_autograd, setup_context=_keep_inputs, lib=_library)
+torch.library.register_autograd("accel_ops::warp_backward", _no_double_backward, lib=_library)

@@ -1,0 +1,105 @@
+// accel_ops::warp: what the CPU and the CUDA kernels share. reference.py holds the definition.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#ifdef __CUDACC__
+#define ACCEL_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define ACCEL_HOST_DEVICE inline
+#endif
+
+namespace accel_ops {
+
+// Positions, weights and sums are held in float32, for float64 features in float64.
+template <typename T>
+using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+inline at::ScalarType accumulate_type(const at::Tensor& features) {
+  return features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+// The four cells around one position: upper left, upper right, lower left, lower right.
+template <typename A>
+struct Taps {
+  int64_t cell[4];  // y * width + x, or -1 for a cell outside the map
+  A weight[4];
+  A right, lower;  // the fractions that the weights are made of
+};
+
+template <typename A>
+ACCEL_HOST_DEVICE Taps<A> make_taps(A x, A y, int64_t height, int64_t width) {
+  Taps<A> taps;
+  // Compared as floating-point numbers, so that NaN, infinities and positions that no integer holds are
+  // outside too.
+  const bool near = x >= A(-1) && x < A(width) && y >= A(-1) && y < A(height);
+  if (!near) {
+    for (int k = 0; k < 4; ++k) {
+      taps.cell[k] = -1;
+      taps.weight[k] = A(0);
+    }
+    taps.right = taps.lower = A(0);
+    return taps;
+  }
+  const A left = std::floor(x), upper = std::floor(y);
+  taps.right = x - left;
+  taps.lower = y - upper;
+  const int64_t column = static_cast<int64_t>(left), row = static_cast<int64_t>(upper);
+  for (int k = 0; k < 4; ++k) {
+    const int64_t r = row + (k >> 1), c = column + (k & 1);
+    taps.cell[k] = r >= 0 && r < height && c >= 0 && c < width ? r * width + c : -1;
+    taps.weight[k] = ((k >> 1) ? taps.lower : A(1) - taps.lower) * ((k & 1) ? taps.right : A(1) - taps.right);
+  }
+  return taps;
+}
+
+// The taps of output pixel `pixel` of B * height * width; flow is a contiguous (B, 2, height, width).
+template <typename A>
+ACCEL_HOST_DEVICE Taps<A> taps_of(const A* flow, int64_t pixel, int64_t height, int64_t width) {
+  const int64_t cells = height * width;
+  const int64_t image = pixel / cells, cell = pixel % cells;
+  const A* here = flow + image * 2 * cells + cell;
+  return make_taps<A>(A(cell % width) + here[0], A(cell / width) + here[cells], height, width);
+}
+
+inline void check_warp(const at::Tensor& features, const at::Tensor& flow) {
+  TORCH_CHECK_VALUE(features.dim() == 4, "warp: features must be (B, C, H, W), got ", features.sizes());
+  TORCH_CHECK_VALUE(
+      flow.dim() == 4 && flow.size(0) == features.size(0) && flow.size(1) == 2 &&
+          flow.size(2) == features.size(2) && flow.size(3) == features.size(3),
+      "warp: flow must be (B, 2, H, W) for features ", features.sizes(), ", got ", flow.sizes());
+  const auto type = features.scalar_type();
+  TORCH_CHECK_VALUE(
+      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+      "warp: features must be float16, bfloat16, float32 or float64, got ", type);
+  TORCH_CHECK_VALUE(
+      flow.scalar_type() == type || flow.scalar_type() == at::kFloat,
+      "warp: flow must be float32 or of the features' type ", type, ", got ", flow.scalar_type());
+  TORCH_CHECK_VALUE(
+      flow.device() == features.device(),
+      "warp: features are on ", features.device(), " but flow is on ", flow.device());
+}
+
+inline void check_warp_backward(const at::Tensor& gradient, const at::Tensor& features, const at::Tensor& flow) {
+  check_warp(features, flow);
+  TORCH_CHECK_VALUE(
+      gradient.sizes() == features.sizes() && gradient.scalar_type() == features.scalar_type() &&
+          gradient.device() == features.device(),
+      "warp: the gradient must have the features' shape, type and device");
+}
+
+// The rule for the layout of results, the same as in reference.py.
+inline bool is_channels_last(const at::Tensor& features) {
+  return features.size(1) > 1 && features.stride(1) == 1 && !features.is_contiguous();
+}
+
+inline at::MemoryFormat layout_of(const at::Tensor& features) {
+  return is_channels_last(features) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+}  // namespace accel_ops

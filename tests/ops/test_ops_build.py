@@ -1,0 +1,241 @@
+"""Finding, compiling and loading the native operators, mostly with stand-ins for the compilers."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from accel_ops import build
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="native operators are for Linux")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A machine without any built library, whose cache and prebuilt folders are under `place`."""
+    monkeypatch.setattr(build, "PREBUILT", tmp_path / "lib")
+    monkeypatch.setattr(build, "_missing", {})
+    monkeypatch.setenv("ACCEL_OPS_CACHE", str(tmp_path / "cache"))
+    for name in ("ACCEL_OPS", "ACCEL_OPS_CUDA", "TORCH_CUDA_ARCH_LIST", "CXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def program(path: Path, script: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def compiler(place, monkeypatch):
+    """A g++ that writes its -o file, slowly, and keeps a list of what it was called for."""
+    script = f"""
+    while [ "$1" != -o ]; do shift; done
+    sleep 0.2; echo made > "$2"; echo "$2" >> {place}/calls"""
+    monkeypatch.setenv("CXX", program(place / "bin" / "c++", script))
+    return place / "calls"
+
+
+def in_a_fresh_python(code: str, place: Path, **environment: str) -> subprocess.CompletedProcess:
+    head = "from pathlib import Path; from accel_ops import build\n"
+    head += f"build.PREBUILT = Path({str(place / 'lib')!r})\n"
+    head += "import torch, accel_ops; inputs = torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 4)\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + code],
+        env={**os.environ, "ACCEL_OPS_CACHE": str(place / "cache"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_neither_builds_nor_loads(place):
+    done = in_a_fresh_python("print('accel_ops-' in open('/proc/self/maps').read())", place)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+    assert not (place / "cache").exists()
+
+
+def test_without_a_compiler_the_reference_answers_with_one_warning(place):
+    code = "for _ in range(3): assert torch.equal(accel_ops.warp(*inputs), inputs[0])\nprint(accel_ops.load())"
+    done = in_a_fresh_python(code, place, PATH="", CXX="")
+    assert done.stdout == "reference\n", done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "the C++ compiler g++ was not found: install it (apt install g++) or set CXX" in done.stderr
+
+
+def test_native_without_a_compiler_is_an_error_that_names_it(place):
+    done = in_a_fresh_python("accel_ops.warp(*inputs)", place, PATH="", CXX="", ACCEL_OPS="native")
+    assert done.returncode == 1
+    assert "ACCEL_OPS=native, but the C++ compiler g++ was not found" in done.stderr.splitlines()[-1]
+
+
+def test_reference_is_quiet_and_the_same_operator(place):
+    code = "print(torch.equal(torch.ops.accel_ops.warp(*inputs), inputs[0]), accel_ops.load())"
+    done = in_a_fresh_python(code, place, PATH="", ACCEL_OPS="reference")
+    assert (done.stdout, done.stderr) == ("True reference\n", "")
+
+
+def test_another_value_of_accel_ops_is_an_error(place, monkeypatch):
+    monkeypatch.setenv("ACCEL_OPS", "fast")
+    with pytest.raises(ValueError, match=r"ACCEL_OPS must be native or reference.*'fast'"):
+        build.load()
+
+
+def test_a_compiler_that_fails_is_quoted(place, monkeypatch):
+    monkeypatch.setenv("CXX", program(place / "bin" / "c++", "echo no space left >&2; exit 1"))
+    with pytest.warns(RuntimeWarning, match=r"(?s)c\+\+ failed.*no space left"):
+        assert build.load() == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build.load() == "reference"  # neither tried nor said again
+
+
+def test_a_cache_that_cannot_be_written_is_named(place, monkeypatch, compiler):
+    (place / "file").write_text("")
+    monkeypatch.setenv("ACCEL_OPS_CACHE", str(place / "file" / "cache"))
+    with pytest.warns(RuntimeWarning, match="file/cache cannot be written.*set ACCEL_OPS_CACHE"):
+        assert build.load() == "reference"
+
+
+def test_a_library_that_cannot_be_loaded_is_named(place, compiler):
+    with pytest.warns(RuntimeWarning, match=r"cache/accel_ops-cpu-\w+\.so cannot be loaded .* delete it"):
+        assert build.load() == "reference"
+
+
+def test_the_name_says_all_the_binary_depends_on(monkeypatch, tmp_path):
+    cpu, gpu = build.Library("cpu"), build.Library("cuda", ("9.0",))
+    names = {cpu.file_name, gpu.file_name, build.Library("cuda", ("8.0",)).file_name}
+    for target, name, value in [
+        (torch, "__version__", "2.0"),
+        (torch.version, "cuda", "1.0"),
+        (build, "_instruction_set", lambda: "another CPU"),
+        (build, "CPU_FLAGS", ["-O0"]),
+    ]:
+        with monkeypatch.context() as changed:
+            changed.setattr(target, name, value)
+            names.add(cpu.file_name)
+    for source in build.SOURCES.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    assert cpu.file_name in names
+    with open(tmp_path / "warp.h", "a") as file:
+        file.write("// changed")
+    names.add(cpu.file_name)
+    assert len(names) == 3 + 4 + 1
+
+
+def test_prebuilt_comes_before_the_cache(place):
+    library = build.Library("cpu")
+    assert library.find() is None
+    for folder in (build.cache_folder(), build.PREBUILT):
+        folder.mkdir()
+        (folder / library.file_name).write_text("")
+        assert library.find() == folder / library.file_name
+
+
+def test_two_processes_at_once_compile_once(compiler):
+    library, folder = build.Library("cpu"), build.cache_folder()
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=build.build, args=(library, folder)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert len(compiler.read_text().split()) == len(library.sources) + 1  # every source, and the link
+    assert sorted(p.name for p in folder.iterdir()) == sorted([library.file_name, "lock"])
+
+
+def test_a_killed_build_leaves_nothing_that_is_loaded_and_is_cleared_away(compiler):
+    library, folder = build.Library("cpu"), build.cache_folder()
+    process = multiprocessing.get_context("fork").Process(target=build.build, args=(library, folder))
+    process.start()
+    while not list(folder.glob("building-*")):
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert library.find() is None
+    path = build.build(library, folder)
+    assert path.read_text() == "made\n"
+    assert not list(folder.glob("building-*"))
+
+
+def test_building_ahead_prints_one_line_and_then_is_up_to_date(place, compiler, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert build.main() == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    calls = compiler.read_text()
+    (build.PREBUILT / "accel_ops-cpu-of_an_older_source.so").write_text("")
+    assert build.main() == 0
+    assert capsys.readouterr().out == f"accel_ops: cpu up to date ({place / 'lib'})\n"
+    assert compiler.read_text() == calls
+    assert len(list(build.PREBUILT.glob("*.so"))) == 1
+
+
+needs_cuda_torch = pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA")
+
+
+@needs_cuda_torch
+def test_an_nvcc_of_another_major_version_is_refused(place, monkeypatch):
+    program(place / "cuda" / "bin" / "nvcc", "echo Cuda compilation tools, release 7.5, V7.5.17")
+    monkeypatch.setenv("CUDA_HOME", str(place / "cuda"))
+    with pytest.raises(build.CannotBuild, match=r"cuda/bin/nvcc is release 7.5, but torch was built with CUDA"):
+        build.find_nvcc()
+
+
+@needs_cuda_torch
+def test_cuda_without_nvcc_uses_the_reference_and_says_so(place, monkeypatch, compiler):
+    monkeypatch.setenv("CUDA_HOME", str(place))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    with pytest.warns(RuntimeWarning, match="no native operators for cuda.*nvcc was not found in CUDA_HOME"):
+        assert build.load("cuda") == "reference"
+
+
+@needs_cuda_torch
+def test_gpus_are_listed_as_torch_lists_them(monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    here, *general = build.libraries_for("cuda")
+    assert here.architectures == ("8.0", "9.0+PTX") and not general
+    assert build._gencode(here.architectures) == [
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_90,code=compute_90",
+    ]
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    assert [library.architectures for library in build.libraries_for("cuda")] == [
+        ("9.0",),
+        ("8.0", "9.0+PTX"),
+    ]
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    assert [library.architectures for library in build.libraries_for("cuda")] == [("7.5",)]
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "Hopper")
+    with pytest.raises(build.CannotBuild, match=r"TORCH_CUDA_ARCH_LIST must read like .*'Hopper'"):
+        build.libraries_for("cuda")
+
+
+@needs_cuda_torch
+def test_the_cuda_sources_compile_for_sm_90(tmp_path):
+    try:
+        build.find_compiler()
+        build.find_nvcc()
+    except build.CannotBuild as missing:
+        pytest.skip(str(missing))
+    made = tmp_path / "cuda.so"
+    build.compile_library(build.Library("cuda", ("9.0",)), made)
+    assert made.stat().st_size > 10_000
+
+
+def test_cuda_sources_include_only_torch_core_and_c10_cuda():
+    """What torch's other CUDA headers include comes with the full toolkit only (cuBLAS, cuSPARSE)."""
+    for source in build.SOURCES.glob("*.cu"):
+        included = [
+            line.split("<")[1].split(">")[0] for line in source.read_text().splitlines() if "#include <" in line
+        ]
+        assert not [name for name in included if name.startswith(("ATen/cuda", "torch/extension", "torch/all"))]
