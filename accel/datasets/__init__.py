@@ -1,0 +1,62 @@
+"""Data sets and how to build them from a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accel.datasets.clips import IGNORED, Batch, Clip, ClipDataset, collate
+
+if TYPE_CHECKING:
+    from accel.config import DataConfig
+
+
+def build_dataset(
+    config: DataConfig, split: str, progress: Callable[[int, int], None] | None = None, with_flow: bool = False
+) -> ClipDataset:
+    """The data set of a configuration.
+
+    split: "train", "val" or "test", as the data set calls it.
+    with_flow: clips carry their exact flow where it is known; working it out takes time.
+    progress: called with (done, total) while generated data are being written.
+
+    Raises FileNotFoundError with the expected layout where the data are missing.
+    """
+    return BUILDERS[config.name](config, split, progress, with_flow)
+
+
+def data_root(config: DataConfig) -> Path:
+    """Where the data of a configuration are: its `root`, else $ACCEL_DATA/NAME, else data/NAME."""
+    if config.root is not None:
+        return config.root.expanduser()
+    return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
+
+
+def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+    from accel.datasets.cityscapes import Cityscapes
+
+    return Cityscapes(data_root(config), split)
+
+
+def _camvid(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+    from accel.datasets.camvid import CamVid
+
+    return CamVid(data_root(config), split)
+
+
+def _streetscape(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+    from accel.datasets.cityscapes import Streetscape
+    from accel.datasets.streetscape import generate_streetscape
+
+    root = data_root(config)
+    if split not in config.snippets:
+        raise ValueError(f"data.snippets has no {split!r} split; it has {', '.join(config.snippets)}")
+    generate_streetscape(root, {split: config.snippets[split]}, config.size, progress=progress)
+    return Streetscape(root, split, with_flow=with_flow, limit=config.snippets[split])
+
+
+BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape}
+
+__all__ = ["IGNORED", "Batch", "Clip", "ClipDataset", "build_dataset", "collate", "data_root"]

@@ -1,0 +1,151 @@
+"""CamVid in the 11-class, 480 x 360 split that segmentation papers use (Brostow et al. 2008, SegNet).
+
+ROOT/SPLIT/NAME.png        frames; a NAME is RECORDING_NUMBER, where the number counts frames of a 30 Hz video
+ROOT/SPLITannot/NAME.png   class indices, 11 = unlabelled
+ROOT/SPLIT.txt             the labelled NAMEs, one a line (SegNet's lines of two paths are understood)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from accel.datasets.clips import IGNORED, Clip, ClipDataset
+from accel.datasets.images import UNDEFINED, read_image, read_labels
+
+CLASS_NAMES = (
+    "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+PALETTE = np.array(  # (11, 3) RGB, from CamVid's label_colors.txt
+    [
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
+        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ],
+    np.uint8,
+)  # fmt: skip
+
+_UNLABELLED = 11
+_VIDEO_STEP = 2  # frame numbers at most this far apart are video: 15 Hz of 30
+
+_TABLE = np.full(256, UNDEFINED, np.uint8)
+_TABLE[: len(CLASS_NAMES)] = np.arange(len(CLASS_NAMES))
+_TABLE[[_UNLABELLED, IGNORED]] = IGNORED
+
+
+@dataclass(frozen=True)
+class _LabelledFrame:
+    name: str
+    before: tuple[str, ...]  # names of the frames directly before, nearest first
+
+
+class CamVid(ClipDataset):
+    """The labelled frames of a split, in the order of SPLIT.txt, or of names if there is none.
+
+    `val` is one video at 15 Hz: frame i has i frames before it. `train` and `test` are stills a second apart,
+    which make clips of one frame.
+
+    root:  the folder with SPLIT and SPLITannot.
+    split: "train", "val" or "test".
+    """
+
+    class_names = CLASS_NAMES
+    palette = PALETTE
+
+    def __init__(self, root: str | Path, split: str = "train"):
+        self.root, self.split = Path(root), split
+        self._images, self._annotations = self.root / split, self.root / f"{split}annot"
+        if not (self._images.is_dir() and self._annotations.is_dir()):
+            raise self._not_there()
+        on_disk = {p.stem for p in self._images.glob("*.png")}
+        names = self._listed_names() or sorted(p.stem for p in self._annotations.glob("*.png"))
+        if not names:
+            raise self._not_there()
+        for name in names:
+            if name not in on_disk:
+                raise FileNotFoundError(f"{self._images / name}.png: no such file, but the {split} split lists it")
+        before = _frames_before(on_disk)
+        self._labelled = [_LabelledFrame(name, _chain(name, before)) for name in names]
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def history(self, index: int) -> int:
+        return len(self._labelled[index].before)
+
+    def name(self, index: int) -> str:
+        return self._labelled[index].name
+
+    def clip(self, index: int, length: int) -> Clip:
+        labelled = self._labelled[index]
+        if length < 1:
+            raise ValueError(f"a clip has at least one frame; asked for {length}")
+        if length - 1 > len(labelled.before):
+            raise ValueError(
+                f"{self._images / labelled.name}.png: {len(labelled.before)} frames come directly before it, "
+                f"a clip of {length} needs {length - 1} "
+                f"(CamVid's train and test are stills a second apart; val is video)"
+            )
+        label_path = self._annotations / f"{labelled.name}.png"
+        labels = read_labels(label_path, _TABLE)
+        frames = np.empty((length, *labels.shape, 3), np.uint8)
+        for frame, name in zip(frames, [*reversed(labelled.before[: length - 1]), labelled.name], strict=True):
+            path = self._images / f"{name}.png"
+            image = read_image(path)
+            if image.shape[:2] != labels.shape:
+                raise ValueError(
+                    f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
+                    f"and {labels.shape[1]} x {labels.shape[0]} (width x height)"
+                )
+            frame[...] = image
+        return Clip(frames, labels, None, labelled.name)
+
+    def _listed_names(self) -> list[str]:
+        """The names in SPLIT.txt: the first word of each line without folders and ending."""
+        path = self.root / f"{self.split}.txt"
+        if not path.is_file():
+            return []
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [PurePosixPath(words[0]).name.removesuffix(".png") for words in lines]
+        if not names:
+            raise ValueError(f"{path}: lists no frame")
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"{path}: lists {twice[0]} more than once")
+        return names
+
+    def _not_there(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"no CamVid {self.split} split at {self.root}: expected {self.split}/NAME.png, "
+            f"{self.split}annot/NAME.png and {self.split}.txt"
+        )
+
+
+def _numbered(name: str) -> tuple[str, int] | None:
+    """0016E5_07959 as its recording and frame number; None for a name without one."""
+    match = re.fullmatch(r"(.+_\D*)(\d+)", name)
+    return (match[1], int(match[2])) if match else None
+
+
+def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:
+    """For each frame of a video: the frame directly before it and how many numbers earlier that is."""
+    by_number = {_numbered(name): name for name in names if _numbered(name)}
+    before = {}
+    for (recording, number), name in by_number.items():
+        for step in range(1, _VIDEO_STEP + 1):
+            if (recording, number - step) in by_number:
+                before[name] = by_number[recording, number - step], step
+                break
+    return before
+
+
+def _chain(name: str, before: dict[str, tuple[str, int]]) -> tuple[str, ...]:
+    """The frames before `name`, nearest first, as long as they are evenly spaced."""
+    chain: list[str] = []
+    spacing = before[name][1] if name in before else 0
+    while name in before and before[name][1] == spacing:
+        name = before[name][0]
+        chain.append(name)
+    return tuple(chain)

@@ -1,0 +1,222 @@
+"""Cityscapes: 30-frame snippets of driving through cities, one frame of each labelled (Cordts et al. 2016).
+
+ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png      every frame
+ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png                labelled frames
+ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelTrainIds.png           the same as class indices, if present
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from cityscapesscripts.helpers.labels import labels as _LABELS
+
+from accel.datasets.clips import IGNORED, Clip, ClipDataset
+from accel.datasets.images import UNDEFINED, read_image, read_labels
+
+_CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
+
+CLASS_NAMES: tuple[str, ...] = tuple(label.name for label in _CLASSES)
+PALETTE: np.ndarray = np.array([label.color for label in _CLASSES], np.uint8)  # (19, 3) RGB
+
+_IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
+
+
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """The class index of each value stored in labelIds and in labelTrainIds files, both (256,) uint8."""
+    from_id, from_train_id = np.full(256, UNDEFINED, np.uint8), np.full(256, UNDEFINED, np.uint8)
+    from_train_id[IGNORED] = IGNORED
+    for label in _LABELS:
+        if label.id >= 0:  # the licence plate, -1, is never drawn
+            from_id[label.id] = label.trainId if 0 <= label.trainId < IGNORED else IGNORED
+    from_train_id[: len(_CLASSES)] = np.arange(len(_CLASSES))
+    return from_id, from_train_id
+
+
+_FROM_ID, _FROM_TRAIN_ID = _tables()
+
+
+@dataclass(frozen=True)
+class _LabelledFrame:
+    city: str
+    sequence: str  # CITY_SEQ
+    frame: str  # as many digits as in the file name
+    history: int
+    has_train_ids: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.sequence}_{self.frame}"
+
+    def name_before(self, steps: int) -> str:
+        return f"{self.sequence}_{int(self.frame) - steps:0{len(self.frame)}d}"
+
+
+class Cityscapes(ClipDataset):
+    """The labelled frames of a split, in order of name, with as much of their snippets as is on disk.
+
+    root:  the folder with gtFine and leftImg8bit_sequence. With leftImg8bit alone, clips have one frame.
+    split: the folder below those: "train", "val" or "test" (whose published labels are all ignored).
+
+    Folders are listed here, once. Raises FileNotFoundError if they are not there, or a labelled frame is not.
+    """
+
+    class_names = CLASS_NAMES
+    palette = PALETTE
+
+    def __init__(self, root: str | Path, split: str = "train"):
+        self.root, self.split = Path(root), split
+        self.is_video = (self.root / "leftImg8bit_sequence" / split).is_dir()
+        self._images = self.root / ("leftImg8bit_sequence" if self.is_video else "leftImg8bit") / split
+        self._annotations = self.root / "gtFine" / split
+        if not (self._images.is_dir() and self._annotations.is_dir()):
+            raise self._not_there()
+        self._labelled = [f for city in _folders(self._annotations) for f in self._labelled_frames(city)]
+        if not self._labelled:
+            raise self._not_there()
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def history(self, index: int) -> int:
+        return self._labelled[index].history
+
+    def name(self, index: int) -> str:
+        return self._labelled[index].name
+
+    def image_path(self, index: int, before: int = 0) -> Path:
+        """The file of labelled frame `index`, or of the frame `before` frames earlier."""
+        labelled = self._labelled[index]
+        return self._images / labelled.city / (labelled.name_before(before) + _IMAGE)
+
+    def label_id_path(self, index: int) -> Path:
+        """The labelIds file, which the official scorer compares with."""
+        labelled = self._labelled[index]
+        return self._annotations / labelled.city / (labelled.name + _LABEL_IDS)
+
+    def clip(self, index: int, length: int) -> Clip:
+        labelled = self._labelled[index]
+        if length < 1:
+            raise ValueError(f"a clip has at least one frame; asked for {length}")
+        if length - 1 > labelled.history:
+            cause = "" if self.is_video else f"; clips need leftImg8bit_sequence/{self.split}, which is not there"
+            raise ValueError(
+                f"{self.image_path(index)}: {labelled.history} frames come directly before it, "
+                f"a clip of {length} needs {length - 1}{cause}"
+            )
+        paths = [self.image_path(index, before) for before in reversed(range(length))]
+        label_path, labels = self._labels(labelled)
+        frames = np.empty((length, *labels.shape, 3), np.uint8)
+        for frame, path in zip(frames, paths, strict=True):
+            image = read_image(path)
+            if image.shape[:2] != labels.shape:
+                raise ValueError(
+                    f"{path} and {label_path} must be of one size; "
+                    f"found {_size(image)} and {_size(labels)} (width x height)"
+                )
+            frame[...] = image
+        return Clip(frames, labels, self._flows(paths[1:], labels.shape), labelled.name)
+
+    def flow(self, image_path: Path) -> np.ndarray | None:
+        """(H, W, 2) float32 displacement in pixels from this frame to the one before; NaN: not visible.
+
+        None where it is not known: always, in Cityscapes; for data sets that are stored alike and know it.
+        """
+        return None
+
+    def _labels(self, labelled: _LabelledFrame) -> tuple[Path, np.ndarray]:
+        suffix, table = (_TRAIN_IDS, _FROM_TRAIN_ID) if labelled.has_train_ids else (_LABEL_IDS, _FROM_ID)
+        path = self._annotations / labelled.city / (labelled.name + suffix)
+        return path, read_labels(path, table)
+
+    def _flows(self, paths: list[Path], size: tuple[int, int]) -> np.ndarray | None:
+        flows = []
+        for path in paths:
+            flow = self.flow(path)
+            if flow is None:
+                return None
+            if flow.shape != (*size, 2):
+                raise ValueError(f"{path}: its flow is {flow.shape}, expected {(*size, 2)}")
+            flows.append(flow)
+        return np.stack(flows).astype(np.float32, copy=False) if flows else None
+
+    def _labelled_frames(self, city: str) -> list[_LabelledFrame]:
+        annotations = _files(self._annotations / city)
+        images = {f[: -len(_IMAGE)] for f in _files(self._images / city) if f.endswith(_IMAGE)}
+        with_train_ids = {f[: -len(_TRAIN_IDS)] for f in annotations if f.endswith(_TRAIN_IDS)}
+        with_ids = {f[: -len(_LABEL_IDS)] for f in annotations if f.endswith(_LABEL_IDS)}
+        found: dict[str, _LabelledFrame] = {}
+        for name in sorted(with_train_ids | with_ids):
+            sequence, _, frame = name.rpartition("_")
+            if not (sequence and frame.isdecimal()):
+                raise ValueError(f"{self._annotations / city / name}_gtFine_*: expected a name CITY_SEQ_FRAME")
+            if name not in images:
+                raise FileNotFoundError(
+                    f"{self._images / city / (name + _IMAGE)}: no such file, but gtFine/{self.split} has its labels"
+                )
+            labelled = _LabelledFrame(city, sequence, frame, 0, name in with_train_ids)
+            history = 0
+            while history < int(frame) and (before := labelled.name_before(history + 1)) in images:
+                history += 1
+                if before in found:  # the frames before that one are counted already
+                    history += found[before].history
+                    break
+            found[name] = _LabelledFrame(city, sequence, frame, history, name in with_train_ids)
+        return list(found.values())
+
+    def _not_there(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"no Cityscapes {self.split} split at {self.root}: expected "
+            f"leftImg8bit_sequence/{self.split}/CITY/CITY_SEQ_FRAME{_IMAGE} and "
+            f"gtFine/{self.split}/CITY/CITY_SEQ_FRAME{_LABEL_IDS}"
+        )
+
+
+class Streetscape(Cityscapes):
+    """Generated street scenes (`accel.datasets.streetscape`) in Cityscapes' layout, with exact flow.
+
+    with_flow: whether clips carry it. It is computed from the scene's description, which takes time.
+    limit:     use the first so many labelled frames, in order of name, where more have been generated.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", with_flow: bool = True, limit: int | None = None):
+        super().__init__(root, split)
+        if limit is not None and not 1 <= limit <= len(self):
+            raise ValueError(
+                f"limit must be between 1 and the {len(self)} labelled frames of {self.root}, split {split}; "
+                f"got {limit}"
+            )
+        self.with_flow = with_flow
+        self._labelled = self._labelled[:limit]
+
+    def flow(self, image_path: Path) -> np.ndarray | None:
+        if not self.with_flow:
+            return None
+        sequence, frame, _ = image_path.name.rsplit("_", 2)
+        return _scene(self.root, sequence).flow(int(frame))
+
+
+@lru_cache(maxsize=4)
+def _scene(root: Path, sequence: str):
+    """The scene of CITY_SEQ: laying one out takes longer than the flow of a frame, and a clip has several."""
+    from accel.datasets.streetscape import scene_of
+
+    return scene_of(root, f"{sequence}_000000{_IMAGE}")[0]
+
+
+def _folders(path: Path) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _files(path: Path) -> Iterable[str]:
+    return os.listdir(path) if path.is_dir() else []
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"

@@ -1,0 +1,105 @@
+"""The training and evaluation sample: a clip whose last frame carries the label."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+IGNORED = 255  # label value that neither loss nor score looks at
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames, oldest first, with what is known about the last one.
+
+    frames: (T, H, W, 3) uint8 RGB.
+    labels: (H, W) uint8 class indices of the last frame (255 = ignored), or None.
+    flow:   (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from
+            pixel (x, y) of frame t+1 to where the same point was seen in frame t; NaN where it was not visible.
+    name:   what a person would call the last frame; unique in its data set.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray | None
+    flow: np.ndarray | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one size, stacked: frames (B, T, 3, H, W) uint8, labels (B, H, W) uint8 or None,
+    flow (B, T-1, 2, H, W) float32 in pixels with NaN where unknown, or None."""
+
+    frames: Tensor
+    labels: Tensor | None
+    flow: Tensor | None
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        return Batch(move(self.frames), move(self.labels), move(self.flow), self.names)
+
+    def pin_memory(self) -> Batch:
+        def pin(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.pin_memory()
+
+        return Batch(pin(self.frames), pin(self.labels), pin(self.flow), self.names)
+
+
+def collate(clips: list[Clip]) -> Batch:
+    """Stack clips of equal length and size. Labels and flow are kept only if every clip has them."""
+    shapes = {c.frames.shape for c in clips}
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{c.name}: {c.frames.shape}" for c in clips)
+        raise ValueError(f"clips of one batch must have one size (crop or resize them); got {sizes}")
+
+    def stack(arrays: list[np.ndarray | None]) -> Tensor | None:
+        if any(a is None for a in arrays):
+            return None
+        return torch.from_numpy(np.stack(arrays))
+
+    frames = stack([c.frames for c in clips]).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
+    flow = stack([c.flow for c in clips])
+    return Batch(
+        frames,
+        stack([c.labels for c in clips]),
+        None if flow is None else flow.permute(0, 1, 4, 2, 3),
+        tuple(c.name for c in clips),
+    )
+
+
+class ClipDataset(Dataset, ABC):
+    """Labelled frames of videos. Item i is one labelled frame; a clip ends in it.
+
+    `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
+    same video come directly before labelled frame i, hence the longest clip that may end there.
+    """
+
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def history(self, index: int) -> int:
+        """Frames available directly before labelled frame `index`."""
+
+    @abstractmethod
+    def clip(self, index: int, length: int) -> Clip:
+        """The clip of `length` frames ending in labelled frame `index`, as stored: no augmentation.
+
+        Raises ValueError if fewer than `length - 1` frames come before it, or a file is damaged or of another
+        size than the rest; FileNotFoundError if one is missing. Both name the file.
+        """
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)

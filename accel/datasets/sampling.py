@@ -1,0 +1,119 @@
+"""Which clip is trained on when: an endless, numbered sequence of samples.
+
+Sample i - its clip, crop and colours - is a function of (seed, i) alone. Step s of training takes its samples
+by number (`StepSampler`), so a run resumed at step s, or with other workers, sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.motion import SimulatedMotion
+from accel.datasets.transforms import ClipTransform
+
+_ORDER, _VIEW, _MOTION = 0, 1, 2  # the streams of random numbers of a seed
+
+
+class TrainingClips(Dataset):
+    """Numbered training samples 0, 1, 2, ... without end: each epoch of `len(self)` is one shuffled pass.
+
+    dataset:   where the clips come from.
+    length:    frames a clip; labelled frames with fewer than `length - 1` frames before them are left out.
+    transform: the random view; None: clips as stored.
+    motion:    makes each clip from its labelled frame alone; then frames before it are not needed.
+    seed:      0 or more.
+
+    Raises ValueError if no labelled frame has enough frames before it.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        length: int,
+        transform: ClipTransform | None = None,
+        seed: int = 0,
+        motion: SimulatedMotion | None = None,
+    ):
+        if length < 1:
+            raise ValueError(f"a clip has at least one frame; asked for {length}")
+        if seed < 0:
+            raise ValueError(f"the seed must be 0 or more; got {seed}")
+        self.stored = 1 if motion else length  # frames read of each clip
+        histories = [dataset.history(i) for i in range(len(dataset))]
+        if max(histories, default=-1) < self.stored - 1:
+            raise ValueError(
+                f"no clip of {length} frames: none of the {len(histories)} labelled frames has "
+                f"{length - 1} frames directly before it "
+                f"(the longest possible clip has {max(histories, default=-1) + 1})"
+            )
+        self.dataset, self.length, self.transform, self.seed = dataset, length, transform, seed
+        self.motion = motion
+        self.indices = np.array([i for i, history in enumerate(histories) if history >= self.stored - 1])
+
+    def __len__(self) -> int:
+        """Samples an epoch."""
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Clip:
+        """Sample `number`, which may be beyond the first epoch.
+
+        Raises ValueError or FileNotFoundError, naming the sample and the file, if it cannot be read.
+        """
+        number = int(number)
+        if number < 0:
+            raise IndexError(f"samples are numbered from 0; asked for {number}")
+        epoch, position = divmod(number, len(self))
+        index = int(self.indices[_order(self.seed, epoch, len(self))[position]])
+        try:
+            clip = self.dataset.clip(index, self.stored)
+        except (ValueError, FileNotFoundError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"training sample {number} (labelled frame {index}): {error}") from error
+        if self.motion is not None:
+            clip = self.motion(clip, self.length, np.random.default_rng([self.seed, _MOTION, number]))
+        if self.transform is None:
+            return clip
+        return self.transform(clip, np.random.default_rng([self.seed, _VIEW, number]))
+
+
+class StepSampler(Sampler[list[int]]):
+    """The sample numbers of steps start, ..., stop - 1: a batch sampler for one of `world_size` processes.
+
+    Step s, process r takes the `batch_size` numbers from (s * world_size + r) * batch_size on.
+    """
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1):
+        if not 0 <= start <= stop:
+            raise ValueError(f"steps must satisfy 0 <= start <= stop; got {start}, {stop}")
+        if batch_size < 1:
+            raise ValueError(f"the batch size must be at least 1; got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"the rank must be between 0 and world_size - 1; got {rank} of {world_size}")
+        self.start, self.stop, self.batch_size = start, stop, batch_size
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+def init_worker(worker: int) -> None:
+    """`worker_init_fn` of a DataLoader: workers are the parallelism, OpenCV starts no threads of its own."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The shuffled positions of one epoch."""
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(length)

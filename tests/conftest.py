@@ -1,0 +1,171 @@
+"""Data sets for the tests: tiny generated ones, and the real ones where they are found."""
+
+from __future__ import annotations
+
+import csv
+import os
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from accel.config import Config, load_config
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _real_data(folder: str) -> Path:
+    places = [_REPOSITORY / "data", _REPOSITORY.parent / "shared"]
+    if "ACCEL_DATA" in os.environ:
+        places.insert(0, Path(os.environ["ACCEL_DATA"]))
+    for place in places:
+        if (place / folder).exists():
+            return place / folder
+    pytest.skip(f"needs real data: no {folder} in {', '.join(map(str, places))} (set ACCEL_DATA)")
+
+
+@pytest.fixture(scope="session")
+def camvid_root() -> Path:
+    """The real CamVid; skips where it is absent."""
+    return _real_data("camvid")
+
+
+@pytest.fixture(scope="session")
+def parity() -> Callable[[str], Path]:
+    """Finds a file of the folder `parity` (graphs, weights and outputs of the published networks), or skips."""
+    return lambda name: _real_data(f"parity/{name}")
+
+
+@pytest.fixture(scope="session")
+def published_params(parity) -> Callable[[str], dict[str, np.ndarray]]:
+    """`published_params("accel-18")`: made-up parameters of a published network, by MXNet's names.
+
+    They are a function of their names and shapes, the same that the stored outputs were made with.
+    """
+    arrays: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+
+    def make(version: str) -> dict[str, np.ndarray]:
+        nonlocal arrays
+        make_array = runpy.run_path(str(parity("weights.py")))["make_array"]
+        with parity(f"{version}/params.csv").open() as file:
+            rows = [(r["kind"], r["name"], tuple(map(int, r["shape"].split("x")))) for r in csv.DictReader(file)]
+        # Versions share most parameters; those of the last one are kept.
+        arrays = {key: arrays[key] if key in arrays else make_array(*key) for key in ((n, s) for _, n, s in rows)}
+        return {f"{kind}:{name}": arrays[name, shape] for kind, name, shape in rows}
+
+    return make
+
+
+@pytest.fixture
+def tiny_cityscapes(tmp_path: Path) -> Path:
+    """Cityscapes with 2 cities of 2 snippets of 5 frames, 64 x 96 (height x width), in train and val.
+
+    The 4th frame of each is labelled; ulm has labelTrainIds as well. Frame number f has red = f everywhere.
+    The two snippets of ulm are of one long recording: frames 95-99 and 200-204 of ulm_000000.
+    """
+    root = tmp_path / "cityscapes"
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for city, snippets in (
+            ("aachen", (("000000", 0), ("000001", 0))),
+            ("ulm", (("000000", 95), ("000000", 200))),
+        ):
+            images = root / "leftImg8bit_sequence" / split / city
+            annotations = root / "gtFine" / split / city
+            images.mkdir(parents=True)
+            annotations.mkdir(parents=True)
+            for sequence, first in snippets:
+                for frame in range(first, first + 5):
+                    image = rng.integers(0, 256, (64, 96, 3), np.uint8)
+                    image[..., 2] = frame  # red, in OpenCV's order
+                    cv2.imwrite(str(images / f"{city}_{sequence}_{frame:06d}_leftImg8bit.png"), image)
+                stem = f"{annotations}/{city}_{sequence}_{first + 3:06d}_gtFine_"
+                ids = rng.integers(0, 34, (64, 96), np.uint8)
+                cv2.imwrite(stem + "labelIds.png", ids)
+                cv2.imwrite(stem + "instanceIds.png", ids.astype(np.uint16) * 1000)
+                if city == "ulm":
+                    cv2.imwrite(stem + "labelTrainIds.png", train_ids(ids))
+    return root
+
+
+@pytest.fixture
+def tiny_camvid(tmp_path: Path) -> Path:
+    """CamVid, 36 x 48: `val` a video of 6 frames in steps of 2, `train` and `test` 3 stills each."""
+    root = tmp_path / "camvid"
+    rng = np.random.default_rng(1)
+    splits = {
+        "train": [f"0006R0_f{n:05d}" for n in (930, 960, 990)],
+        "val": [f"0016E5_{n:05d}" for n in range(7959, 7971, 2)],
+        "test": [f"Seq05VD_f{n:05d}" for n in (0, 30, 60)],
+    }
+    for split, names in splits.items():
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for i, name in enumerate(names):
+            image = rng.integers(0, 256, (36, 48, 3), np.uint8)
+            image[..., 2] = i
+            labels = rng.integers(0, 12, (36, 48), np.uint8)
+            cv2.imwrite(str(root / split / f"{name}.png"), image)
+            cv2.imwrite(str(root / f"{split}annot" / f"{name}.png"), labels)
+    return root
+
+
+def train_ids(ids: np.ndarray) -> np.ndarray:
+    """Cityscapes' labelIds to labelTrainIds, pixel by pixel through the official table."""
+    from cityscapesscripts.helpers.labels import id2label
+
+    return np.array([id2label[int(i)].trainId % 256 for i in ids.flat], np.uint8).reshape(ids.shape)
+
+
+@pytest.fixture
+def tiny_run(tiny_cityscapes: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """`tiny_run("accel", "train.steps=9")`: the `--cfg FILE key=value ...` of a small run on `tiny_cityscapes`.
+
+    Its output is the folder `run` beside the data, unless overridden.
+    """
+
+    def arguments(model: str = "accel", *overrides: str) -> list[str]:
+        branch = {"encoder": "resnet18", "head_channels": 16}
+        parts = {"reference": branch}
+        if model != "frame_by_frame":
+            parts["flow"] = {"width": 1 / 16}
+        if model == "accel":
+            parts["update"] = branch
+        values = {
+            "output": str(tmp_path / "run"),
+            "model": {"name": model, "num_classes": 19, **parts},
+            "data": {
+                "name": "cityscapes",
+                "root": str(tiny_cityscapes),
+                "clip_length": 3,
+                "augmentation": {"crop": [32, 64]},
+            },
+            "train": {
+                "steps": 4,
+                "batch_size": 2,
+                "optimizer": {"name": "sgd", "lr": 0.01},
+                "workers": 0,
+                "log_every": 1,
+            },
+        }
+        path = tmp_path / f"{model}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return ["--cfg", str(path), *overrides]
+
+    return arguments
+
+
+@pytest.fixture
+def tiny_config(tiny_run) -> Callable[..., Config]:
+    """The configuration that `tiny_run` describes."""
+
+    def load(model: str = "accel", *overrides: str) -> Config:
+        _, path, *rest = tiny_run(model, *overrides)
+        return load_config(path, rest)
+
+    return load
