@@ -1,0 +1,10 @@
+"""Streetscape: generated street scenes in Cityscapes' own layout, with exact labels and exact optical flow.
+
+`scene` lays out a street and drives through it, `objects` builds what stands there, `textures` paints it,
+`renderer` draws it and knows the flow, `files` writes the data set.
+"""
+
+from accel.datasets.streetscape.files import generate_streetscape, scene_of, streetscape_flow
+from accel.datasets.streetscape.scene import Rendering, StreetScene
+
+__all__ = ["Rendering", "StreetScene", "generate_streetscape", "scene_of", "streetscape_flow"]

@@ -1,0 +1,204 @@
+"""Streetscape on disk: generated scenes in the layout of Cityscapes with 30-frame snippets.
+
+    ROOT/streetscape.json
+    ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png    FRAME 000000..000029
+    ROOT/gtFine/SPLIT/CITY/CITY_SEQ_000019_gtFine_{labelIds,instanceIds,color}.png
+
+A snippet's label files are written last, so a snippet whose files are all there is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+import numpy as np
+from cityscapesscripts.helpers.labels import labels
+
+from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
+
+VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
+CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}
+LABELLED = 19  # the 20th frame, as in Cityscapes
+DESCRIPTION = "streetscape.json"
+_NAME = re.compile(r"([a-z]+)_(\d{6})_(\d{6})_(?:leftImg8bit|gtFine_\w+)\.png")
+_PALETTE = np.zeros((256, 3), np.uint8)
+for _label in labels:
+    if _label.id >= 0:
+        _PALETTE[_label.id] = _label.color
+
+
+def generate_streetscape(
+    root: str | Path,
+    snippets: dict[str, int] | None = None,
+    size: tuple[int, int] = (256, 512),
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the snippets that `root` does not have yet, and return `root`.
+
+    snippets: how many each of train, val and test should have (default: 60 train, 20 val); those there stay.
+    size:     (H, W) of the frames, each at least 64.
+    workers:  processes (default: one a CPU); 0 works in this process. Scripts that start processes need the
+              usual `if __name__ == "__main__":` guard.
+    progress: called with (done, total) snippets, of those that had to be written.
+
+    Raises ValueError if `root` holds scenes of another seed, size or version, or is another data set.
+    """
+    root = Path(root)
+    snippets = {"train": 60, "val": 20} if snippets is None else snippets
+    if unknown := set(snippets) - set(SPLITS):
+        raise ValueError(f"snippets: unknown split {', '.join(sorted(unknown))}; expected {', '.join(SPLITS)}")
+    if min(size) < 64:
+        raise ValueError(f"size: expected (H, W) of at least 64 x 64, got {tuple(size)}")
+    _describe(root, size, seed)
+    jobs = [(root, split, i) for split in SPLITS for i in range(snippets.get(split, 0))]
+    jobs = [(*job, tuple(size), seed) for job in jobs if not all(path.exists() for path in snippet_files(*job))]
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(jobs))
+
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers == 0 or not jobs:
+        for job in jobs:
+            _write_snippet(*job)
+            report()
+        return root
+    # not by fork: the caller's threads (torch's, OpenCV's) may hold locks that a forked child would wait for
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, cv2.setNumThreads, (1,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_write_snippet, *job) for job in jobs]):
+                future.result()
+                report()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return root
+
+
+def snippet_files(root: str | Path, split: str, index: int) -> Iterator[Path]:
+    """All files of a snippet in the order of writing: 30 frames, then instanceIds, color, labelIds."""
+    city = CITIES[split]
+    images, truth = Path(root, "leftImg8bit_sequence", split, city), Path(root, "gtFine", split, city)
+    for frame in range(FRAMES):
+        yield images / f"{city}_{index:06d}_{frame:06d}_leftImg8bit.png"
+    for kind in ("instanceIds", "color", "labelIds"):
+        yield truth / f"{city}_{index:06d}_{LABELLED:06d}_gtFine_{kind}.png"
+
+
+def scene_of(root: str | Path, path: str | Path) -> tuple[StreetScene, int]:
+    """The scene and the frame number that a Streetscape file, image or label, shows.
+
+    Raises ValueError if `root` is not a Streetscape root, or `path` is not named as its files are.
+    """
+    path = Path(path)
+    name = _NAME.fullmatch(path.name)
+    if name is None or name[1] not in CITIES.values() or int(name[3]) >= FRAMES:
+        raise ValueError(
+            f"{path}: not a Streetscape file name; expected CITY_SEQ_FRAME_leftImg8bit.png "
+            f"with a CITY of {', '.join(CITIES.values())} and a FRAME of 000000..{FRAMES - 1:06d}"
+        )
+    split = next(s for s, city in CITIES.items() if city == name[1])
+    description = _read_description(Path(root))
+    if description["version"] != VERSION:
+        raise ValueError(
+            f"{Path(root) / DESCRIPTION}: found version {description['version']!r}, expected {VERSION}; "
+            "its scenes cannot be drawn again: generate them anew in another root"
+        )
+    return StreetScene(description["seed"], split, int(name[2]), tuple(description["size"])), int(name[3])
+
+
+def streetscape_flow(root: str | Path, split: str, city: str, sequence: int | str, frame: int | str) -> np.ndarray:
+    """(H, W, 2) float32: `StreetScene.flow` of a frame given by the parts of its file name."""
+    if CITIES.get(split) != city:
+        expected = ", ".join(f"{s}/{c}" for s, c in CITIES.items())
+        raise ValueError(f"no such Streetscape split and city: {split}/{city}; expected one of {expected}")
+    scene, number = scene_of(root, f"{city}_{int(sequence):06d}_{int(frame):06d}_leftImg8bit.png")
+    return scene.flow(number)
+
+
+def _describe(root: Path, size, seed: int) -> None:
+    """Write `streetscape.json` into a new root; compare with the one in an old root."""
+    expected = {
+        "generator": "accel streetscape",
+        "version": VERSION,
+        "seed": seed,
+        "size": [int(n) for n in size],
+    }
+    file = root / DESCRIPTION
+    if file.exists():
+        found = _read_description(root)
+        for key, value in expected.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{file}: found {key} {found.get(key)!r}, expected {value!r}; "
+                    "one root holds scenes of one kind: choose another root, or the same settings"
+                )
+        return
+    for folder in ("leftImg8bit_sequence", "gtFine"):
+        if (root / folder).exists():
+            raise ValueError(f"{root / folder}: found a data set that is not Streetscape; expected an empty root")
+    root.mkdir(parents=True, exist_ok=True)
+    _replace(file, (json.dumps(expected, indent=2) + "\n").encode())
+
+
+def _read_description(root: Path) -> dict:
+    file = root / DESCRIPTION
+    try:
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{root}: not a Streetscape root; expected {DESCRIPTION} in it") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error}); expected a JSON object") from None
+    if not isinstance(found, dict) or not {"seed", "size", "version"} <= set(found):
+        raise ValueError(f"{file}: expected a JSON object with version, seed and size")
+    return found
+
+
+def _write_snippet(root: Path, split: str, index: int, size: tuple[int, int], seed: int) -> None:
+    scene = StreetScene(seed, split, index, size)
+    *images, instances, colour, label_ids = snippet_files(root, split, index)
+    for old in (label_ids, colour, instances):  # labels over half of the old frames would look whole
+        old.unlink(missing_ok=True)
+    images[0].parent.mkdir(parents=True, exist_ok=True)
+    label_ids.parent.mkdir(parents=True, exist_ok=True)
+    for frame, path in enumerate(images):
+        rendering = scene.render(frame)
+        _replace(path, _png(rendering.image[..., ::-1]))
+        if frame == LABELLED:
+            labelled = rendering
+    _replace(instances, _png(labelled.instance_ids.astype(np.uint16)))
+    _replace(colour, _png(_PALETTE[labelled.label_ids][..., ::-1]))
+    _replace(label_ids, _png(labelled.label_ids))
+
+
+def _png(image: np.ndarray) -> bytes:
+    # Huffman coding alone: noise leaves no repetitions, and looking for them takes most of the time
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    if image.ndim == 3:
+        options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    ok, data = cv2.imencode(".png", image, options)
+    assert ok
+    return data.tobytes()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
