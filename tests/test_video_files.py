@@ -1,0 +1,330 @@
+"""Video reading and writing, against PyAV's own view of the files and OpenCV's decoder."""
+
+import os
+import struct
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from accel.datasets.video_reader import FolderReader, VideoFileReader, open_video
+from accel.inference.video_writer import VideoWriter
+
+PALETTE = np.array(
+    [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)]
+    + [(255, 255, 255), (0, 0, 0), (128, 64, 128), (220, 20, 60), (244, 35, 232), (70, 70, 70)],
+    np.uint8,
+)
+
+
+def patches(height: int = 96, width: int = 128) -> np.ndarray:
+    """The palette as 12 squares."""
+    squares = np.kron(np.arange(12).reshape(3, 4), np.ones((32, 32), int))
+    return PALETTE[squares][:height, :width]
+
+
+def moving(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8), (width, height))
+    return [np.roll(picture, 2 * i, axis=1) for i in range(count)]
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: Fraction | float = 25) -> Path:
+    with VideoWriter(path, fps) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def write_folder(path: Path, frames: list[np.ndarray], pattern: str = "frame{}.png") -> Path:
+    path.mkdir()
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(path / pattern.format(i)), frame[..., ::-1])
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "drive.mp4", moving(40))
+
+
+# Writing
+
+
+def test_the_file_is_what_browsers_play(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving(7), fps=Fraction(30000, 1001))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == Fraction(30000, 1001)
+        assert stream.frames == 7
+        frames = list(container.decode(stream))
+        assert [f.pts * f.time_base for f in frames] == [i * Fraction(1001, 30000) for i in range(7)]
+        assert (int(frames[0].colorspace), int(frames[0].color_range)) == (1, 1)  # BT.709, 16..235
+    data = path.read_bytes()
+    assert data.index(b"ftyp") < data.index(b"moov") < data.index(b"mdat")
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_saturated_colours_survive(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [patches()] * 3)
+    middles = np.s_[16::32, 16::32]
+    wanted = patches()[middles].astype(int)
+    (frame, *_) = open_video(path)
+    assert abs(frame[middles] - wanted).max() <= 4
+    decoded, seen_by_opencv = cv2.VideoCapture(str(path)).read()
+    assert decoded
+    assert abs(seen_by_opencv[..., ::-1][middles] - wanted).max() <= 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(47, 64), (48, 63), (47, 63), (1, 1)])
+def test_odd_sizes_gain_a_copy_of_their_last_row_or_column(tmp_path, height, width):
+    frame = moving(1, height, width)[0]
+    (read,) = open_video(write_video(tmp_path / "a.mp4", [frame]))
+    assert read.shape == (height + height % 2, width + width % 2, 3)
+    if height % 2:
+        assert abs(read[-1].astype(int) - read[-2]).max() <= 16
+    if width % 2:
+        assert abs(read[:, -1].astype(int) - read[:, -2]).max() <= 16
+
+
+def test_every_frame_that_comes_back_is_most_like_the_one_written(video):
+    written = np.stack(moving(32)).astype(int)  # the 33rd is the first again
+    for i, read in enumerate(VideoFileReader(video)):
+        differences = abs(written - read).mean(axis=(1, 2, 3))
+        assert differences.argmin() == i % 32
+        assert differences.min() < 10  # sharp colours lose to yuv420p
+
+
+@pytest.mark.parametrize(("fps", "stored"), [(25, 25), (12.5, 12.5), (29.97, 29.97), (30000 / 1001, 30000 / 1001)])
+def test_the_frame_rate_is_kept(tmp_path, fps, stored):
+    reader = open_video(write_video(tmp_path / "a.mp4", moving(3), fps))
+    assert float(reader.fps) == pytest.approx(stored, rel=1e-6)
+
+
+def test_a_failed_job_leaves_nothing_and_spares_the_older_file(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"older")
+    with pytest.raises(RuntimeError), VideoWriter(path, 25) as writer:
+        for frame in moving(3):
+            writer.write(frame)
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["a.mp4"]
+    assert path.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((48, 66, 3), np.uint8), np.zeros((48, 64, 3)), np.zeros((48, 64), np.uint8)]
+)
+def test_a_frame_of_another_size_or_kind_is_refused(tmp_path, frame):
+    with pytest.raises(ValueError, match=r"a\.mp4: frame"), VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        writer.write(moving(1)[0])
+        writer.write(frame)
+    assert not os.listdir(tmp_path)
+
+
+def test_writing_mistakes_are_named(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no frame was written"), VideoWriter(tmp_path / "a.mp4", 25):
+        pass
+    for fps in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="frame rate"):
+            VideoWriter(tmp_path / "a.mp4", fps)
+    with pytest.raises(ValueError, match="is a folder"):
+        VideoWriter(tmp_path, 25)
+
+    def without_x264(name, mode):
+        raise av.codec.codec.UnknownCodecError(name)
+
+    monkeypatch.setattr(av, "Codec", without_x264)
+    with pytest.raises(ValueError, match="lacks libx264"):
+        VideoWriter(tmp_path / "a.mp4", 25)
+    assert not os.listdir(tmp_path)
+
+
+def test_missing_folders_are_made(tmp_path):
+    assert write_video(tmp_path / "new" / "folder" / "a.mp4", moving(1)).is_file()
+
+
+# Video files
+
+
+def test_a_reader_tells_about_its_video(video):
+    with open_video(video) as reader:
+        assert isinstance(reader, VideoFileReader)
+        assert (reader.name, reader.size, reader.fps, reader.len_hint) == ("drive", (48, 64), 25, 40)
+        frame = next(iter(reader))
+        assert frame.shape == (48, 64, 3)
+        assert frame.dtype == np.uint8
+        assert frame.flags.c_contiguous
+
+
+def test_a_reader_begins_anew_with_every_iteration(video):
+    reader = open_video(video)
+    first = next(iter(reader))
+    assert np.array_equal(first, next(iter(reader)))
+    assert len(list(reader)) == len(list(reader)) == 40
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_rotation_in_the_metadata_is_applied_as_opencv_does(tmp_path, turns):
+    path = write_video(tmp_path / "a.mp4", [patches(64)])
+    data = bytearray(path.read_bytes())
+    upright = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    cosine, sine = [(0, 65536), (-65536, 0), (0, -65536)][turns - 1]
+    at = data.index(upright, data.index(b"tkhd"))  # the track's matrix
+    data[at : at + 36] = struct.pack(">9i", cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    reader = open_video(path)
+    (frame,) = reader
+    _, wanted = cv2.VideoCapture(str(path)).read()
+    assert reader.size == wanted.shape[:2] == ((64, 128) if turns == 2 else (128, 64))
+    assert abs(frame.astype(int) - wanted[..., ::-1]).max() <= 2
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9, 0.999])
+def test_a_cut_file_gives_the_frames_before_the_cut_and_one_report(tmp_path, video, share):
+    data = video.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: int(len(data) * share)])
+    reports = []
+    reader = open_video(cut, on_damage=reports.append)
+    frames = list(reader)
+    assert 0 < len(frames) < 40
+    whole = list(VideoFileReader(video))
+    for i in range(len(frames) - 4):  # the last few can lack a frame that is stored behind later ones
+        assert np.array_equal(whole[i], frames[i])
+    assert len(reports) == reader.damaged == 1
+    assert f"{cut}: cut short" in reports[0]
+    assert f"{len(frames)} of 40" in reports[0]
+
+    count = 0
+    with pytest.raises(ValueError, match="cut short"):
+        for _ in open_video(cut):
+            count += 1
+    assert count == len(frames)
+
+
+def test_every_cut_ends_in_frames_or_a_value_error(tmp_path, video):
+    data = video.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(video)) as container:
+        between_frames = [packet.pos for packet in container.demux(video=0) if packet.size]
+    for length in [*range(0, len(data), len(data) // 40), *between_frames[-8:]]:
+        cut.write_bytes(data[:length])
+        try:
+            frames, reports = 0, []
+            for _ in open_video(cut, on_damage=reports.append):
+                frames += 1
+            assert frames < 40
+            assert len(reports) == 1
+        except ValueError as error:
+            assert str(cut) in str(error)
+
+
+def test_a_file_trimmed_by_its_edit_list_is_whole(tmp_path, video):
+    data = bytearray(video.read_bytes())
+    at = data.index(b"elst") + 12  # after version, flags and the number of entries
+    duration, start = struct.unpack_from(">Ii", data, at)
+    struct.pack_into(">Ii", data, at, duration // 2, start)
+    path = tmp_path / "trimmed.mp4"
+    path.write_bytes(data)
+    reports = []
+    assert 18 <= len(list(open_video(path, on_damage=reports.append))) <= 22
+    assert not reports
+
+
+def test_damage_in_the_middle_is_reported_and_the_rest_is_read(tmp_path):
+    path = tmp_path / "a.mov"  # motion JPEG: every frame stands for itself
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for frame in moving(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    whole = list(open_video(path))
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for at, size in places[12:14]:
+        data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    reports = []
+    frames = list(open_video(path, on_damage=reports.append))
+    assert np.array_equal(frames, whole[:12] + whole[14:])
+    assert len(reports) == 1
+    assert f"{path}: damaged near frame 12" in reports[0]
+    with pytest.raises(ValueError, match="damaged near frame 12"):
+        list(open_video(path))
+
+
+def test_files_that_are_no_video_are_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
+        open_video(tmp_path / "none.mp4")
+    for name, content in [("text.mp4", b"not a video " * 100), ("empty.mp4", b"")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: {len(content)} bytes .* expected a video file"):
+            open_video(tmp_path / name)
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 800, "NONE", None))
+        sound.writeframes(bytes(1600))
+    with pytest.raises(ValueError, match=r"sound\.wav: no video stream \(found: audio\)"):
+        open_video(tmp_path / "sound.wav")
+
+
+# Folders of frames
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "jpeg", "bmp", "webp", "tif"])
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path, suffix):
+    frames = [np.full((8, 10, 3), 20 * i, np.uint8) for i in range(12)]
+    folder = write_folder(tmp_path / "frames", frames, "frame{}." + suffix)
+    (folder / "notes.txt").touch()
+    (folder / "._frame3.png").write_bytes(b"left behind by a Mac")
+    reader = open_video(folder, folder_fps=Fraction(17))
+    assert isinstance(reader, FolderReader)
+    assert (reader.name, reader.size, reader.fps, reader.len_hint) == ("frames", (8, 10), 17, 12)
+    for wanted, read in zip(frames, reader, strict=True):
+        assert read.dtype == np.uint8
+        assert abs(wanted.astype(int) - read).max() <= 2
+
+
+def test_folder_frames_are_rgb(tmp_path):
+    (frame,) = open_video(write_folder(tmp_path / "frames", [patches()]))
+    assert np.array_equal(frame, patches())
+
+
+@pytest.mark.parametrize("broken", [0, 2])
+def test_a_damaged_frame_of_a_folder_is_skipped_and_reported(tmp_path, broken):
+    folder = write_folder(tmp_path / "frames", moving(4))
+    file = folder / f"frame{broken}.png"
+    file.write_bytes(file.read_bytes()[:200])
+    reports = []
+    reader = open_video(folder, on_damage=reports.append)
+    assert reader.size == (48, 64)
+    assert len(list(reader)) == 3
+    assert reader.damaged == len(reports) == 1
+    assert str(file) in reports[0]
+    with pytest.raises(ValueError, match=rf"frame{broken}\.png"):
+        list(open_video(folder))
+
+
+def test_folder_mistakes_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: an empty folder; expected image files"):
+        open_video(tmp_path / "empty")
+    (tmp_path / "empty" / "a.txt").touch()
+    with pytest.raises(ValueError, match=r"no image files \(found: 1 x \.txt\)"):
+        open_video(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        FolderReader(tmp_path / "nowhere")
+    folder = write_folder(tmp_path / "frames", [*moving(2), moving(1, 50, 64)[0]])
+    with pytest.raises(ValueError, match=r"frame2\.png: 64x50 pixels, .* 64x48"):
+        list(open_video(folder))
+    for i in range(3):
+        (folder / f"frame{i}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of its 3 image files"):
+        open_video(folder, on_damage=print)
