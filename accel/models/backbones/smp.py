@@ -1,0 +1,141 @@
+"""Any segmentation-models-pytorch encoder as a backbone at output stride 16."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accel.models.images import PIXEL_MEANS
+from accel.models.scores import STRIDE
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALLEST = 64  # pixels; the spatial reduction in some encoders needs more than one cell
+TRIAL = (64, 96)  # frame size that no encoder has as its only one
+HUB_TIMEOUT = 5.0  # seconds
+
+
+class SmpBackbone(nn.Module):
+    """An SMP encoder, dilated to output stride 16 where the encoder can be; else its 1/32 map, doubled.
+
+    name: encoder name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
+    pretrained: load ImageNet weights (downloads them unless they are cached).
+
+    Raises ValueError for an unknown name (with near ones), for an encoder that takes frames of one size only and for
+    weights that cannot be had.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False):
+        super().__init__()
+        self.encoder, self.stride = _make_encoder(name, pretrained)
+        self.out_channels = self.encoder.out_channels[-1]
+        self._try(name)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to features (B, C, ceil(H/16), ceil(W/16))."""
+        height, width = image.shape[2:]
+        cells = (-(-height // STRIDE), -(-width // STRIDE))
+        # Encoders want whole cells; zero is the mean colour here. What is over is cut off again.
+        right = max(SMALLEST - width, -width % self.stride)
+        bottom = max(SMALLEST - height, -height % self.stride)
+        image = F.pad(image, (0, right, 0, bottom))
+        features = self.encoder(self._scale(image))[-1]
+        if self.stride != STRIDE:
+            features = F.interpolate(features, scale_factor=self.stride / STRIDE, mode="bilinear")
+        return features[..., : cells[0], : cells[1]]
+
+    @torch.no_grad()
+    def _try(self, name: str) -> None:
+        """One small frame, because not every encoder says what it cannot do: now, not after the data are loaded."""
+        self.eval()
+        try:
+            cells = tuple(self(torch.zeros(1, 3, *TRIAL)).shape[2:])
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"encoder {name!r} does not take frames of any size: {_first_line(error)}") from error
+        self.train()
+        expected = tuple(side // STRIDE for side in TRIAL)
+        if cells != expected:
+            raise ValueError(f"encoder {name!r} makes {cells} cells of a frame of {TRIAL} pixels, expected {expected}")
+
+    @staticmethod
+    def _scale(image: Tensor) -> Tensor:
+        """RGB minus the published mean, 0..255, to ImageNet's mean and deviation."""
+        mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+        std = image.new_tensor(IMAGENET_STD).view(3, 1, 1)
+        return ((image + image.new_tensor(PIXEL_MEANS).view(3, 1, 1)) / 255 - mean) / std
+
+
+def _make_encoder(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+    """The encoder and its output stride."""
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    _check_name(name)
+    encoder, stride = _build(name)
+    if not pretrained:
+        return encoder, stride
+    weights = True if name.startswith("tu-") else "imagenet"
+    try:
+        with _offline_if_unreachable():
+            return get_encoder(name, weights=weights, output_stride=stride), stride
+    except Exception as error:
+        raise ValueError(
+            f"ImageNet weights for {name!r} could not be loaded ({_first_line(error)}); "
+            "connect to the network once, or set pretrained: false"
+        ) from error
+
+
+def _check_name(name: str) -> None:
+    import timm
+    from segmentation_models_pytorch.encoders import encoders
+
+    prefix, _, timm_name = name.partition("-")
+    from_timm = prefix in ("tu", "timm") and bool(timm_name)
+    if name in encoders or (from_timm and timm.is_model(timm_name)):
+        return
+    known = [*encoders, *(f"tu-{model}" for model in timm.list_models())] if from_timm else list(encoders)
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "such as resnet18"
+    raise ValueError(
+        f"unknown encoder {name!r}; {hint} "
+        f"(segmentation-models-pytorch knows {len(encoders)}, and those of timm as tu-NAME)"
+    )
+
+
+def _build(name: str) -> tuple[nn.Module, int]:
+    """The encoder with fresh weights, and its output stride."""
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    try:
+        return get_encoder(name, output_stride=STRIDE), STRIDE
+    except (ValueError, NotImplementedError, TypeError, AssertionError):  # it cannot be dilated
+        pass
+    try:
+        return get_encoder(name), 2 * STRIDE
+    except Exception as error:
+        raise ValueError(f"encoder {name!r} cannot be built: {_first_line(error)}") from error
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Without network, the hub's client warns and tries again for half a minute. Here it is asked once; if there is
+    no answer, only weights that are cached are loaded."""
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception:  # requests' or httpx's, by the version of the hub's client
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

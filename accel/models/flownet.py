@@ -1,0 +1,95 @@
+"""FlowNet-S (Dosovitskiy et al., ICCV 2015) as Deep Feature Flow trimmed it: flow in feature cells."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FLOW_SCALE = 2.5  # the published graphs multiply the last prediction by this to get cells
+ENCODER = (  # name, output channels, kernel, stride
+    ("conv1", 64, 7, 2),
+    ("conv2", 128, 5, 2),
+    ("conv3", 256, 5, 2),
+    ("conv3_1", 256, 3, 1),
+    ("conv4", 512, 3, 2),
+    ("conv4_1", 512, 3, 1),
+    ("conv5", 512, 3, 2),
+    ("conv5_1", 512, 3, 1),
+    ("conv6", 1024, 3, 2),
+    ("conv6_1", 1024, 3, 1),
+)
+# level, channels brought up from below, the encoder stage it meets
+DECODER = ((5, 512, "conv5_1"), (4, 256, "conv4_1"), (3, 128, "conv3_1"), (2, 64, "conv2"))
+
+
+class FlowNetS(nn.Module):
+    """Flow from the current frame to the one before, at 1/16 of the frame.
+
+    Both frames are halved and stacked, contracted by strided convolutions to 1/64 of that and expanded again; each
+    level predicts a flow that is brought up to the next. A last prediction is made at 1/16 of the frame.
+    `width` scales all channel counts (1 = published).
+    """
+
+    def __init__(self, width: float = 1.0):
+        super().__init__()
+
+        def scaled(channels: int) -> int:
+            return max(1, round(channels * width))
+
+        channels = {}
+        previous = 6
+        self.encoder = nn.ModuleDict()
+        for name, out, kernel, stride in ENCODER:
+            channels[name] = scaled(out)
+            self.encoder[name] = nn.Conv2d(previous, channels[name], kernel, stride, kernel // 2)
+            previous = channels[name]
+
+        self.predict = nn.ModuleDict()  # flow at each level, coarse to fine
+        self.bring_up = nn.ModuleDict()  # features of one level to the next finer one
+        self.bring_up_flow = nn.ModuleDict()
+        for level, out, skip in DECODER:
+            self.predict[str(level + 1)] = nn.Conv2d(previous, 2, 3, padding=1)
+            self.bring_up[str(level)] = nn.ConvTranspose2d(previous, scaled(out), 4, 2)
+            self.bring_up_flow[str(level)] = nn.ConvTranspose2d(2, 2, 4, 2)
+            previous = channels[skip] + scaled(out) + 2
+        self.predict["2"] = nn.Conv2d(previous, 2, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He initialisation for the leaky ReLUs; predictions start near zero flow, the safe guess."""
+        for conv in (*self.encoder.values(), *self.bring_up.values()):
+            nn.init.kaiming_normal_(conv.weight, a=0.1)
+            nn.init.zeros_(conv.bias)
+        for conv in self.predict.values():
+            nn.init.normal_(conv.weight, std=1e-3)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, ceil(H/16), ceil(W/16)) in cells."""
+        return self.pyramid(current, previous)[-1]
+
+    def pyramid(self, current: Tensor, previous: Tensor) -> list[Tensor]:
+        """The flow predicted at every level, coarse to fine, all in cells of 1/16 frame; for multi-scale losses."""
+        pair = torch.cat([current, previous], 1) / 255
+        x = F.avg_pool2d(pair, 2, ceil_mode=True)
+        skips = {}
+        for name, conv in self.encoder.items():
+            x = skips[name] = F.leaky_relu(conv(x), 0.1)
+
+        flows = []
+        for level, _, skip in DECODER:
+            flow = self.predict[str(level + 1)](x)
+            flows.append(flow)
+            meets = skips[skip]
+            up = F.leaky_relu(_crop(self.bring_up[str(level)](x), meets), 0.1)
+            up_flow = _crop(self.bring_up_flow[str(level)](flow), meets)
+            x = torch.cat([meets, up, up_flow], 1)
+        # The last level lies at 1/8 of the frame; features at 1/16.
+        flows.append(self.predict["2"](F.avg_pool2d(x, 2, ceil_mode=True)))
+        return [FLOW_SCALE * flow for flow in flows]
+
+
+def _crop(x: Tensor, like: Tensor) -> Tensor:
+    """Cut a transposed convolution's map to the size of the one it meets, one cell in, as published."""
+    return x[..., 1 : 1 + like.shape[-2], 1 : 1 + like.shape[-1]]

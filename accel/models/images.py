@@ -1,0 +1,22 @@
+"""From frames as they come to what the networks take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PIXEL_MEANS = (123.15, 115.90, 103.06)  # RGB, of the published graphs
+
+
+def subtract_mean(image: Tensor) -> Tensor:
+    """Frames (B, 3, H, W), uint8 or float in 0..255, RGB, to float minus `PIXEL_MEANS`.
+
+    float64 stays float64; everything else becomes float32. Raises ValueError for other shapes.
+    """
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise ValueError(f"frames must be (B, 3, H, W) RGB, got {tuple(image.shape)}")
+    if image.shape[2] < 1 or image.shape[3] < 1:
+        raise ValueError(f"frames must not be empty, got {tuple(image.shape)}")
+    dtype = image.dtype if image.dtype == torch.float64 else torch.float32
+    mean = torch.tensor(PIXEL_MEANS, dtype=dtype, device=image.device).view(3, 1, 1)
+    return image.to(dtype) - mean

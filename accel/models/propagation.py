@@ -1,0 +1,41 @@
+"""Carrying features from one frame to the next."""
+
+from __future__ import annotations
+
+import accel_ops
+import torch
+from torch import Tensor, nn
+
+
+class FlowWarp(nn.Module):
+    """Features follow the optical flow (Zhu et al., Deep Feature Flow, CVPR 2017, eq. 3-4, without its scale field).
+
+    flow: module that takes (current, previous) frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in
+    feature cells.
+    """
+
+    def __init__(self, flow: nn.Module):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, features: Tensor, current: Tensor, previous: Tensor) -> Tensor:
+        """Features (B, C, h, w) of the `previous` frame, moved to where they are in the `current` one."""
+        flow = self.flow(current, previous)
+        if features.shape[2:] != flow.shape[2:]:
+            features, flow = _stretch(features, flow)
+        return accel_ops.warp(features, flow.float() if features.dtype != flow.dtype else flow)
+
+
+def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (B, C, h, w) a cell smaller than the flow (B, 2, h', w'), and that flow, made to fit each other.
+
+    The published pooling loses the last row or column of features at some frame sizes (see `backbones.published`).
+    MXNet's sampler knows positions only as shares of a map, so the published graphs then stretch the features over
+    the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
+    """
+    (h, w), (height, width) = features.shape[2:], flow.shape[2:]
+    y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
+    x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)
+    home = torch.stack([x, y])
+    scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
+    return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home

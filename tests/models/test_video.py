@@ -1,0 +1,211 @@
+"""The video models: the two calls that all of them answer."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, build_model
+from accel.models.fusion import ScoreFusion
+from accel.models.images import PIXEL_MEANS, subtract_mean
+
+CLASSES = 5
+BRANCH = {"encoder": "resnet18", "head_channels": 8}
+MODELS = {
+    "frame_by_frame": {"reference": BRANCH},
+    "deep_feature_flow": {"reference": BRANCH, "flow": {"width": 1 / 16}},
+    "accel": {"reference": BRANCH, "update": BRANCH, "flow": {"width": 1 / 16}},
+    "accel_shared": {"reference": BRANCH, "flow": {"width": 1 / 16}},
+}
+
+
+def make(name):
+    """The model, with a flow of some cells instead of next to none, so that warping matters."""
+    from accel.config import parse_model
+
+    torch.manual_seed(0)
+    model = build_model(parse_model({"name": name, "num_classes": CLASSES, **MODELS[name]}, "test"))
+    for key, parameter in model.named_parameters():
+        if "flow.predict" in key:
+            nn.init.normal_(parameter, std=0.05 if parameter.dim() > 1 else 0.3)
+    return model
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    return make(request.param).eval()
+
+
+def clip_of(size, frames=4, batch=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, frames, 3, *size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (17, 33), (1, 1)])
+def test_any_frame_size_is_labelled(model, size):
+    frames = clip_of(size, 2, batch=2)
+    with torch.inference_mode():
+        scores, state = model.key_frame(frames[:, 0])
+        after, _ = model.next_frame(frames[:, 1], state)
+    for map_ in (scores, after):
+        assert map_.labels(size).shape == (2, *size) and map_.labels(size).dtype == torch.uint8
+        assert map_.labels(size).max() < CLASSES
+        assert map_.upsample(size).shape == (2, CLASSES, *size)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_clip_is_a_key_frame_and_then_one_frame_after_another(model, frames):
+    clip = clip_of((50, 70), frames)
+    with torch.no_grad():
+        scores, state = model.key_frame(clip[:, 0])
+        for t in range(1, frames):
+            scores, state = model.next_frame(clip[:, t], state)
+        assert torch.equal(model(clip).scores, scores.scores)
+
+
+def test_advancing_gives_the_state_of_the_next_frame(model):
+    first, second = clip_of((50, 70), 2).unbind(1)
+    with torch.no_grad():
+        _, state = model.key_frame(first)
+        advanced, (_, stepped) = model.advance(second, state), model.next_frame(second, state)
+    if advanced is None:
+        assert stepped is None
+    else:
+        assert torch.equal(advanced.features, stepped.features) and torch.equal(advanced.image, stepped.image)
+
+
+def test_frames_may_be_bytes_or_floating_point(model):
+    clip = clip_of((50, 70), 3)
+    with torch.no_grad():
+        assert torch.equal(model(clip).scores, model(clip.float()).scores)
+
+
+def test_a_batch_of_two_is_two_videos(model):
+    clip = clip_of((50, 70), 3, batch=2)
+    with torch.no_grad():
+        both = model(clip).scores
+        for i in range(2):
+            torch.testing.assert_close(both[i], model(clip[i : i + 1]).scores[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_state_cannot_be_changed(model):
+    _, state = model.key_frame(clip_of((32, 32))[:, 0])
+    if state is not None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            state.features = None
+
+
+def test_a_key_frame_forgets_what_was_before(model):
+    clip = clip_of((50, 70), 3)
+    with torch.no_grad():
+        alone, _ = model.key_frame(clip[:, 2])
+        model(clip)
+        again, _ = model.key_frame(clip[:, 2])
+    assert torch.equal(alone.scores, again.scores)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gradient_of_a_clip_of_four_reaches_every_parameter(name):
+    model = make(name).train()
+    clip = clip_of((64, 96), 4, batch=2)
+    model(clip).upsample((64, 96)).square().mean().backward()
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 4, 32, 32), (1, 32, 32, 3), (1, 3, 0, 32)])
+def test_what_is_no_frame_is_refused(model, shape):
+    with pytest.raises(ValueError, match="frames must"):
+        model.key_frame(torch.zeros(shape))
+
+
+def test_the_mean_is_subtracted_in_rgb_order():
+    image = torch.tensor(PIXEL_MEANS, dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert torch.equal(subtract_mean(image), torch.zeros(1, 3, 2, 2, dtype=torch.float64))
+    assert PIXEL_MEANS[0] > PIXEL_MEANS[2]  # red first
+    assert subtract_mean(torch.zeros(1, 3, 2, 2, dtype=torch.float16)).dtype == torch.float32
+
+
+# --- propagation ----------------------------------------------------------------------------------------------
+
+
+class ConstantFlow(nn.Module):
+    """Says the same displacement everywhere, in cells."""
+
+    def __init__(self, dx, dy):
+        super().__init__()
+        self.displacement = dx, dy
+
+    def forward(self, current, previous):
+        h, w = (-(-side // 16) for side in current.shape[2:])
+        return current.new_tensor(self.displacement).view(1, 2, 1, 1).expand(len(current), 2, h, w).contiguous()
+
+
+class Cells(nn.Module):
+    """A backbone that cuts out one pixel a cell, so that features are known."""
+
+    out_channels = 3
+
+    def forward(self, image):
+        return image[..., ::16, ::16]
+
+
+def deeplab():
+    return DeepLab(Cells(), CLASSES, head_channels=8)
+
+
+def test_features_of_a_still_video_stay_as_they_are():
+    model = DeepFeatureFlow(deeplab(), FlowWarp(ConstantFlow(0, 0)))
+    image = clip_of((50, 70))[:, 0]
+    scores, state = model.key_frame(image)
+    for _ in range(5):
+        after, state = model.next_frame(image, state)
+    assert torch.equal(after.scores, scores.scores)
+
+
+def test_features_are_carried_from_frame_to_frame_not_from_the_key_frame():
+    """Three steps of one cell each are three cells: the flow says where content was one frame ago."""
+    model = DeepFeatureFlow(deeplab(), FlowWarp(ConstantFlow(1, 0)))
+    clip = clip_of((64, 160), 4)
+    _, state = model.key_frame(clip[:, 0])
+    key = state.features
+    for t in range(1, 4):
+        _, state = model.next_frame(clip[:, t], state)
+    torch.testing.assert_close(state.features[..., :-3], key[..., 3:])
+    assert not state.features[..., -3:].any()  # outside the map there is nothing
+
+
+def test_accel_is_the_fusion_of_propagated_and_fresh_scores():
+    torch.manual_seed(0)
+    reference, update, fusion = deeplab(), deeplab(), ScoreFusion(CLASSES)
+    nn.init.normal_(fusion.correction.weight)
+    model = Accel(reference, FlowWarp(ConstantFlow(1, 0)), update, fusion)
+    first, second = clip_of((32, 64), 2).unbind(1)
+    scores, state = model.key_frame(first)
+    assert torch.equal(scores.scores, reference(subtract_mean(first)).scores)
+    fused, _ = model.next_frame(second, state)
+    features = reference.features(subtract_mean(first))
+    moved = torch.cat([features[..., 1:], torch.zeros_like(features[..., :1])], -1)
+    by_hand = fusion(reference.score(moved), update(subtract_mean(second)))
+    torch.testing.assert_close(fused.scores, by_hand.scores)
+
+
+def test_shared_accel_carries_on_the_propagated_features_not_the_fused_ones():
+    model = make("accel_shared").eval()
+    clip = clip_of((50, 70), 2)
+    with torch.no_grad():
+        _, state = model.key_frame(clip[:, 0])
+        _, after = model.next_frame(clip[:, 1], state)
+        propagated = model.propagation(state.features, subtract_mean(clip[:, 1]), state.image)
+    assert torch.equal(after.features, propagated)
+
+
+def test_half_precision_features_are_propagated(model):
+    """As under bf16 autocast in training."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        mixed = model(clip_of((64, 96), 3)).upsample((64, 96))
+    with torch.no_grad():
+        full = model(clip_of((64, 96), 3)).upsample((64, 96))
+    assert torch.isfinite(mixed).all()
+    assert (mixed - full).abs().mean() < 0.1 * full.abs().mean() + 0.05
