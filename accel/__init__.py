@@ -1,0 +1,26 @@
+"""Accel: fast video semantic segmentation. The public names; each is imported when it is first used."""
+
+from importlib import import_module
+
+from accel._version import __version__
+
+_HOMES = {
+    "build_dataset": "accel.datasets",
+    "build_model": "accel.models",
+    "evaluate": "accel.evaluation.evaluator",
+    "FixedInterval": "accel.inference.schedule",
+    "load_config": "accel.config",
+    "load_model": "accel.inference.loading",
+    "open_video": "accel.datasets.video_reader",
+    "Segmenter": "accel.inference.segmenter",
+    "train": "accel.training.trainer",
+    "VideoWriter": "accel.inference.video_writer",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'accel' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

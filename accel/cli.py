@@ -1,0 +1,31 @@
+"""What every command line shares: a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Help shows the tool's docstring as it stands; a wrong argument is one line, too."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help lists the arguments)\n")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a tool's `main` and exit with its code; ValueError and what the file system refuses end it with one line."""
+    try:
+        code = main()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)

@@ -1,0 +1,360 @@
+"""Typed configuration: YAML files with `base:` files and `key=value` overrides.
+
+Every key is declared here, with its meaning; a key that is not is an error that names the nearest one that is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+CHOICES = ("model", "optimizer", "loss")  # sections whose `name` decides which keys they have
+MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
+
+
+class Section(BaseModel):
+    """A part of the configuration: read-only, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for key in values:
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
+                raise ValueError(f"unknown key {key!r}; {hint}")
+        return values
+
+
+# --- models ---------------------------------------------------------------------------------------------------
+
+
+class Branch(Section):
+    """A DeepLab: backbone and head."""
+
+    encoder: str  # any segmentation-models-pytorch encoder
+    pretrained: bool = False  # ImageNet weights
+    head_channels: int = Field(1024, ge=1)  # width of fc6
+
+
+class FlowNetSConfig(Section):
+    name: Literal["flownet_s"] = "flownet_s"
+    width: float = Field(1.0, gt=0)  # channel multiplier; 1 = published
+
+
+class FrameByFrameConfig(Section):
+    name: Literal["frame_by_frame"]
+    num_classes: int = Field(ge=1, le=255)
+    reference: Branch
+
+
+class DeepFeatureFlowConfig(Section):
+    name: Literal["deep_feature_flow"]
+    num_classes: int = Field(ge=1, le=255)
+    reference: Branch
+    flow: FlowNetSConfig = FlowNetSConfig()
+
+
+class AccelConfig(Section):
+    name: Literal["accel"]
+    num_classes: int = Field(ge=1, le=255)
+    reference: Branch
+    update: Branch
+    flow: FlowNetSConfig = FlowNetSConfig()
+
+
+class AccelSharedConfig(Section):
+    name: Literal["accel_shared"]
+    num_classes: int = Field(ge=1, le=255)
+    reference: Branch
+    flow: FlowNetSConfig = FlowNetSConfig()
+
+
+class PublishedConfig(Section):
+    """One of the networks as released, see docs/published_weights.md."""
+
+    name: Literal["published"]
+    version: str
+    num_classes: int = Field(19, ge=1, le=255)
+
+
+ModelConfig = Annotated[
+    FrameByFrameConfig | DeepFeatureFlowConfig | AccelConfig | AccelSharedConfig | PublishedConfig,
+    Field(discriminator="name"),
+]
+
+# --- data -----------------------------------------------------------------------------------------------------
+
+
+class Augmentation(Section):
+    """Random changes, the same for all frames of a clip."""
+
+    crop: tuple[int, int] | None = None  # height, width; None keeps whole frames
+    scale: tuple[float, float] = (1.0, 1.0)  # range of the random rescale before cropping
+    flip: float = Field(0.5, ge=0, le=1)  # probability of mirroring left and right
+    colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation and hue changes
+
+
+class MotionConfig(Section):
+    """Clips from single labelled stills, by simulated camera motion: `accel.datasets.motion` says what each means."""
+
+    forward: float = Field(0.6, ge=0)
+    pan: float = Field(0.005, ge=0)
+    shake: float = Field(0.0015, ge=0)
+    roll: float = Field(0.15, ge=0)
+    relief: float = Field(1.0, ge=0, le=1)
+    objects: float = Field(0.6, ge=0, le=1)
+    speed: float = Field(0.5, ge=0)
+    lighting: float = Field(0.01, ge=0)
+    noise: float = Field(2.0, ge=0)
+    blur: float = Field(0.2, ge=0, le=1)
+
+
+class DataConfig(Section):
+    name: Literal["cityscapes", "camvid", "streetscape"]
+    root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME
+    train_split: str = "train"
+    test_split: str = "val"
+    clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one carries the label
+    augmentation: Augmentation = Augmentation()
+    motion: MotionConfig | None = None  # training clips from stills; None: from the frames that come before
+    # Streetscape only: how many snippets to generate for each split, and their height and width.
+    snippets: dict[str, int] = {"train": 120, "val": 20}
+    size: tuple[int, int] = (256, 512)
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+class SgdConfig(Section):
+    name: Literal["sgd"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+class AdamWConfig(Section):
+    name: Literal["adamw"]
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+
+
+class Schedule(Section):
+    """Warm-up, then lr * (1 - progress) ** power. Power 0 keeps the rate."""
+
+    warmup_steps: int = Field(0, ge=0)
+    warmup_lr: float | None = Field(None, gt=0)  # constant rate while warming up; None: rise linearly from 0
+    power: float = Field(0.9, ge=0)
+
+
+class CrossEntropyConfig(Section):
+    name: Literal["cross_entropy"] = "cross_entropy"
+
+
+class OhemConfig(Section):
+    """Cross-entropy over the hard pixels only (Shrivastava et al., CVPR 2016, as used for segmentation)."""
+
+    name: Literal["ohem"]
+    threshold: float = Field(0.7, gt=0, lt=1)  # pixels whose true class is less probable than this are hard
+    min_kept: float = Field(1 / 16, gt=0, le=1)  # share of the labelled pixels kept at least
+
+
+class FlowLossConfig(Section):
+    """Multi-scale end-point error against the exact flow of generated clips; trains the flow network alone."""
+
+    name: Literal["flow"]
+
+
+class TrainConfig(Section):
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # clips a step and device
+    accumulate: int = Field(1, ge=1)  # steps' worth of gradients summed before each update
+    optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
+    schedule: Schedule = Schedule()
+    loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig, Field(discriminator="name")] = (
+        CrossEntropyConfig()
+    )
+    freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
+    lr_multipliers: dict[str, float] = {}  # parameter name pattern (such as fusion.*.weight) to factor
+    clip_norm: float | None = Field(None, gt=0)  # largest norm of the gradient
+    random_distance: bool = True  # key frame 1..clip_length-1 frames before the label, at random; else the first
+    precision: Literal["float32", "bf16"] = "float32"
+    workers: int = Field(2, ge=0)
+    log_every: int = Field(10, ge=1)
+    save_every: int = Field(500, ge=1)
+
+
+class Config(Section):
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    output: Path  # folder of the run
+    seed: int = Field(0, ge=0)
+    # Part of the model to the run (or weights file) it starts from: `reference: runs/deeplab101`, or
+    # `update: runs/deeplab18#reference` where the part has another name there; `all` means the whole model.
+    init: dict[str, str] = {}
+
+    @field_validator("init")
+    @classmethod
+    def _init_is_all_or_parts(cls, value: dict[str, str]) -> dict[str, str]:
+        if "all" in value and len(value) > 1:
+            raise ValueError("`all` stands alone; name the parts, or the whole model")
+        return value
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read one experiment.
+
+    path: YAML file. Its `base:` (one path or a list, relative to the file) is read first and overridden.
+    overrides: `section.key=value` strings, values in YAML.
+
+    Raises FileNotFoundError, or ValueError with file and key for anything that does not fit.
+    """
+    stages = load_stages(path, overrides)
+    if len(stages) != 1:
+        raise ValueError(f"{path} is a recipe of {len(stages)} stages; give one of its stages instead")
+    return stages[0]
+
+
+def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = (), depth: int = 0) -> list[Config]:
+    """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
+
+    `depth` counts how many recipes led here. Raises as `load_config`.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{path}: more than {MAX_DEPTH} recipes in each other; do they form a circle?")
+    path = Path(path)
+    values = _read(path)
+    if "stages" not in values:
+        return [_validate(values, overrides, path)]
+    stages = values["stages"]
+    if set(values) != {"stages"} or not isinstance(stages, list) or not all(isinstance(s, str) for s in stages):
+        raise ValueError(f"{path}: a recipe holds one key, `stages`, a list of configuration files")
+    return [config for stage in stages for config in load_stages(path.parent / stage, overrides, depth + 1)]
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_model(values: Any, where: str) -> ModelConfig:
+    """The model section alone, as stored beside weights."""
+
+    class Holder(Section):
+        model: ModelConfig
+
+    try:
+        return Holder.model_validate({"model": values}).model
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_first(error)}") from None
+
+
+def _validate(values: dict, overrides: list[str] | tuple[str, ...], path: Path) -> Config:
+    where = str(path)
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+        where = f"{path} with {' '.join(overrides)}"
+    values.setdefault("output", f"runs/{path.stem}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """One line for the first thing wrong."""
+    first = error.errors()[0]
+    # pydantic puts the chosen `name` of a model, optimizer or loss into the path; the user did not write it there.
+    path = [part for i, part in enumerate(first["loc"]) if not (i and first["loc"][i - 1] in CHOICES)]
+    key = ".".join(map(str, path))
+    if first["type"] == "union_tag_invalid":
+        return f"{key}.name: unknown {first['ctx']['tag']!r}; there are {first['ctx']['expected_tags']}"
+    if first["type"] == "union_tag_not_found":
+        return f"{key}.name: Field required"
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = "" if isinstance(given, dict) else f", got {given!r}"
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
+
+
+def _read(path: Path, depth: int = 0) -> dict:
+    """One file over its bases."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{path}: more than {MAX_DEPTH} `base:` files on each other; do they form a circle?")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable YAML file ({error})") from None
+    try:
+        values = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"{path}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected keys and values, found {type(values).__name__}")
+    bases = values.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: base: expected the path of a configuration file or a list of them, got {bases!r}")
+    merged: dict = {}
+    for base in bases:
+        merged = _merge(merged, _read(path.parent / base, depth + 1))
+    return _merge(merged, values)
+
+
+def _merge(base: dict, over: dict) -> dict:
+    """`over` laid on `base`. A section that changes its `name` is another thing and starts afresh."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse_override(text: str) -> dict:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"override {text!r}: expected key=value, such as train.steps=100")
+    try:
+        parsed = yaml.load(value, _UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise ValueError(f"override {text!r}: the value is not valid YAML") from None
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain data only, and a key that stands twice is an error instead of a silent loss."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

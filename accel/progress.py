@@ -1,0 +1,70 @@
+"""Progress a person can follow: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Bar:
+    """One running task; `update` sets how far it is and what it has to say."""
+
+    def __init__(self, title: str, total: int, progress: Progress | None):
+        self.title, self.total, self.progress = title, total, progress
+        self.start = self.last = time.monotonic()
+        self.task = progress.add_task(title, total=total, note="") if progress else None
+
+    def update(self, done: int, note: str = "") -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self.last >= SECONDS_BETWEEN_LINES or done == self.total:
+            left = (now - self.start) / max(done, 1) * (self.total - done)
+            console.print(f"{self.title}: {done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
+            self.last = now
+
+    def of(self, done: int, total: int) -> None:
+        """As `update`, where the total is told only while it runs."""
+        self.total = total
+        if self.progress is not None:
+            self.progress.update(self.task, total=total)
+        self.update(done)
+
+
+@contextmanager
+def bar(title: str, total: int, quiet: bool = False) -> Iterator[Bar]:
+    """A progress bar with elapsed and remaining time."""
+    if quiet or not console.is_terminal:
+        muted = Bar(title, total, None)
+        if quiet:
+            muted.last = float("inf")
+            muted.total = -1
+        yield muted
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(title, total, progress)

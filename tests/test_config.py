@@ -1,0 +1,211 @@
+"""Configurations: files on files, overrides, and what is said about mistakes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from accel.config import MotionConfig, dump_config, load_config, load_stages
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
+
+WHOLE = """
+model: {name: frame_by_frame, num_classes: 19, reference: {encoder: resnet18}}
+data: {name: cityscapes}
+train: {steps: 10, batch_size: 2, optimizer: {name: sgd, lr: 0.01}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, text): a file in the test's folder."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_file_gives_typed_settings(write):
+    config = load_config(write("run.yaml", WHOLE))
+    assert config.train.optimizer.lr == 0.01 and config.train.optimizer.momentum == 0.9
+    assert config.model.reference.encoder == "resnet18" and not config.model.reference.pretrained
+    assert config.output == Path("runs/run")
+
+
+def test_the_experiments_load():
+    experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
+    assert len(experiments) > 20
+    for path in experiments:
+        assert all(stage.model.num_classes in (11, 19) for stage in load_stages(path)), path
+
+
+def test_what_is_written_beside_a_run_reads_back(write):
+    for path in EXPERIMENTS:
+        if path.parent.name != "_base_" and not path.stem.startswith("_"):
+            for stage in load_stages(path):
+                assert load_config(write("again.yaml", dump_config(stage))) == stage
+
+
+def test_a_base_is_overridden_key_by_key(write):
+    write("base/one.yaml", WHOLE)
+    write("base/two.yaml", "base: one.yaml\ntrain: {steps: 20, optimizer: {lr: 0.5}}")
+    config = load_config(write("run.yaml", "base: base/two.yaml\ntrain: {batch_size: 7}"))
+    assert (config.train.steps, config.train.batch_size) == (20, 7)
+    assert (config.train.optimizer.name, config.train.optimizer.lr) == ("sgd", 0.5)
+
+
+def test_of_two_bases_the_later_counts(write):
+    write("one.yaml", WHOLE)
+    write("two.yaml", "train: {steps: 20}")
+    assert load_config(write("run.yaml", "base: [one.yaml, two.yaml]")).train.steps == 20
+
+
+def test_a_section_that_changes_its_name_starts_afresh(write):
+    """AdamW must not inherit SGD's momentum, which it does not know."""
+    path = write("run.yaml", WHOLE.replace("lr: 0.01", "lr: 0.01, momentum: 0.5"))
+    config = load_config(path, ["train.optimizer={name: adamw, lr: 0.1}"])
+    assert (config.train.optimizer.name, config.train.optimizer.lr) == ("adamw", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.steps=123", 123),
+        ("train.steps='123'", 123),
+        ("train={steps: 123}", 123),
+    ],
+)
+def test_overrides_are_yaml(write, override, expected):
+    assert load_config(write("run.yaml", WHOLE), [override]).train.steps == expected
+
+
+def test_the_last_override_counts_and_all_are_applied(write):
+    config = load_config(write("run.yaml", WHOLE), ["seed=1", "train.steps=3", "seed=2", "output=elsewhere"])
+    assert (config.seed, config.train.steps, config.output) == (2, 3, Path("elsewhere"))
+
+
+def test_lists_and_sections_can_be_overridden(write):
+    config = load_config(
+        write("run.yaml", WHOLE), ["data.augmentation.crop=[32, 64]", "train.freeze=[reference]", "data.motion={}"]
+    )
+    assert config.data.augmentation.crop == (32, 64) and config.train.freeze == ("reference",)
+    assert config.data.motion == MotionConfig()
+
+
+def test_motion_means_what_the_data_set_says():
+    """The two lists of settings are one."""
+    import inspect
+
+    from accel.datasets.motion import SimulatedMotion
+
+    known = inspect.signature(SimulatedMotion).parameters
+    assert set(MotionConfig.model_fields) <= set(known)
+    for key, field in MotionConfig.model_fields.items():
+        if known[key].default is not inspect.Parameter.empty:
+            assert known[key].default == field.default, key
+
+
+def test_settings_are_read_only(write):
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config(write("run.yaml", WHOLE)).seed = 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.stepz=3", ["train", "unknown key 'stepz'", "did you mean 'steps'?"]),
+        ("train.optimizer.momentun=0.5", ["train.optimizer: ", "did you mean 'momentum'?"]),
+        ("model.reference.encodr=resnet18", ["model.reference: ", "did you mean 'encoder'?"]),
+        ("modle=3", ["did you mean 'model'?"]),
+        ("xyz=3", ["unknown key 'xyz'", "known: model, data, train"]),
+        ("model.name=accell", ["model.name: unknown 'accell'", "'frame_by_frame', 'deep_feature_flow', 'accel'"]),
+        ("train.optimizer.name=adam", ["train.optimizer.name: unknown 'adam'", "'sgd', 'adamw'"]),
+        ("train.loss={threshold: 0.5}", ["train.loss.name: Field required"]),
+        ("data.name=kitti", ["data.name", "'cityscapes', 'camvid' or 'streetscape'", "got 'kitti'"]),
+        ("train.steps=0", ["train.steps", "greater than or equal to 1", "got 0"]),
+        ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),
+        ("train.steps=", ["train.steps", "valid integer"]),
+        ("train.optimizer.lr=-1", ["train.optimizer.lr", "greater than 0", "got -1"]),
+        ("train.optimizer.lr=.nan", ["train.optimizer.lr", "greater than 0"]),
+        ("model.num_classes=256", ["model.num_classes", "less than or equal to 255"]),
+        ("data.augmentation.crop=[32]", ["data.augmentation.crop"]),
+        ("train=3", ["train", "got 3"]),
+        ("model=3", ["model", "got 3"]),
+        ("train.freeze=reference", ["train.freeze", "got 'reference'"]),
+        ("init={all: a, reference: b}", ["init", "stands alone"]),
+        ("train.steps", ["'train.steps'", "expected key=value"]),
+        ("=3", ["'=3'", "expected key=value"]),
+        ("train.steps=[", ["'train.steps=['", "not valid YAML"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_key_and_what_was_found(write, override, words):
+    path = write("run.yaml", WHOLE)
+    with pytest.raises(ValueError) as error:
+        load_config(path, [override])
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert override.partition("=")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (WHOLE.replace("steps: 10, ", ""), ["train.steps: Field required"]),
+        ("train: {steps: 1", ["line 1", "not valid YAML"]),
+        ("a: 1\n\tb: 2", ["line 2", "not valid YAML"]),
+        (WHOLE + "seed: 1\nseed: 2", ["'seed' stands twice"]),
+        (WHOLE + "3: 4", ["key 3 is no text"]),
+        ("- 1", ["expected keys and values, found list"]),
+        ("", ["expected keys and values, found NoneType"]),
+        ("base: run.yaml", ["circle"]),
+        ("base: 3", ["base: expected the path", "got 3"]),
+        ("base: [3]", ["base: expected the path", "got [3]"]),
+        ("base:\n" + WHOLE, ["base: expected the path", "got None"]),
+        ("stages: [run.yaml]", ["circle"]),
+        ("stages: run.yaml", ["a list of configuration files"]),
+        ("stages: [1]", ["a list of configuration files"]),
+        ("stages: [a.yaml]\nseed: 3", ["a recipe holds one key"]),
+        ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
+        ("[" * 10000, [":"]),
+    ],
+)
+def test_a_damaged_file_is_named(write, text, words):
+    path = write("run.yaml", text)
+    with pytest.raises(ValueError) as error:
+        load_stages(path)
+    message = str(error.value)
+    assert "run.yaml" in message and "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("text", ["base: none.yaml", "stages: [none.yaml]"])
+def test_a_missing_file_is_named(write, text):
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        load_stages(write("run.yaml", text))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"run\.yaml: not a readable YAML file"):
+        load_config(path)
+    with pytest.raises(ValueError, match="not a readable YAML file"):
+        load_config(tmp_path)
+
+
+def test_a_recipe_is_its_stages_in_order_with_the_overrides_in_each(write):
+    write("a.yaml", WHOLE)
+    write("b.yaml", WHOLE)
+    write("inner.yaml", "stages: [b.yaml]")
+    recipe = write("recipe.yaml", yaml.safe_dump({"stages": ["a.yaml", "inner.yaml"]}))
+    stages = load_stages(recipe, ["seed=5"])
+    assert [stage.output.name for stage in stages] == ["a", "b"]
+    assert {stage.seed for stage in stages} == {5}
+    with pytest.raises(ValueError, match="recipe of 2 stages"):
+        load_config(recipe)
