@@ -1,0 +1,58 @@
+"""Optimizers with a learning rate per parameter group, and the rate's course over the steps."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from accel import config as c
+
+
+def build_optimizer(model: nn.Module, config: c.TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters.
+
+    Every group carries its `multiplier` (`train.lr_multipliers`; the first pattern that fits counts). Weight decay
+    is for matrices and kernels only, not for biases and normalisation. ValueError for a pattern that fits nothing.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    unused = set(config.lr_multipliers)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        pattern = next((p for p in config.lr_multipliers if fnmatchcase(name, p)), None)
+        unused.discard(pattern)
+        multiplier = 1.0 if pattern is None else config.lr_multipliers[pattern]
+        groups.setdefault((multiplier, parameter.dim() > 1), []).append(parameter)
+    if unused:
+        raise ValueError(
+            f"train.lr_multipliers: no trainable parameter is called {' or '.join(sorted(unused))}; "
+            f"names look like {next(name for name, _ in model.named_parameters())}"
+        )
+    if not groups:
+        raise ValueError("train.freeze leaves nothing to train")
+    settings = config.optimizer
+    parameters = [
+        {"params": p, "multiplier": multiplier, "weight_decay": settings.weight_decay if decay else 0.0}
+        for (multiplier, decay), p in groups.items()
+    ]
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(parameters, lr=settings.lr)
+
+
+def learning_rate(step: int, config: c.TrainConfig) -> float:
+    """The base rate at step 0, 1, ...: warm-up, then (1 - progress) ** power."""
+    schedule, peak = config.schedule, config.optimizer.lr
+    if step < schedule.warmup_steps:
+        return schedule.warmup_lr or peak * (step + 1) / (schedule.warmup_steps + 1)
+    progress = (step - schedule.warmup_steps) / max(1, config.steps - schedule.warmup_steps)
+    return peak * (1 - progress) ** schedule.power
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
