@@ -1,0 +1,120 @@
+"""IoU, against the official scorer of Cityscapes and numbers worked out by hand."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # noqa: N813
+from cityscapesscripts.helpers.labels import id2label, trainId2label
+
+from accel.evaluation.metrics import ConfusionMatrix
+
+ID_TO_CLASS = np.array([id2label[i].trainId if 0 <= id2label[i].trainId < 255 else 255 for i in range(34)], np.uint8)
+CLASS_TO_ID = np.array([trainId2label[i].id for i in range(19)], np.uint8)
+
+
+def official_iou(pairs, folder):
+    """IoU of each of the 19 classes and their mean, from files of labelIds, as Cityscapes' server computes it."""
+    official.args.evalInstLevelScore = False
+    official.args.evalLabels = []
+    matrix = official.generateMatrix(official.args)
+    for i, (predicted, truth) in enumerate(pairs):
+        names = []
+        for kind, image in (("p", CLASS_TO_ID[predicted]), ("t", truth)):
+            names.append(str(folder / f"{kind}{i}.png"))
+            cv2.imwrite(names[-1], image)
+        official.evaluatePair(*names, matrix, {}, {}, official.args)
+    scores = {
+        trainId2label[c].name: official.getIouScoreForLabel(int(CLASS_TO_ID[c]), matrix, official.args)
+        for c in range(19)
+    }
+    return np.array(list(scores.values())), official.getScoreAverage(scores, official.args)
+
+
+def ours(pairs):
+    matrix = ConfusionMatrix(19)
+    for predicted, truth in pairs:
+        matrix.update(torch.from_numpy(predicted), torch.from_numpy(ID_TO_CLASS[truth]))
+    return matrix.iou().numpy(), matrix.miou()
+
+
+@pytest.mark.parametrize(
+    ("predicted_classes", "true_ids"),
+    [
+        (range(19), range(34)),  # everything, with ids that are ignored
+        (range(19), (7, 8, 11, 0, 4)),  # few true classes: others are predicted in vain
+        ((0, 3), range(34)),  # few are predicted
+        ((0, 1), (7, 8, 3)),  # most do not occur at all
+        ((0, 9), (0, 1, 2, 7)),  # class 9 is predicted on ignored pixels, where it does not count, and on road
+    ],
+)
+def test_scores_are_those_of_the_official_scorer(tmp_path, predicted_classes, true_ids):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for _ in range(3):
+        truth = rng.choice(list(true_ids), (24, 32)).astype(np.uint8)
+        predicted = rng.choice(list(predicted_classes), (24, 32)).astype(np.uint8)
+        right = (rng.random((24, 32)) < 0.5) & (ID_TO_CLASS[truth] != 255)
+        pairs.append((np.where(right, ID_TO_CLASS[truth], predicted).astype(np.uint8), truth))
+    iou, miou = ours(pairs)
+    expected, expected_mean = official_iou(pairs, tmp_path)
+    np.testing.assert_allclose(iou, expected, atol=1e-12, equal_nan=True)
+    assert miou == pytest.approx(expected_mean, abs=1e-12)
+
+
+def matrix_of(predicted, truth, classes=4):
+    matrix = ConfusionMatrix(classes)
+    matrix.update(torch.tensor(predicted, dtype=torch.uint8), torch.tensor(truth, dtype=torch.uint8))
+    return matrix
+
+
+def test_iou_by_hand():
+    matrix = matrix_of([0, 0, 1, 1, 2, 0], [0, 0, 0, 1, 1, 255])
+    #   class 0: 2 right of 3 true and 2 predicted; class 1: 1 of 2 and 2; class 2: only predicted; 3: nowhere
+    expected = [2 / 3, 1 / 3, 0.0, float("nan")]
+    np.testing.assert_allclose(matrix.iou(), expected, equal_nan=True)
+    assert matrix.miou() == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
+    assert matrix.counts.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_frames_add_up_pixel_by_pixel_not_frame_by_frame():
+    a, b = ([0, 0, 0, 0], [0, 0, 0, 1]), ([1], [1])
+    matrix = matrix_of(*a, 2)
+    matrix.update(*(torch.tensor(x, dtype=torch.uint8) for x in b))
+    assert matrix.iou().tolist() == matrix_of([*a[0], *b[0]], [*a[1], *b[1]], 2).iou().tolist() == [0.75, 0.5]
+
+
+def test_nothing_counted_has_no_score():
+    assert np.isnan(ConfusionMatrix(3).miou())
+    assert np.isnan(matrix_of([0, 1], [255, 255]).miou())
+
+
+def test_counts_do_not_overflow():
+    matrix = ConfusionMatrix(2)
+    matrix.counts += 2**40
+    matrix.update(torch.zeros(10, dtype=torch.uint8), torch.zeros(10, dtype=torch.uint8))
+    assert int(matrix.counts[0, 0]) == 2**40 + 10
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"),
+    [
+        ([0, 1], [0], r"predicted labels \(2,\) for true ones \(1,\)"),
+        ([4], [0], "class 4 among the labels; there are 4 classes"),
+        ([0], [4], "class 4 among the labels"),
+        ([255], [0], "class 255"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(predicted, truth, message):
+    with pytest.raises(ValueError, match=message):
+        matrix_of(predicted, truth)
+
+
+@pytest.mark.gpu
+def test_scores_on_the_gpu_are_the_same():
+    truth, predicted = torch.randint(0, 4, (2, 50, 60), dtype=torch.uint8)
+    matrix = ConfusionMatrix(4)
+    matrix.update(predicted.cuda(), truth.cuda())
+    on_cpu = ConfusionMatrix(4)
+    on_cpu.update(predicted, truth)
+    assert torch.equal(matrix.counts.cpu(), on_cpu.counts)
