@@ -26,8 +26,8 @@ def load(device: str = "cpu") -> str:
     "reference". `accel_ops.build` says where they are looked for, and what in the environment matters.
 
     Raises:
-        RuntimeError: with ACCEL_OPS=native, if they can be neither found nor compiled; names what is missing.
-        ValueError: if ACCEL_OPS is neither native nor reference.
+        ValueError: with ACCEL_OPS=native, if they can be neither found nor compiled; names what is missing.
+            Also if ACCEL_OPS is neither native nor reference.
     """
     from accel_ops import build  # here, so that `python -m accel_ops.build` does not find itself loaded
 
@@ -56,8 +56,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
         atomics, hence in no fixed order, and refused under `torch.use_deterministic_algorithms(True)`.
 
     Raises:
-        ValueError: for other shapes and types, or tensors on two devices.
-        RuntimeError: with ACCEL_OPS=native, if the kernels can be neither found nor compiled.
+        ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels
+            can be neither found nor compiled.
 
     Source: bilinear sampler, Jaderberg et al., Spatial Transformer Networks, 2015, eq. 5 to 7; as feature
     propagation, Zhu et al., Deep Feature Flow for Video Recognition, 2017, eq. 3 and 4.

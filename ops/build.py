@@ -53,7 +53,7 @@ CUDA_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC", "--expt-relaxed-constexpr
 CUDA_ARCHITECTURES = ("8.0", "9.0+PTX")  # where there is no GPU to ask
 
 
-class CannotBuild(RuntimeError):  # noqa: N818 - reads as the sentence it stands for
+class CannotBuild(ValueError):  # noqa: N818 - reads as the sentence it stands for
     """A native library can be neither found nor built here; the message says what is missing."""
 
 

@@ -1,0 +1,265 @@
+"""The demonstration: a trained model on video, shown as pictures, a side-by-side video and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from accel import visualize
+from accel.config import DataConfig, load_config, load_stages
+from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.video_folder import VideoFolder
+from accel.datasets.video_reader import VideoReader
+from accel.evaluation.evaluator import LongEnoughClips, evaluate, frames_per_second
+from accel.evaluation.metrics import ConfusionMatrix
+from accel.evaluation.report import model_table, write_json
+from accel.inference.loading import check_classes, choose_device, load_model
+from accel.inference.schedule import FixedInterval
+from accel.inference.segmenter import SegmentedFrame, Segmenter
+from accel.inference.video_writer import VideoWriter
+from accel.models import VideoModel
+from accel.progress import bar, console
+from accel.training.checkpoints import describe_weights
+from accel.training.trainer import is_done, train
+from accel.weights.conversion import find_published
+
+VERSIONS = ("18", "34", "50", "101")
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+FPS = 10  # of the video made from snippets
+FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
+FILMED_FRAMES = 20  # frames of those, at most
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line of the demo says."""
+
+    version: str
+    interval: int
+    num_ex: int
+    average: bool
+    cfg: str | None
+    checkpoint: str | None
+    input: str | None
+    output: Path
+    device: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model on its device with what its labels mean."""
+
+    model: VideoModel
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    source: str  # the weights file
+
+
+def run_demo(options: Options) -> None:
+    """Label videos, or snippets of a labelled data set, and write what came out to `options.output`.
+
+    Raises ValueError or FileNotFoundError for input that is not as it should be.
+    """
+    schedule = FixedInterval(options.interval)
+    if options.num_ex < 1:
+        raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
+    options.output.mkdir(parents=True, exist_ok=True)
+    videos = VideoFolder(options.input) if options.input else None
+    for name in videos.videos() if videos else ():
+        videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
+    dataset = None if videos else _dataset(_data(options))
+    loaded = _load(options)
+    segmenter = Segmenter(loaded.model, schedule)
+    console.print(f"model: {loaded.source}")
+    if videos is None:
+        check_classes(loaded.source, dataset)
+        outputs = {options.output: _label_snippets(segmenter, dataset, loaded, options)}
+    else:
+        outputs = {}
+        for name in videos.videos():
+            output = options.output if len(videos) == 1 else options.output / name
+            with videos.open(name, on_damage=_report) as reader:
+                outputs[output] = _label_video(segmenter, reader, loaded, output, options.interval)
+    for output, figures in outputs.items():
+        write_json(output / "summary.json", {"interval": options.interval, "checkpoint": loaded.source, **figures})
+        console.print(f"written: {output}/ (labels/*.png, video.mp4, summary.json)")
+
+
+def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
+    """Train what the demo needs and print one table: both branches frame by frame, Deep Feature Flow and Accel."""
+    FixedInterval(interval)
+    stages = _train_demo_model(version, device)
+    dataset = build_dataset(stages[0].data, stages[0].data.test_split)
+    results = {}
+    for stage in stages:
+        model = load_model(stage.output, stage.model, choose_device(device))
+        alone = stage.model.name == "frame_by_frame"
+        name = f"{stage.output.name} ({stage.model.reference.encoder}) frame by frame" if alone else stage.output.name
+        results[name] = evaluate(model, dataset, 1 if alone else interval, not alone, choose_device(device))
+    console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
+    write_json(output / "table.json", {name: result.as_dict() for name, result in results.items()})
+
+
+# --- which model, which data ----------------------------------------------------------------------------------
+
+
+def _load(options: Options) -> Loaded:
+    device = choose_device(options.device)
+    expected = load_config(options.cfg).model if options.cfg else None
+    checkpoint = options.checkpoint or _find_weights(options)
+    model = load_model(checkpoint, expected, device)
+    description = describe_weights(checkpoint)
+    palette = np.array(description.palette, np.uint8)
+    return Loaded(model, description.class_names, palette, str(checkpoint))
+
+
+def _find_weights(options: Options) -> Path:
+    """Weights for this version: from a configuration's own run, put in model/ (converted or as published), trained
+    here on Cityscapes, or the demo model's, which is trained first if need be."""
+    if options.cfg:
+        return load_config(options.cfg).output
+    version = f"accel-{options.version}"
+    if published := find_published(version, "model"):
+        return published
+    trained = Path(f"runs/accel{options.version}_cityscapes/weights.safetensors")
+    if trained.is_file():
+        return trained
+    console.print(f"no model/{version}.safetensors, model/{version}-0000.params or {trained}: using the demo model")
+    return _train_demo_model(options.version, options.device)[-1].output
+
+
+def _train_demo_model(version: str, device: str):
+    stages = load_stages(EXPERIMENTS / "demo" / f"demo{version}.yaml")
+    for number, stage in enumerate(stages, 1):
+        if not is_done(stage):
+            console.print(f"training the demo model, once: stage {number} of {len(stages)}")
+            train(stage, device, resume=True)
+    return stages
+
+
+def _data(options: Options) -> DataConfig:
+    """The labelled snippets to show: those of the configuration, Cityscapes, or generated scenes."""
+    if options.cfg:
+        return load_config(options.cfg).data
+    cityscapes = DataConfig(name="cityscapes")
+    if data_root(cityscapes).is_dir():
+        return cityscapes
+    console.print(f"no Cityscapes at {data_root(cityscapes)}: using generated street scenes")
+    demo = load_stages(EXPERIMENTS / "demo" / "demo18.yaml")[-1].data
+    snippets = demo.snippets | {demo.test_split: max(options.num_ex, demo.snippets[demo.test_split])}
+    return demo.model_copy(update={"snippets": snippets})
+
+
+def _dataset(data: DataConfig) -> ClipDataset:
+    with bar(f"{data.name} {data.test_split}", 1) as progress:
+        return build_dataset(data, data.test_split, progress.of)
+
+
+# --- running --------------------------------------------------------------------------------------------------
+
+
+def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, options: Options) -> dict:
+    matrix = ConfusionMatrix(dataset.num_classes)
+    timer = _Timer()
+    damaged = 0
+    chosen = LongEnoughClips(dataset, options.interval).indices[: options.num_ex]
+    if len(chosen) < options.num_ex:
+        console.print(f"the data have {len(chosen)} such snippets")
+    with VideoWriter(options.output / "video.mp4", FPS) as video:
+        for number, index in enumerate(chosen, 1):
+            filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else options.interval
+            # Whole intervals, so that the labelled frame comes last before a key frame.
+            length = max(filmed // options.interval, 1) * options.interval
+            try:
+                clip = dataset.clip(index, length)
+            except (ValueError, FileNotFoundError) as error:
+                _report(str(error))
+                damaged += 1
+                continue
+            for segmented in timer.watch(segmenter.stream(clip.frames)):
+                video.write(_panel(segmented, loaded))
+            visualize.save_palette_png(options.output / f"labels/{clip.name}.png", segmented.labels, loaded.palette)
+            predictions = [segmented.labels]
+            if options.average:
+                predictions += _nearer_key_frames(segmenter, clip, options.interval, timer)
+            for labels in predictions:
+                matrix.update(torch.from_numpy(labels), torch.from_numpy(clip.labels))
+            console.print(
+                f"{number}/{len(chosen)} {clip.name}: {timer.mean():.4f} s a frame, "
+                f"mIoU so far {100 * matrix.miou():.1f}%"
+            )
+        if damaged == len(chosen):
+            raise ValueError("none of the snippets could be read")
+    iou = [None if np.isnan(v) else v for v in matrix.iou().tolist()]
+    return {
+        "num_ex": len(chosen) - damaged,
+        "damaged": damaged,
+        "average_over_distances": options.average,
+        "miou": matrix.miou(),
+        "iou": dict(zip(dataset.class_names, iou, strict=True)),
+        **timer.figures(options.interval),
+    }
+
+
+def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: _Timer) -> Iterator[np.ndarray]:
+    """Labels of the last frame with the key frame 0..interval-2 frames before it."""
+    for distance in range(interval - 1):
+        *_, last = timer.watch(segmenter.stream(clip.frames[-1 - distance :]))
+        yield last.labels
+
+
+def _label_video(segmenter: Segmenter, reader: VideoReader, loaded: Loaded, output: Path, interval: int) -> dict:
+    timer = _Timer()
+    frames = 0
+    with VideoWriter(output / "video.mp4", reader.fps) as video, bar(reader.name, reader.len_hint or 0) as progress:
+        for segmented in timer.watch(segmenter.stream(reader)):
+            video.write(_panel(segmented, loaded))
+            visualize.save_palette_png(output / f"labels/{frames:06d}.png", segmented.labels, loaded.palette)
+            frames += 1
+            progress.update(frames, f"{timer.mean():.4f} s a frame")
+    console.print(f"{reader.name}: {frames} frames, {timer.mean():.4f} s a frame")
+    return {"input": reader.name, "frames": frames, "damaged": reader.damaged, **timer.figures(interval)}
+
+
+def _panel(segmented: SegmentedFrame, loaded: Loaded) -> np.ndarray:
+    """Input, labels and overlay side by side."""
+    kind = "key frame" if segmented.is_key else "current frame"
+    images = [
+        segmented.frame,
+        visualize.colourise(segmented.labels, loaded.palette),
+        visualize.overlay(segmented.frame, segmented.labels, loaded.palette),
+    ]
+    return visualize.panels(images, [f"input, {kind}", "labels", "overlay"], columns=3)
+
+
+def _report(message: str) -> None:
+    console.print(f"left out: {message}")
+
+
+class _Timer:
+    """Seconds that key and current frames took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[bool, list[float]] = {True: [], False: []}
+
+    def watch(self, frames: Iterator[SegmentedFrame]) -> Iterator[SegmentedFrame]:
+        for frame in frames:
+            self.seconds[frame.is_key].append(frame.seconds)
+            yield frame
+
+    def mean(self) -> float:
+        return float(np.mean(self.seconds[True] + self.seconds[False]))
+
+    def figures(self, interval: int) -> dict:
+        """Medians, and frames a second at this interval."""
+        key = float(np.median(self.seconds[True]))
+        current = float(np.median(self.seconds[False])) if self.seconds[False] else None
+        return {
+            "seconds_key": key,
+            "seconds_current": current,
+            "fps": frames_per_second(key, current, interval),
+        }

@@ -1,0 +1,396 @@
+"""The command lines: the road from training to the demo, and one clear line for every mistake."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from accel.datasets.cityscapes import PALETTE
+from accel.inference.video_writer import VideoWriter
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    """tool("train", "--cfg", ...): runs it in this process, in the test's folder; its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ACCEL_DATA", raising=False)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
+        return stopped.value.code
+
+    return run
+
+
+@pytest.fixture
+def trained(tool, tiny_run, tmp_path):
+    """The `--cfg FILE --checkpoint RUN` of a trained Accel."""
+    arguments = tiny_run("accel", "train.steps=1")
+    assert tool("train", *arguments, "--device", "cpu") == 0
+    return [*tiny_run("accel"), "--checkpoint", str(tmp_path / "run")]
+
+
+@pytest.fixture
+def refused(tool, capfd):
+    """refused(name, ...): runs the tool, which must fail as a user's mistake does; the line it says."""
+
+    def run(name, *arguments):
+        capfd.readouterr()
+        assert tool(name, *arguments) == 2
+        return only_line(capfd.readouterr().err)
+
+    return run
+
+
+def only_line(stderr):
+    lines = stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), stderr
+    return lines[0]
+
+
+# --- the road -------------------------------------------------------------------------------------------------
+
+
+def write_frames(folder, count=7, size=(50, 70), suffix=".png"):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        cv2.imwrite(str(folder / f"frame{i}{suffix}"), rng.integers(0, 256, (*size, 3), np.uint8))
+    return folder
+
+
+def write_video(path, count=7, size=(50, 70)):
+    with VideoWriter(path, 12) as video:
+        for i in range(count):
+            video.write(np.full((*size, 3), 30 * i, np.uint8))
+    return path
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def assert_is_palette_image(path, size):
+    with Image.open(path) as image:
+        assert image.mode == "P" and image.size == size[::-1]
+        assert np.array(image).max() < 19  # class indices
+        assert image.getpalette()[: 3 * 19] == PALETTE.flatten().tolist()
+
+
+def test_train_prints_where_the_weights_are(tool, tiny_run, capsys, tmp_path):
+    assert tool("train", *tiny_run("frame_by_frame", "train.steps=2", "data.clip_length=1"), "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert f"weights: {tmp_path}/run/weights.safetensors" in out and "loss" in out and "lr" in out
+
+
+def test_train_runs_the_stages_of_a_recipe(tool, tiny_run, tmp_path, capsys):
+    _, single = tiny_run("frame_by_frame")
+    _, accel = tiny_run("accel")
+    for path, extra in ((single, "output: runs/one\n"), (accel, "output: runs/two\ninit: {reference: runs/one}\n")):
+        text = re.sub("^output: .*\n", "", Path(path).read_text(), flags=re.MULTILINE)
+        Path(path).write_text(text + extra)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"stages: [{Path(single).name}, {Path(accel).name}]")
+    assert tool("train", "--cfg", recipe, "train.steps=1", "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "stage 1 of 2: runs/one" in out and "stage 2 of 2: runs/two" in out
+    assert (tmp_path / "runs/two/weights.safetensors").is_file()
+    assert tool("train", "--cfg", recipe, "train.steps=1", "--device", "cpu") == 0  # again: nothing to do
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, average):
+    arguments = ["--interval", 3, "--json", tmp_path / "new/out.json", "--device", "cpu", "--workers", 0]
+    assert tool("evaluate", *trained, *arguments, *(["--avg"] if average else [])) == 0
+    result = json.loads((tmp_path / "new/out.json").read_text())
+    assert result.keys() >= {"miou", "iou", "interval", "frames_scored", "seconds_key", "seconds_current", "fps"}
+    assert result["interval"] == 3 and result["frames_scored"] == 4
+    assert len(result["iou"]) == 19 and result["iou"]["road"] is not None
+    known = [iou for iou in result["iou"].values() if iou is not None]
+    assert result["miou"] == pytest.approx(np.mean(known))
+    expected = 3 / (result["seconds_key"] + 2 * result["seconds_current"])
+    assert result["fps"] == pytest.approx(expected)
+    out = capsys.readouterr().out
+    assert f"mIoU {100 * result['miou']:.2f}% over 4 frames at interval 3" in out and "traffic light" in out
+
+
+@pytest.mark.parametrize("kind", ["folder", "mp4"])
+def test_demo_labels_a_video(tool, trained, tmp_path, kind):
+    source = write_frames(tmp_path / "drive") if kind == "folder" else write_video(tmp_path / "drive.mp4")
+    options = ["--input", source, "--interval", 3, "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *trained[2:], *options) == 0
+
+    labels = sorted((tmp_path / "out/labels").iterdir())
+    assert [path.name for path in labels] == [f"{i:06d}.png" for i in range(7)]
+    for path in labels:
+        assert_is_palette_image(path, (50, 70))
+    frames = frames_of(tmp_path / "out/video.mp4")
+    assert len(frames) == 7
+    assert frames[0].shape[1] in range(3 * 70, 3 * 70 + 16) and frames[0].shape[0] >= 50  # input, labels, overlay
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["interval"], summary["frames"], summary["damaged"]) == (3, 7, 0)
+    assert summary["seconds_key"] > 0 and summary["seconds_current"] > 0 and summary["fps"] > 0
+
+
+def test_demo_labels_each_video_of_a_folder_in_its_own(tool, trained, tmp_path):
+    """Names that differ only in what looks like a suffix, too."""
+    for name in ("ride.1", "ride.2"):
+        write_frames(tmp_path / "videos" / name, 2)
+    write_video(tmp_path / "videos/ride.mp4", 3)
+    options = ["--input", tmp_path / "videos", "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *trained[2:], *options) == 0
+    found = {path.parent.name: json.loads(path.read_text())["frames"] for path in tmp_path.glob("out/*/summary.json")}
+    assert found == {"ride.1": 2, "ride.2": 2, "ride.mp4": 3}
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_demo_labels_snippets_of_the_data(tool, trained, tmp_path, average, capsys):
+    options = ["--interval", 2, "--num_ex", 3, "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *trained, *options, *(["--avg"] if average else [])) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^\d/3 \w+: [\d.]+ s a frame, mIoU so far [\d.]+%$", out, re.MULTILINE)) == 3
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["num_ex"], summary["damaged"], summary["average_over_distances"]) == (3, 0, average)
+    assert 0 <= summary["miou"] <= 1 and len(summary["iou"]) == 19
+    names = ["aachen_000000_000003.png", "aachen_000001_000003.png", "ulm_000000_000098.png"]
+    assert sorted(path.name for path in (tmp_path / "out/labels").iterdir()) == names
+    assert_is_palette_image(tmp_path / "out/labels" / names[0], (64, 96))
+    assert len(frames_of(tmp_path / "out/video.mp4")) == 3 * 4  # each clip has 4 frames, two whole intervals
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_demo_and_evaluation_agree(tool, trained, tmp_path, average):
+    """Snippets whose frames are all within one interval: both see the same key frame."""
+    flags = ["--interval", 4, "--device", "cpu", *(["--avg"] if average else [])]
+    assert tool("evaluate", *trained, *flags, "--json", tmp_path / "out.json", "--workers", 0) == 0
+    assert tool("demo", *trained, *flags, "--output", tmp_path / "demo") == 0
+    a, b = (json.loads((tmp_path / name).read_text()) for name in ("out.json", "demo/summary.json"))
+    assert a["miou"] == pytest.approx(b["miou"], abs=1e-3)
+
+
+def test_damaged_frames_are_skipped_and_counted_by_the_demo(tool, trained, tiny_cityscapes, tmp_path, capsys):
+    damage(tiny_cityscapes / "leftImg8bit_sequence/val/ulm/ulm_000000_000097_leftImg8bit.png")
+    folder = write_frames(tmp_path / "drive")
+    damage(folder / "frame3.png")
+    common = ["--interval", 2, "--device", "cpu"]
+    assert tool("demo", *trained, *common, "--output", tmp_path / "a") == 0
+    assert tool("demo", *trained[2:], *common, "--input", folder, "--output", tmp_path / "b") == 0
+    snippets, video = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab")
+    assert (snippets["num_ex"], snippets["damaged"]) == (3, 1)
+    assert (video["frames"], video["damaged"]) == (6, 1)
+    out = capsys.readouterr().out
+    assert "left out: " in out and "ulm_000000_000097" in out and "frame3.png" in out
+
+
+@pytest.mark.slow
+def test_the_demo_as_typed_uses_cityscapes_when_it_is_there(tool, trained, tiny_cityscapes, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/cityscapes").symlink_to(tiny_cityscapes)
+    assert tool("demo", "--checkpoint", trained[-1], "--interval", 2) == 0
+    assert "generated" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "output/demo/summary.json").read_text())["num_ex"] == 4
+
+
+def test_without_cityscapes_the_demo_generates_scenes(tool, trained, tmp_path, capsys, monkeypatch):
+    """Of the demo's size, but few."""
+    from accel import demo
+
+    stages = demo.load_stages(demo.EXPERIMENTS / "demo/demo18.yaml", ["data.snippets={val: 1}", "data.size=[64, 128]"])
+    monkeypatch.setattr(demo, "load_stages", lambda _: stages)
+    options = ["--interval", 5, "--num_ex", 2, "--device", "cpu"]
+    assert tool("demo", "--checkpoint", trained[-1], *options) == 0
+    assert "no Cityscapes at data/cityscapes: using generated street scenes" in capsys.readouterr().out
+    assert len(list((tmp_path / "output/demo/labels").iterdir())) == 2
+    assert (tmp_path / "data/streetscape/gtFine/val").is_dir()
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:800])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.stepz=3"], ["unknown key 'stepz'", "did you mean 'steps'?"]),
+        (["data.root=/nowhere"], ["/nowhere", "expected leftImg8bit_sequence/train/CITY/CITY_SEQ_FRAME"]),
+        (["data.name=camvid", "data.root=/nowhere"], ["/nowhere", "expected train/NAME.png, trainannot/NAME.png"]),
+        (["model.reference.encoder=resnet19"], ["unknown encoder 'resnet19'", "resnet18"]),
+        (["model.num_classes=11"], ["model.num_classes is 11", "cityscapes has 19"]),
+        (["train.steps"], ["'train.steps'", "expected key=value"]),
+        (["train.steps=-1"], ["train.steps", "got -1"]),
+        (["model={name: published, version: accel-19, num_classes: 19}"], ["accel-19", "accel-18"]),
+        (["init={reference: /nowhere}"], ["no weights at /nowhere"]),
+        (["init={referense: /nowhere}"], ["no part 'referense'"]),
+        (["train.freeze=[referense]"], ["no part 'referense'"]),
+        (["data.clip_length=20"], ["no clip of 20 frames"]),
+        (["--device", "cuda:99"], ["'cuda:99'", "CUDA devices"]),
+        (["--device", "toaster"], ["'toaster'", "expected auto, cpu, cuda"]),
+        (["output=/dev/null/run"], ["/dev/null"]),
+        (["--cfgg", "x"], ["--cfgg"]),
+    ],
+)
+def test_a_mistake_in_training_is_one_line(refused, tiny_run, overrides, words):
+    line = refused("train", *tiny_run("accel", *overrides))
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_a_configuration_that_is_none_is_one_line(refused, tmp_path, name):
+    rest = [] if name == "train" else ["--checkpoint", "x"]
+    assert "no configuration file nowhere.yaml" in refused(name, "--cfg", "nowhere.yaml", *rest)
+    (tmp_path / "bad.yaml").write_text("train: {steps: 1\ndata: 3")
+    assert "bad.yaml line 2: not valid YAML" in refused(name, "--cfg", "bad.yaml", *rest)
+    assert "--cfg" in refused(name)
+
+
+@pytest.mark.parametrize("what", ["image", "labels", "label size"])
+def test_damaged_training_data_stop_training_with_one_line(refused, tiny_run, tiny_cityscapes, what):
+    image = tiny_cityscapes / "leftImg8bit_sequence/train/ulm/ulm_000000_000098_leftImg8bit.png"
+    labels = tiny_cityscapes / "gtFine/train/ulm/ulm_000000_000098_gtFine_labelTrainIds.png"
+    if what == "label size":
+        cv2.imwrite(str(labels), np.zeros((32, 48), np.uint8))
+    else:
+        damage(image if what == "image" else labels)
+    line = refused("train", *tiny_run("frame_by_frame", "data.clip_length=1", "train.batch_size=4"), "--device", "cpu")
+    if what == "label size":
+        assert image.name in line and labels.name in line and "48 x 32" in line and "96 x 64" in line
+    else:
+        assert (image if what == "image" else labels).name in line and "cut off after 800 bytes" in line
+
+
+@pytest.fixture(scope="module")
+def deeplab_weights(tmp_path_factory):
+    """The weights file of an untrained frame-by-frame model of Cityscapes' classes."""
+    from accel.config import parse_model
+    from accel.datasets.cityscapes import CLASS_NAMES
+    from accel.models import build_model
+    from accel.training.checkpoints import Description, save_weights
+
+    branch = {"encoder": "resnet18", "head_channels": 16}
+    config = parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test")
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    palette = tuple(tuple(colour) for colour in PALETTE.tolist())
+    save_weights(path, build_model(config), Description(config, CLASS_NAMES, palette, 0))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--interval", "0"], ["interval 0: expected 1"]),
+        (["--interval", "-5"], ["interval -5: expected 1"]),
+        (["--interval", "two"], ["--interval", "'two'"]),
+        (["--interval", "9"], ["interval 9 needs 8 frames", "longest clip in this data set has 4"]),
+        (["--split", "none"], ["no Cityscapes none split"]),
+        (["--device", "cuda:99"], ["'cuda:99'"]),
+        (["--checkpoint", "/nowhere"], ["no weights at /nowhere"]),
+        (["--checkpoint", "GARBAGE"], ["garbage.safetensors", "not a safetensors file"]),
+        (["--json", "/dev/null/out.json"], ["/dev/null"]),
+        (["--workers", "-1"], ["num_workers"]),
+        (["model.reference.head_channels=8"], ["another architecture", "model.reference.head_channels is 16"]),
+        (["model.num_classes=11"], ["another architecture", "model.num_classes is 19 in the checkpoint, 11"]),
+        (["data.name=camvid", "data.root=CAMVID"], ["knows 19 classes (road", "data have 11 (sky"]),
+    ],
+)
+def test_a_mistake_in_evaluation_is_one_line(
+    refused, tiny_run, deeplab_weights, tiny_camvid, tmp_path, arguments, words
+):
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"garbage" * 99)
+    arguments = [a.replace("GARBAGE", str(garbage)).replace("CAMVID", str(tiny_camvid)) for a in arguments]
+    line = refused("evaluate", *tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights, *arguments)
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--interval", "0"], ["interval 0: expected 1"]),
+        (["--num_ex", "0"], ["num_ex 0: expected 1"]),
+        (["--version", "19"], ["--version", "'19'"]),
+        (["--input", "/nowhere.mp4"], ["/nowhere.mp4: no such video file or folder"]),
+        (["--input", "NO_VIDEO"], ["no_video.mp4"]),
+        (["--input", "EMPTY"], ["empty", "no video found"]),
+        (["--input", "TEXT"], ["text", "no video found"]),
+        (["--checkpoint", "/nowhere"], ["no weights at /nowhere"]),
+        (["--checkpoint", "NO_VIDEO"], ["no_video.mp4", "not a safetensors file"]),
+        (["--device", "cuda:99", "--input", "FRAMES"], ["'cuda:99'"]),
+        (["--output", "/dev/null/demo", "--input", "FRAMES"], ["/dev/null"]),
+        (["--cfg", "nowhere.yaml"], ["no configuration file nowhere.yaml"]),
+    ],
+)
+def test_a_mistake_in_the_demo_is_one_line(refused, deeplab_weights, tmp_path, arguments, words):
+    (tmp_path / "no_video.mp4").write_bytes(b"this is no video" * 99)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("text")
+    write_frames(tmp_path / "frames", 2)
+    places = {name: str(tmp_path / name.lower()) for name in ("EMPTY", "TEXT", "FRAMES")}
+    places["NO_VIDEO"] = str(tmp_path / "no_video.mp4")
+    (tmp_path / "data/cityscapes").mkdir(parents=True)  # there, but empty: told before anything is trained
+    if "--checkpoint" in arguments and "--input" not in arguments:
+        arguments = [*arguments, "--input", "FRAMES"]
+    chosen = [] if "--checkpoint" in arguments else ["--checkpoint", deeplab_weights]
+    line = refused("demo", *chosen, *(places.get(a, a) for a in arguments))
+    assert all(word in line for word in words), line
+
+
+def test_the_demo_misses_data_before_it_trains(refused, tmp_path):
+    (tmp_path / "data/cityscapes").mkdir(parents=True)
+    assert "no Cityscapes val split at data/cityscapes: expected leftImg8bit_sequence" in refused("demo")
+
+
+def test_the_demo_refuses_weights_for_other_classes(refused, deeplab_weights, tiny_run, tiny_camvid):
+    _, cfg = tiny_run("frame_by_frame")
+    text = Path(cfg).read_text().replace("name: cityscapes", "name: camvid")
+    Path(cfg).write_text(re.sub("root: .*", f"root: {tiny_camvid}", text))
+    line = refused("demo", "--cfg", cfg, "--checkpoint", deeplab_weights, "--device", "cpu")
+    assert "knows 19 classes" in line and "data have 11" in line
+
+
+def test_a_folder_of_damaged_frames_only_is_one_line(refused, deeplab_weights, tmp_path):
+    folder = write_frames(tmp_path / "frames", 2)
+    for path in folder.iterdir():
+        damage(path)
+    line = refused("demo", "--input", folder, "--checkpoint", deeplab_weights, "--device", "cpu")
+    assert "frames" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "word"),
+    [
+        ("train", ["train.precision=bf16", "data.root=/nowhere"], "no Cityscapes train split at /nowhere"),
+        ("demo", ["--interval", "0"], "interval 0"),
+    ],
+)
+def test_a_mistake_is_one_line_in_a_process_of_its_own(tiny_run, tmp_path, name, arguments, word):
+    """Nothing else, no library's warning, reaches the user."""
+    _, cfg = tiny_run("accel")
+    command = [sys.executable, str(TOOLS / f"{name}.py"), "--cfg", cfg, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert word in only_line(done.stderr)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "demo"])
+def test_help_shows_an_example(tool, name, capsys):
+    assert tool(name, "--help") == 0
+    assert f"python tools/{name}.py --" in capsys.readouterr().out

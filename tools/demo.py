@@ -1,0 +1,38 @@
+"""Show Accel at work: label snippets of Cityscapes (or of generated scenes), or any video.
+
+python tools/demo.py --interval 5 --num_ex 100
+python tools/demo.py --input drive.mp4 --interval 5 --output output/drive
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accel.cli import Parser, run
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("-v", "--version", default="18", choices=("18", "34", "50", "101"), help="update branch")
+    parser.add_argument("-i", "--interval", type=int, default=1, help="frames from key frame to key frame (default: 1)")
+    parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
+    parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
+    parser.add_argument("--cfg", help="configuration (YAML) whose model and data to take")
+    parser.add_argument("--checkpoint", help="folder of a run, or a .safetensors file")
+    parser.add_argument("--input", help="video file or folder of frames to label instead")
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder for what comes out")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
+    args = parser.parse_args()
+
+    from accel.demo import Options, compare_demo_models, run_demo
+
+    options = vars(args) | {"average": args.avg}
+    options = {key: options[key] for key in Options.__dataclass_fields__}
+    run_demo(Options(**options))
+    if args.compare:
+        compare_demo_models(args.version, args.interval, args.output, args.device)
+
+
+if __name__ == "__main__":
+    run(main)
