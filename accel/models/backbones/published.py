@@ -1,0 +1,276 @@
+"""The four feature networks of the Accel release (Jain et al., CVPR 2019), equal to its MXNet graphs.
+
+`ResNetV1` is ResNet-50 and -101 (He et al., CVPR 2016) with conv5 at stride 1, dilated and deformable.
+`PreActResNet` is ResNet-18 and -34: conv1 to conv4 pre-activated (He et al., ECCV 2016), then a deformable
+conv5 at stride 2 and a learned x2 upsampling back to 1/16.
+
+What the graphs say that another ResNet would do otherwise: the stride of a bottleneck sits in its first 1x1;
+the first pooling of the v1 networks has no padding and counts an incomplete last window; the pre-activated
+part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 1e-5 and frozen statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+PRE_ACTIVATION_EPS = 2e-5
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch norm that always takes the stored statistics, in training too (MXNet's `use_global_stats`).
+
+    Scale and shift learn like any parameter, unless a configuration freezes them.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.eval()
+
+    def train(self, mode: bool = True) -> GlobalBatchNorm:
+        return super().train(False)
+
+
+class InputBatchNorm(nn.BatchNorm2d):
+    """Batch norm without a scale (MXNet's `fix_gamma`).
+
+    Files hold a gamma for it all the same. It has no effect; it is kept so that weights go back to MXNet
+    unchanged.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, PRE_ACTIVATION_EPS, affine=False)
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("gamma", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.beta[:, None, None]
+
+
+class DeformableConv(nn.Module):
+    """3x3 convolution, dilation 2, sampling where its own `offset` convolution says (Dai et al., ICCV 2017).
+
+    groups: how many sets of offsets; each moves its share of the input channels.
+    offset_dilation: of the convolution that predicts the offsets: 1 or 2, as the graph says.
+    """
+
+    DILATION = 2
+
+    def __init__(self, channels: int, groups: int, offset_dilation: int):
+        super().__init__()
+        offsets = groups * 2 * 9
+        self.offset = nn.Conv2d(channels, offsets, 3, padding=offset_dilation, dilation=offset_dilation)
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        return published_deform_conv(x, self.offset(x), self.weight, self.DILATION)
+
+
+def published_deform_conv(x: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Deformable 3x3 convolution (v1), "same" size, with the border rule of MXNet's DeformableConvolution.
+
+    x: (B, C, h, w).  weight: (C', C, 3, 3).
+    offset: (B, G * 9 * 2, h, w), for each group and tap the vertical, then the horizontal offset in cells.
+
+    The rule (deformable_im2col.h): a sample at y < 0 or y >= h is zero, one at h - 1 < y < h is the last
+    row's value; the same along x. torchvision lets both fade to zero, so samples are moved to where it
+    agrees. Half types are computed in float32, which positions need.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    batch, _, height, width = offset.shape
+    taps = torch.arange(-1, 2, device=x.device) * dilation
+    rows = torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device)
+    home_y = (taps[:, None] + rows)[:, None, :, None].expand(3, 3, height, width)
+    home_x = (taps[:, None] + columns)[None, :, None, :].expand(3, 3, height, width)
+    home = torch.stack([home_y, home_x], 2).view(9, 2, height, width).to(dtype)  # of each tap: (y, x)
+    last = home[4, :, -1, -1].view(2, 1, 1)  # the centre tap at the last cell
+
+    offset = offset.to(dtype).reshape(batch, -1, 9, 2, height, width)
+    at = home + offset
+    offset = torch.where(at < 0, -1 - home, offset)  # at -1 torchvision gives zero
+    offset = torch.where((at > last) & (at < last + 1), last - home, offset)
+    offset = offset.reshape(batch, -1, height, width)
+    with torch.autocast(x.device.type, enabled=False):
+        y = deform_conv2d(x.to(dtype), offset, weight.to(dtype), padding=dilation, dilation=dilation)
+    return y.to(x.dtype)
+
+
+# --- ResNet-v1-50 and -101 ----------------------------------------------------------------------------------
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (`middle`), 1x1, and a shortcut; projected by a strided 1x1 in the first block of a stage."""
+
+    def __init__(self, channels: int, width: int, stride: int, project: bool, middle: nn.Module):
+        super().__init__()
+        if project:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), GlobalBatchNorm(4 * width)
+            )
+        else:
+            self.shortcut = nn.Identity()
+        self.conv_a = nn.Conv2d(channels, width, 1, stride, bias=False)
+        self.bn_a = GlobalBatchNorm(width)
+        self.conv_b = middle
+        self.bn_b = GlobalBatchNorm(width)
+        self.conv_c = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn_c = GlobalBatchNorm(4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn_a(self.conv_a(x)).relu()
+        y = self.bn_b(self.conv_b(y)).relu()
+        return (self.shortcut(x) + self.bn_c(self.conv_c(y))).relu()
+
+
+class ResNetV1(nn.Module):
+    """(B, 3, H, W) RGB minus the mean to (B, 32 * width, h, w) with conv5 at stride 1.
+
+    h is ceil(H/16), but one less where H is 1 or 2 more than a multiple of 16: the published pooling drops
+    that last row. The same for w.
+
+    depths: blocks of conv2 to conv5.  offset_groups, offset_dilation: see `DeformableConv`.
+    width: channels of conv1 (64 = published; less makes a small one of the same build).
+    """
+
+    def __init__(self, depths: tuple[int, int, int, int], offset_groups: int, offset_dilation: int, width: int = 64):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = GlobalBatchNorm(width)
+        self.stages = nn.ModuleList()  # conv2 to conv5
+        channels = width
+        for stage, depth in enumerate(depths):
+            inner = width * 2**stage
+            blocks = []
+            for block in range(depth):
+                stride = 2 if block == 0 and stage in (1, 2) else 1
+                if stage == 3:
+                    middle = DeformableConv(inner, offset_groups, offset_dilation)
+                else:
+                    middle = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+                blocks.append(Bottleneck(channels, inner, stride, block == 0, middle))
+                channels = 4 * inner
+            self.stages.append(nn.Sequential(*blocks))
+        self.out_channels = channels
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if min(image.shape[2:]) < 3:
+            raise ValueError(f"frames must have 3 x 3 pixels or more, got {tuple(image.shape[2:])}")
+        x = self.bn1(self.conv1(image)).relu()
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+# --- ResNet-18 and -34 --------------------------------------------------------------------------------------
+
+
+class PreActBlock(nn.Module):
+    """Twice batch norm, ReLU, 3x3; the shortcut of a stage's first block is a 1x1 of the activated input."""
+
+    def __init__(self, channels: int, width: int, stride: int, project: bool):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels, PRE_ACTIVATION_EPS)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, PRE_ACTIVATION_EPS)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.bn1(x).relu()
+        y = self.conv2(self.bn2(self.conv1(active)).relu())
+        return y + (x if self.shortcut is None else self.shortcut(active))
+
+
+class DeformableBlock(nn.Module):
+    """3x3, deformable 3x3, and a shortcut, batch norm after each; conv5 of the small networks."""
+
+    def __init__(self, channels: int, width: int, stride: int, project: bool, offset_groups: int):
+        super().__init__()
+        if project:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), GlobalBatchNorm(width))
+        else:
+            self.shortcut = nn.Identity()
+        self.conv_a = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn_a = GlobalBatchNorm(width)
+        self.conv_b = DeformableConv(width, offset_groups, offset_dilation=2)
+        self.bn_b = GlobalBatchNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn_a(self.conv_a(x)).relu()
+        return (self.shortcut(x) + self.bn_b(self.conv_b(y))).relu()
+
+
+class PreActResNet(nn.Module):
+    """(B, 3, H, W) RGB minus the mean to (B, out_channels, h, w).
+
+    h is 2 * ceil(H/32): one more than ceil(H/16) where that is odd, because conv5 halves once more before the
+    learned upsampling. The surplus row counts: when scores are upsampled it reaches into the frame's last
+    pixels.
+
+    depths: blocks of conv2 to conv5.  width, out_channels: 64 and 2048 in the published networks.
+    """
+
+    OFFSET_GROUPS = 4
+
+    def __init__(self, depths: tuple[int, int, int, int], width: int = 64, out_channels: int = 2048):
+        super().__init__()
+        self.bn_data = InputBatchNorm(3)
+        self.conv0 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn0 = nn.BatchNorm2d(width, PRE_ACTIVATION_EPS)
+        self.stages = nn.ModuleList()  # conv2 to conv4
+        channels = width
+        for stage, depth in enumerate(depths[:3]):
+            inner = width * 2**stage
+            blocks = []
+            for block in range(depth):
+                stride = 2 if block == 0 and stage > 0 else 1
+                blocks.append(PreActBlock(channels, inner, stride, block == 0))
+                channels = inner
+            self.stages.append(nn.Sequential(*blocks))
+        inner = 2 * channels
+        conv5 = [DeformableBlock(channels, inner, 2, True, self.OFFSET_GROUPS)]
+        conv5 += [DeformableBlock(inner, inner, 1, False, self.OFFSET_GROUPS) for _ in range(depths[3] - 1)]
+        self.conv5 = nn.Sequential(*conv5)
+        self.upsampling = nn.ConvTranspose2d(inner, out_channels, 4, 2, 1, bias=False)
+        self.out_channels = out_channels
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.bn0(self.conv0(self.bn_data(image))).relu()
+        x = F.max_pool2d(x, 3, 2, 1)
+        for stage in self.stages:
+            x = stage(x)
+        return self.upsampling(self.conv5(x))
+
+
+def initialise(network: nn.Module) -> None:
+    """He initialisation; offsets start at zero, so that a deformable convolution starts as a plain one."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | DeformableConv):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    for module in network.modules():
+        if isinstance(module, DeformableConv):
+            nn.init.zeros_(module.offset.weight)
+            nn.init.zeros_(module.offset.bias)
+
+
+def resnet18() -> PreActResNet:
+    return PreActResNet((2, 2, 2, 2))
+
+
+def resnet34() -> PreActResNet:
+    return PreActResNet((3, 4, 6, 3))
+
+
+def resnet50() -> ResNetV1:
+    return ResNetV1((3, 4, 6, 3), offset_groups=4, offset_dilation=2)
+
+
+def resnet101() -> ResNetV1:
+    return ResNetV1((3, 4, 23, 3), offset_groups=1, offset_dilation=1)

@@ -1,0 +1,72 @@
+"""Weights files of the published networks, from MXNet's to ours and back."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from accel.config import PublishedConfig
+from accel.datasets import camvid, cityscapes
+from accel.models import build_published
+from accel.training.checkpoints import Description, describe_weights, load_weights, save_weights
+from accel.weights.mxnet_params import write_mxnet_params
+from accel.weights.published import Params, map_published, mxnet_params
+
+# Names in the release's folder `model`, for all versions but the DeepLabs.
+BASE_FILE = "rfcn_dff_flownet_vid-0000.params"
+
+
+def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike) -> int:
+    """Write the published network `version` with the weights of `params` to the safetensors file `out`.
+
+    Classes are named as Cityscapes' where there are 19, as CamVid's where there are 11. Returns the number of
+    parameters. Raises as `load_published` does.
+    """
+    model = map_published(version, *params)
+    classes = model.reference.score_layer.out_channels
+    names = tuple(f"class {i}" for i in range(classes))
+    colours = [colorsys.hsv_to_rgb(i / classes, 0.8, 0.9) for i in range(classes)]
+    palette = [[round(255 * channel) for channel in colour] for colour in colours]
+    for data in (cityscapes, camvid):
+        if classes == len(data.CLASS_NAMES):
+            names, palette = data.CLASS_NAMES, data.PALETTE.tolist()
+    config = PublishedConfig(name="published", version=version, num_classes=classes)
+    save_weights(Path(out), model, Description(config, names, tuple(map(tuple, palette)), step=0))
+    return sum(p.numel() for p in model.parameters())
+
+
+def to_mxnet(version: str, weights: str | os.PathLike, out: str | os.PathLike) -> int:
+    """Write the weights file (or run) of a published network as a `.params` file that the original programs read.
+
+    Returns the number of arrays. Raises ValueError if the weights are of another network.
+    """
+    config = describe_weights(weights).model
+    if config.name != "published" or config.version != version:
+        found = config.version if config.name == "published" else f"a {config.name} model of this program's own"
+        raise ValueError(f"{weights}: expected the published {version}, found {found}")
+    with torch.device("meta"):
+        model = build_published(version, config.num_classes)
+    load_weights(model, weights)
+    arrays = mxnet_params(version, model)
+    write_mxnet_params(out, arrays)
+    return len(arrays)
+
+
+def find_published(version: str, folder: str | os.PathLike = "model") -> Path | None:
+    """The weights file of a published network in `folder`, made there from the published files if need be.
+
+    That is `accel-18.safetensors`, or else `accel-18-0000.params`, together with the base file
+    `rfcn_dff_flownet_vid-0000.params` if that is there. None if there is neither.
+    """
+    folder = Path(folder)
+    converted, published = folder / f"{version}.safetensors", folder / f"{version}-0000.params"
+    if not converted.is_file():
+        if not published.is_file():
+            return None
+        base = [folder / BASE_FILE] if (folder / BASE_FILE).is_file() else []
+        from_mxnet(version, [*base, published], converted)
+    return converted
