@@ -7,7 +7,6 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint install clean
 
 demo: install
-	$(BIN)/python tools/train.py --cfg experiments/demo/demo18.yaml --resume
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
 
 test: install

@@ -101,6 +101,8 @@ class Augmentation(Section):
     scale: tuple[float, float] = (1.0, 1.0)  # range of the random rescale before cropping
     flip: float = Field(0.5, ge=0, le=1)  # probability of mirroring left and right
     colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation and hue changes
+    blur: float = Field(0.0, ge=0, le=1)  # probability of a blur
+    noise: float = Field(0.0, ge=0, le=1)  # probability of pixel noise
 
 
 class MotionConfig(Section):
@@ -120,7 +122,7 @@ class MotionConfig(Section):
 
 class DataConfig(Section):
     name: Literal["cityscapes", "camvid", "streetscape"]
-    root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME
+    root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one carries the label
@@ -175,18 +177,19 @@ class FlowLossConfig(Section):
 
 class TrainConfig(Section):
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)  # clips a step and device
-    accumulate: int = Field(1, ge=1)  # steps' worth of gradients summed before each update
+    batch_size: int = Field(ge=1)  # clips
+    accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     schedule: Schedule = Schedule()
     loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig, Field(discriminator="name")] = (
         CrossEntropyConfig()
     )
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
+    freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure any
     lr_multipliers: dict[str, float] = {}  # parameter name pattern (such as fusion.*.weight) to factor
     clip_norm: float | None = Field(None, gt=0)  # largest norm of the gradient
     random_distance: bool = True  # key frame 1..clip_length-1 frames before the label, at random; else the first
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16"] = "float32"  # bf16 falls back to float32 where it would be slower
     workers: int = Field(2, ge=0)
     log_every: int = Field(10, ge=1)
     save_every: int = Field(500, ge=1)
@@ -241,6 +244,8 @@ def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = (), d
     stages = values["stages"]
     if set(values) != {"stages"} or not isinstance(stages, list) or not all(isinstance(s, str) for s in stages):
         raise ValueError(f"{path}: a recipe holds one key, `stages`, a list of configuration files")
+    if any(override.startswith("output=") for override in overrides):
+        raise ValueError(f"{path} is a recipe: its stages have an output folder each, `output=` cannot be one for all")
     return [config for stage in stages for config in load_stages(path.parent / stage, overrides, depth + 1)]
 
 
@@ -259,6 +264,15 @@ def parse_model(values: Any, where: str) -> ModelConfig:
         return Holder.model_validate({"model": values}).model
     except ValidationError as error:
         raise ValueError(f"{where}: {_first(error)}") from None
+
+
+def without_pretrained(config: ModelConfig) -> ModelConfig:
+    """The same model with no ImageNet weights to fetch, for one whose weights are about to be filled in."""
+    values = config.model_dump()
+    for branch in values.values():
+        if isinstance(branch, dict) and "pretrained" in branch:
+            branch["pretrained"] = False
+    return type(config).model_validate(values)
 
 
 def _validate(values: dict, overrides: list[str] | tuple[str, ...], path: Path) -> Config:

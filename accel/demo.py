@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from accel import visualize
-from accel.config import DataConfig, load_config, load_stages
+from accel.config import DataConfig, dump_config, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.video_folder import VideoFolder
 from accel.datasets.video_reader import VideoReader
-from accel.evaluation.evaluator import LongEnoughClips, evaluate, frames_per_second
+from accel.devices import choose_device
+from accel.evaluation.evaluator import (
+    LongEnoughClips,
+    evaluate,
+    frames_per_second,
+    frames_to_tensor,
+    time_interleaved,
+)
 from accel.evaluation.metrics import ConfusionMatrix
 from accel.evaluation.report import model_table, write_json
-from accel.inference.loading import check_classes, choose_device, load_model
+from accel.inference.loading import check_classes, load_model
 from accel.inference.schedule import FixedInterval
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.video_writer import VideoWriter
 from accel.models import VideoModel
 from accel.progress import bar, console
-from accel.training.checkpoints import describe_weights
-from accel.training.trainer import is_done, train
+from accel.training.trainer import CONFIG, is_done, train
+from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
 VERSIONS = ("18", "34", "50", "101")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+SUMMARY = "summary.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
+PANEL_WIDTH = 640  # pixels of a picture in the video, at most: three of them fit a screen and any decoder
+TIMED_ROUNDS = 10  # of the models' turns in the table
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,15 @@ def run_demo(options: Options) -> None:
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     options.output.mkdir(parents=True, exist_ok=True)
+    if (options.output / SUMMARY).is_file():  # an earlier demo's folder: its pictures are not of this one
+        for picture in (options.output / "labels").glob("*.png"):
+            picture.unlink()
     videos = VideoFolder(options.input) if options.input else None
     for name in videos.videos() if videos else ():
         videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
-    dataset = None if videos else _dataset(_data(options))
-    loaded = _load(options)
+    data = None if videos else _data(options)
+    dataset = data and _dataset(data)
+    loaded = _load(options, data)
     segmenter = Segmenter(loaded.model, schedule)
     console.print(f"model: {loaded.source}")
     if videos is None:
@@ -85,7 +100,7 @@ def run_demo(options: Options) -> None:
             with videos.open(name, on_damage=_report) as reader:
                 outputs[output] = _label_video(segmenter, reader, loaded, output, options.interval)
     for output, figures in outputs.items():
-        write_json(output / "summary.json", {"interval": options.interval, "checkpoint": loaded.source, **figures})
+        write_json(output / SUMMARY, {"interval": options.interval, "checkpoint": loaded.source, **figures})
         console.print(f"written: {output}/ (labels/*.png, video.mp4, summary.json)")
 
 
@@ -94,12 +109,18 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
     FixedInterval(interval)
     stages = _train_demo_model(version, device)
     dataset = build_dataset(stages[0].data, stages[0].data.test_split)
-    results = {}
+    models, results = {}, {}
     for stage in stages:
-        model = load_model(stage.output, stage.model, choose_device(device))
         alone = stage.model.name == "frame_by_frame"
         name = f"{stage.output.name} ({stage.model.reference.encoder}) frame by frame" if alone else stage.output.name
-        results[name] = evaluate(model, dataset, 1 if alone else interval, not alone, choose_device(device))
+        models[name] = load_model(stage.output, stage.model, choose_device(device))
+        results[name] = evaluate(models[name], dataset, 1 if alone else interval, average=not alone)
+    # Side by side: what a model took while it was scored depends on what else the machine did just then.
+    frames = frames_to_tensor(dataset.clip(0, 2).frames)
+    for name, (key, current) in time_interleaved(models, frames, TIMED_ROUNDS).items():
+        at = results[name].interval
+        fps = frames_per_second(key, current, at)
+        results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
     console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
     write_json(output / "table.json", {name: result.as_dict() for name, result in results.items()})
 
@@ -107,28 +128,34 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
 # --- which model, which data ----------------------------------------------------------------------------------
 
 
-def _load(options: Options) -> Loaded:
+def _load(options: Options, data: DataConfig | None) -> Loaded:
     device = choose_device(options.device)
     expected = load_config(options.cfg).model if options.cfg else None
-    checkpoint = options.checkpoint or _find_weights(options)
+    checkpoint = options.checkpoint or _find_weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     palette = np.array(description.palette, np.uint8)
     return Loaded(model, description.class_names, palette, str(checkpoint))
 
 
-def _find_weights(options: Options) -> Path:
+def _find_weights(options: Options, data: DataConfig | None) -> Path:
     """Weights for this version: from a configuration's own run, put in model/ (converted or as published), trained
-    here on Cityscapes, or the demo model's, which is trained first if need be."""
+    here on Cityscapes, or the demo model's, which is trained first if need be. Generated scenes are the demo model's
+    in any case."""
     if options.cfg:
         return load_config(options.cfg).output
+    if data is not None and data.name == "streetscape":
+        return _train_demo_model(options.version, options.device)[-1].output
     version = f"accel-{options.version}"
     if published := find_published(version, "model"):
         return published
     trained = Path(f"runs/accel{options.version}_cityscapes/weights.safetensors")
     if trained.is_file():
         return trained
-    console.print(f"no model/{version}.safetensors, model/{version}-0000.params or {trained}: using the demo model")
+    console.print(
+        f"no model/{version}.safetensors, model/{version}-0000.params or {trained}: using the demo model, "
+        "which has seen generated scenes only; expect it to be poor on real video"
+    )
     return _train_demo_model(options.version, options.device)[-1].output
 
 
@@ -137,7 +164,9 @@ def _train_demo_model(version: str, device: str):
     for number, stage in enumerate(stages, 1):
         if not is_done(stage):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
-            train(stage, device, resume=True)
+            # The run is this program's own cache: one of other settings, or on older weights, is replaced.
+            same = (stage.output / CONFIG).is_file() and (stage.output / CONFIG).read_text() == dump_config(stage)
+            train(stage, device, resume=True, overwrite=not same or (stage.output / WEIGHTS).is_file())
     return stages
 
 
@@ -228,12 +257,17 @@ def _label_video(segmenter: Segmenter, reader: VideoReader, loaded: Loaded, outp
 def _panel(segmented: SegmentedFrame, loaded: Loaded) -> np.ndarray:
     """Input, labels and overlay side by side."""
     kind = "key frame" if segmented.is_key else "current frame"
+    height, width = segmented.labels.shape
+    size = (min(width, PANEL_WIDTH), max(1, round(height * min(width, PANEL_WIDTH) / width)))
+    frame = cv2.resize(segmented.frame, size, interpolation=cv2.INTER_AREA)
+    labels = cv2.resize(segmented.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     images = [
-        segmented.frame,
-        visualize.colourise(segmented.labels, loaded.palette),
-        visualize.overlay(segmented.frame, segmented.labels, loaded.palette),
+        frame,
+        visualize.colourise(labels, loaded.palette),
+        visualize.overlay(frame, labels, loaded.palette),
     ]
-    return visualize.panels(images, [f"input, {kind}", "labels", "overlay"], columns=3)
+    sheet = visualize.panels(images, [f"input, {kind}", "labels", "overlay"], columns=3)
+    return np.concatenate([sheet, visualize.legend(loaded.class_names, loaded.palette, sheet.shape[1])])
 
 
 def _report(message: str) -> None:

@@ -18,7 +18,7 @@ from rich.progress import (
 
 SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)  # file names may hold [brackets]
 
 
 class Bar:
@@ -58,10 +58,10 @@ def bar(title: str, total: int, quiet: bool = False) -> Iterator[Bar]:
         yield muted
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -237,7 +237,7 @@ def damage(path):
         (["train.steps"], ["'train.steps'", "expected key=value"]),
         (["train.steps=-1"], ["train.steps", "got -1"]),
         (["model={name: published, version: accel-19, num_classes: 19}"], ["accel-19", "accel-18"]),
-        (["init={reference: /nowhere}"], ["no weights at /nowhere"]),
+        (["init={reference: /nowhere}"], ["init.reference", "/nowhere"]),
         (["init={referense: /nowhere}"], ["no part 'referense'"]),
         (["train.freeze=[referense]"], ["no part 'referense'"]),
         (["data.clip_length=20"], ["no clip of 20 frames"]),
@@ -282,7 +282,7 @@ def deeplab_weights(tmp_path_factory):
     from accel.config import parse_model
     from accel.datasets.cityscapes import CLASS_NAMES
     from accel.models import build_model
-    from accel.training.checkpoints import Description, save_weights
+    from accel.weights.checkpoints import Description, save_weights
 
     branch = {"encoder": "resnet18", "head_channels": 16}
     config = parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test")

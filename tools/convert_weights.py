@@ -7,14 +7,12 @@
 
 from __future__ import annotations
 
-import argparse
-
-from accel.cli import run
+from accel.cli import Parser, run
 from accel.models.published import VERSIONS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("version", choices=VERSIONS, metavar="version", help=", ".join(VERSIONS))
     parser.add_argument("--params", nargs="+", required=True, help="weights to convert; of several files, later win")
     parser.add_argument("--out", required=True, help="file to write")

@@ -19,14 +19,15 @@ def main() -> None:
     parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
     parser.add_argument("--cfg", help="configuration (YAML) whose model and data to take")
     parser.add_argument("--checkpoint", help="folder of a run, or a .safetensors file")
-    parser.add_argument("--input", help="video file or folder of frames to label instead")
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder for what comes out")
+    parser.add_argument("--input", help="video file, folder of frames, or folder of those, to label instead")
+    parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
     args = parser.parse_args()
 
     from accel.demo import Options, compare_demo_models, run_demo
 
+    args.output = args.output or Path("output") / (Path(args.input).resolve().name if args.input else "demo")
     options = vars(args) | {"average": args.avg}
     options = {key: options[key] for key in Options.__dataclass_fields__}
     run_demo(Options(**options))

@@ -25,9 +25,10 @@ def main() -> None:
 
     from accel.config import load_config
     from accel.datasets import build_dataset
+    from accel.devices import choose_device
     from accel.evaluation.evaluator import evaluate
     from accel.evaluation.report import class_table, summary, write_json
-    from accel.inference.loading import check_classes, choose_device, load_model
+    from accel.inference.loading import check_classes, load_model
     from accel.inference.schedule import FixedInterval
     from accel.progress import console
 
@@ -39,7 +40,7 @@ def main() -> None:
     model = load_model(args.checkpoint, config.model, device)
     dataset = build_dataset(config.data, args.split or config.data.test_split)
     check_classes(args.checkpoint, dataset)
-    result = evaluate(model, dataset, args.interval, args.avg, device, args.workers)
+    result = evaluate(model, dataset, args.interval, args.avg, args.workers)
     console.print(class_table(result))
     console.print(summary(result))
     if args.json:

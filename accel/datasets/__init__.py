@@ -28,9 +28,14 @@ def build_dataset(
 
 
 def data_root(config: DataConfig) -> Path:
-    """Where the data of a configuration are: its `root`, else $ACCEL_DATA/NAME, else data/NAME."""
+    """Where the data of a configuration are: its `root`, else $ACCEL_DATA/NAME, else data/NAME.
+
+    Generated data go to data/NAME in any case: what $ACCEL_DATA points to is the user's, and may be read-only.
+    """
     if config.root is not None:
         return config.root.expanduser()
+    if config.name == "streetscape":
+        return Path("data") / config.name
     return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
 
 

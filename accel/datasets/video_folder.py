@@ -22,7 +22,7 @@ class VideoFolder:
     def __init__(self, source: str | Path, *, fps: Fraction | float = 25) -> None:
         self.source = Path(source)
         self.fps = fps
-        self._paths = {path.resolve().name: path for path in self._find()}
+        self._paths = {path.name or path.resolve().name: path for path in self._find()}
         if not self._paths:
             raise ValueError(
                 f"{self.source}: no video found; expected a video file, a folder of frames, or a folder of those"

@@ -41,7 +41,6 @@ def evaluate(
     dataset: ClipDataset,
     interval: int = 1,
     average: bool = False,
-    device: str | torch.device = "cpu",
     workers: int = 1,
     quiet: bool = False,
 ) -> EvaluationResult:
@@ -49,14 +48,15 @@ def evaluate(
 
     interval: the key frame lies interval-1 frames before the labelled one, the worst case of running at that
         interval; with `average`, each of 0..interval-1 frames before is tried, and all count alike.
-    A clip that cannot be read is reported, counted and left out.
+    A clip that cannot be read is reported, counted and left out. The model runs on the device it is on.
 
     Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it, and
     where nothing could be read or nothing is labelled.
     """
     FixedInterval(interval)  # refuses what is none
     clips = LongEnoughClips(dataset, interval)
-    model = model.to(device).eval()
+    model = model.eval()
+    device = next(model.parameters()).device
     matrix = ConfusionMatrix(dataset.num_classes)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     damaged, warm = 0, False
@@ -102,6 +102,23 @@ def run_clip(model: VideoModel, frames: Tensor) -> tuple[Tensor, list[tuple[bool
         predicted = scores.labels(size)
         taken.append((False, now(frames.device) - start))
     return predicted[0], taken
+
+
+@torch.inference_mode()
+def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a key frame and of the last current frame of `frames` (T >= 2, 3, H, W), for each model.
+
+    The models take turns, frame after frame of the same video, so that a machine that is busy now and then is so for
+    all of them alike.
+    """
+    seconds = {name: ([], []) for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            _, taken = run_clip(model, frames.to(next(model.parameters()).device))
+            if turn:  # the first calls set up memory and kernels
+                for is_key, elapsed in taken:
+                    seconds[name][not is_key].append(elapsed)
+    return {name: (float(np.median(key)), float(np.median(current))) for name, (key, current) in seconds.items()}
 
 
 def now(device: torch.device) -> float:

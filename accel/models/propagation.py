@@ -23,7 +23,7 @@ class FlowWarp(nn.Module):
         flow = self.flow(current, previous)
         if features.shape[2:] != flow.shape[2:]:
             features, flow = _stretch(features, flow)
-        return accel_ops.warp(features, flow.float() if features.dtype != flow.dtype else flow)
+        return accel_ops.warp(features, flow)
 
 
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,6 +34,8 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
     """
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
+    if flow.dtype in (torch.float16, torch.bfloat16):  # too coarse to hold positions
+        flow = flow.float()
     y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
     x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)
     home = torch.stack([x, y])

@@ -36,17 +36,18 @@ class ScoreMap:
 
     def upsample(self, size: tuple[int, int]) -> Tensor:
         """Full-size logits (B, K, H, W), differentiable: for the loss. Inference takes `labels`."""
-        return self._rows(size, 0, size[0])
+        return self._rows(self._columns(size), size, 0, size[0])
 
     @torch.no_grad()
     def labels(self, size: tuple[int, int]) -> Tensor:
         """(B, H, W) uint8 class indices; a tie goes to the lower class. Never holds full-size logits."""
+        wide = self._columns(size)
         strips = range(0, size[0], STRIP)
-        rows = [self._rows(size, y, min(y + STRIP, size[0])).argmax(1).to(torch.uint8) for y in strips]
+        rows = [self._rows(wide, size, y, min(y + STRIP, size[0])).argmax(1).to(torch.uint8) for y in strips]
         return torch.cat(rows, 1)
 
-    def _rows(self, size: tuple[int, int], start: int, stop: int) -> Tensor:
-        """Rows start..stop of the full-size logits, (B, K, stop - start, W)."""
+    def _columns(self, size: tuple[int, int]) -> Tensor:
+        """The scores at full width, (B, K, h, W)."""
         scores = self.scores
         cells = tuple(scores.shape[2:])
         expected = tuple(-(-s // STRIDE) for s in size)
@@ -57,11 +58,17 @@ class ScoreMap:
             )
         if scores.dtype in (torch.float16, torch.bfloat16):
             scores = scores.float()
-        vertical = _interpolation(cells[0], start, stop, self.border, scores)
-        horizontal = _interpolation(cells[1], 0, size[1], self.border, scores)
-        # Under autocast the products would fall back to half precision, which shifts class borders.
+        # Under autocast the product would fall back to half precision, which shifts class borders.
         with torch.autocast(scores.device.type, enabled=False):
-            full = vertical @ scores @ horizontal.T
+            return scores @ _interpolation(cells[1], 0, size[1], self.border, scores).T
+
+    def _rows(self, wide: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
+        """Rows start..stop of the full-size logits, (B, K, stop - start, W), from the scores at full width."""
+        weights = _interpolation(wide.shape[2], start, stop, self.border, wide)
+        # Only the cells next to these rows have weight.
+        low, high = max(start // STRIDE - 1, 0), min(stop // STRIDE + 2, wide.shape[2])
+        with torch.autocast(wide.device.type, enabled=False):
+            full = weights[:, low:high] @ wide[:, :, low:high]
         return full if self.bias is None else full + self.bias.to(full.dtype).view(-1, 1, 1)
 
 

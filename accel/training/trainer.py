@@ -15,12 +15,14 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader
 
-from accel.config import Config, dump_config
+from accel.config import Config, TrainConfig, dump_config, without_pretrained
 from accel.datasets import Batch, ClipDataset, build_dataset, collate
-from accel.inference.loading import choose_device
+from accel.devices import choose_device, has_bfloat16
 from accel.models import build_model
 from accel.progress import bar, console
-from accel.training.checkpoints import (
+from accel.training.losses import build_objective
+from accel.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+from accel.weights.checkpoints import (
     WEIGHTS,
     Description,
     load_parts,
@@ -28,8 +30,6 @@ from accel.training.checkpoints import (
     save_state,
     save_weights,
 )
-from accel.training.losses import build_objective
-from accel.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 
 CONFIG, LOG, STATE = "config.yaml", "log.jsonl", "state.pt"
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
@@ -51,17 +51,24 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
     for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric logs through either, by the order of imports
         logging.getLogger(name).setLevel(logging.WARNING)
     chosen = choose_device(device)
+    precision = config.train.precision
+    if precision == "bf16" and not has_bfloat16(chosen):
+        console.print(f"{chosen} has no bfloat16 in hardware: training in float32")
+        precision = "float32"
     fabric = Fabric(
         accelerator=chosen.type,
         devices=1 if chosen.index is None else [chosen.index],
-        precision=PRECISION[config.train.precision],
+        precision=PRECISION[precision],
     )
     fabric.seed_everything(config.seed, verbose=False)
 
-    model = build_model(config.model)
-    load_parts(model, config.init)
-    freeze(model, config.train.freeze)
     dataset = _dataset(config)
+    if resumed:
+        model = build_model(without_pretrained(config.model))
+    else:
+        model = build_model(config.model)
+        load_parts(model, config.init)
+    freeze(model, config.train.freeze)
     model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)
     objective, optimizer = fabric.setup(build_objective(config.train, model), optimizer)
@@ -73,7 +80,7 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
         start = state["step"]
         console.print(f"{config.output}: going on at step {start} of {config.train.steps}")
     objective.train()
-    set_frozen_to_evaluation(model, config.train.freeze)
+    set_frozen_to_evaluation(model, config.train)
 
     palette = tuple(map(tuple, dataset.palette.tolist()))
     description = Description(config.model, tuple(dataset.class_names), palette, config.train.steps)
@@ -89,7 +96,7 @@ def _loop(fabric, objective, model, optimizer, loader, config: Config, start: in
     """Steps start..steps: each takes `accumulate` batches, then moves the weights once."""
     settings = config.train
     batches = iter(loader)
-    waited, logged, began = 0.0, start, time.monotonic()
+    waited, losses, began = 0.0, [], time.monotonic()
     with RunLog(config.output, start) as log, bar(config.output.name, settings.steps) as progress:
         for step in range(start, settings.steps):
             rate = learning_rate(step, settings)
@@ -110,16 +117,24 @@ def _loop(fabric, objective, model, optimizer, loader, config: Config, start: in
                     "a lower train.optimizer.lr or train.clip_norm may help"
                 )
             if settings.clip_norm is not None:
-                fabric.clip_gradients(objective, optimizer, max_norm=settings.clip_norm)
+                norm = fabric.clip_gradients(
+                    objective, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+                )
+                if not torch.isfinite(norm):
+                    raise ValueError(
+                        f"{config.output}: the gradient became {norm.item()} at step {step} "
+                        f"(samples {', '.join(batch.names)}); a lower train.optimizer.lr may help"
+                    )
             optimizer.step()
             optimizer.zero_grad()
 
             done = step + 1
+            losses.append(total)
+            progress.update(done, f"loss {np.mean(losses):.3f}  lr {rate:.1e}")
             if done % settings.log_every == 0 or done == settings.steps:
                 seconds = time.monotonic() - began
-                log.write(done, total, rate, seconds / (done - logged), waited / max(seconds, 1e-9))
-                progress.update(done, f"loss {total:.3f}  lr {rate:.1e}")
-                waited, logged, began = 0.0, done, time.monotonic()
+                log.write(done, float(np.mean(losses)), rate, seconds / len(losses), waited / max(seconds, 1e-9))
+                waited, losses, began = 0.0, [], time.monotonic()
             if done % settings.save_every == 0 and done < settings.steps:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
                 save_state(config.output / STATE, state)
@@ -141,7 +156,7 @@ class RunLog:
         self.curves = SummaryWriter(folder / "tensorboard", purge_step=start + 1)
 
     def write(self, step: int, loss: float, rate: float, seconds: float, waiting: float) -> None:
-        """loss and learning rate of this step; seconds a step and share of waiting for data since the last."""
+        """This step's learning rate; mean loss, seconds a step and share of waiting for data since the last line."""
         values = {"loss": loss, "lr": rate, "seconds_per_step": seconds, "waiting_for_data": waiting}
         self.lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
@@ -165,15 +180,19 @@ def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
             raise ValueError(f"train.freeze: the model has no part {part!r}; it has {known}") from None
 
 
-def set_frozen_to_evaluation(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Frozen parts keep their batch-norm statistics too."""
-    for part in parts:
+def set_frozen_to_evaluation(model: nn.Module, settings: TrainConfig) -> None:
+    """Frozen parts keep their batch-norm statistics too; with `freeze_norm`, all parts do."""
+    for part in settings.freeze:
         model.get_submodule(part).eval()
+    if settings.freeze_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def from_distance(batch: Batch, config: Config, step: int) -> Batch:
-    """The clip from its key frame on: 1..clip_length-1 frames before the label, drawn for each step alike on all
-    devices, or always the first frame."""
+    """The clip from its key frame on: 1..clip_length-1 frames before the label, drawn for each step, or always the
+    first frame."""
     length = batch.frames.shape[1]
     if length <= 2 or not config.train.random_distance:
         return batch
@@ -199,9 +218,7 @@ def _loader(dataset: ClipDataset, config: Config, start: int) -> DataLoader:
     from accel.datasets.transforms import ClipTransform
 
     settings, augmentation = config.train, config.data.augmentation
-    transform = ClipTransform(
-        crop=augmentation.crop, scale=augmentation.scale, flip=augmentation.flip, colour=augmentation.colour
-    )
+    transform = ClipTransform(**augmentation.model_dump())
     motion = config.data.motion and SimulatedMotion(dataset.class_names, **config.data.motion.model_dump())
     clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
     batches = StepSampler(start * settings.accumulate, settings.steps * settings.accumulate, settings.batch_size)
@@ -225,10 +242,20 @@ def _next(batches: Iterator[Batch]) -> Batch:
 
 
 def is_done(config: Config, overwrite: bool = False) -> bool:
-    """Whether the run's folder holds finished weights of exactly these settings."""
-    stored = config.output / CONFIG
-    done = (config.output / WEIGHTS).is_file() and stored.is_file()
-    return done and not overwrite and stored.read_text() == dump_config(config)
+    """Whether the run's folder holds finished weights of exactly these settings, no older than those they start
+    from."""
+    weights, stored = config.output / WEIGHTS, config.output / CONFIG
+    if overwrite or not weights.is_file() or not stored.is_file() or stored.read_text() != dump_config(config):
+        return False
+    return not _newer_start(config)
+
+
+def _newer_start(config: Config) -> str:
+    """The run in `init` that was trained again after this one, if any."""
+    made = (config.output / WEIGHTS).stat().st_mtime
+    sources = (source.partition("#")[0] for source in config.init.values())
+    files = {s: Path(s) / WEIGHTS if Path(s).is_dir() else Path(s) for s in sources}
+    return next((s for s, file in files.items() if file.is_file() and file.stat().st_mtime > made), "")
 
 
 def _may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
@@ -241,6 +268,11 @@ def _may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     if not (stored.is_file() and stored.read_text() == text):
         raise FileExistsError(
             f"{folder} holds a run with other settings{_difference(stored, text)}; "
+            "choose another output=FOLDER, or --overwrite"
+        )
+    if (folder / WEIGHTS).exists():
+        raise FileExistsError(
+            f"{folder} started from {_newer_start(config)}, which has been trained again since; "
             "choose another output=FOLDER, or --overwrite"
         )
     if not resume:

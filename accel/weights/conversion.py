@@ -12,7 +12,7 @@ import torch
 from accel.config import PublishedConfig
 from accel.datasets import camvid, cityscapes
 from accel.models import build_published
-from accel.training.checkpoints import Description, describe_weights, load_weights, save_weights
+from accel.weights.checkpoints import Description, describe_weights, load_weights, save_weights
 from accel.weights.mxnet_params import write_mxnet_params
 from accel.weights.published import Params, map_published, mxnet_params
 

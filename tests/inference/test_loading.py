@@ -8,7 +8,7 @@ from accel.config import parse_model
 from accel.datasets import ClipDataset
 from accel.inference.loading import check_classes, choose_device, load_model
 from accel.models import build_model
-from accel.training.checkpoints import Description, save_weights
+from accel.weights.checkpoints import Description, save_weights
 
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
 VALUES = {"name": "accel", "num_classes": 3, "reference": BRANCH, "update": BRANCH, "flow": {"width": 1 / 16}}

@@ -101,9 +101,9 @@ def test_labels_are_made_in_strips_and_never_whole(monkeypatch):
     heights = []
     rows = ScoreMap._rows
 
-    def watched(self, size, start, stop):
+    def watched(self, wide, size, start, stop):
         heights.append(stop - start)
-        return rows(self, size, start, stop)
+        return rows(self, wide, size, start, stop)
 
     monkeypatch.setattr(ScoreMap, "_rows", watched)
     ScoreMap(random_scores((1000, 32))).labels((1000, 32))

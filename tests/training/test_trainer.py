@@ -13,8 +13,8 @@ from accel.config import load_config
 from accel.datasets import Batch
 from accel.models import build_model
 from accel.training import trainer
-from accel.training.checkpoints import describe_weights, load_weights
 from accel.training.trainer import from_distance, is_done, train
+from accel.weights.checkpoints import describe_weights, load_weights
 
 STILL = (
     "data.clip_length=1",
@@ -363,7 +363,7 @@ def test_a_stage_starts_from_earlier_ones(tiny_config):
         (["model.num_classes=11"], r"model\.num_classes is 11, but cityscapes has 19 classes"),
         (["train.freeze=[refrence]"], r"train\.freeze: the model has no part 'refrence'; it has reference"),
         (["init={refrence: x}"], "init: the model has no part 'refrence'"),
-        (["init={reference: /nowhere}"], "no weights at /nowhere"),
+        (["init={reference: /nowhere}"], r"init\.reference: no run at /nowhere"),
         (["train.lr_multipliers={fuson: 2}"], r"train\.lr_multipliers: .*fuson"),
         (["train.freeze=[reference, propagation, update, fusion]"], "leaves nothing to train"),
         (["train.loss={name: flow}"], "no exact flow"),

@@ -10,7 +10,7 @@ from torch import nn
 
 from accel.config import parse_model
 from accel.models import build_model
-from accel.training.checkpoints import (
+from accel.weights.checkpoints import (
     Description,
     describe_weights,
     load_parts,
@@ -199,7 +199,7 @@ def test_a_failed_write_leaves_the_old_file(run, monkeypatch):
     def fail(*_):
         raise OSError("disk is full")
 
-    monkeypatch.setattr("accel.training.checkpoints.save_file", fail)
+    monkeypatch.setattr("accel.weights.checkpoints.save_file", fail)
     with pytest.raises(OSError, match="disk is full"):
         save_weights(run / "weights.safetensors", video_model(), DESCRIPTION)
     assert (run / "weights.safetensors").read_bytes() == before

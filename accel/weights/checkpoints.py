@@ -114,6 +114,8 @@ def load_parts(model: nn.Module, init: dict[str, str]) -> None:
         except AttributeError:
             known = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"init: the model has no part {part!r}; it has {known}") from None
+        if not Path(path).exists():
+            raise FileNotFoundError(f"init.{part}: no run at {path}; train that first, or take its line out of `init`")
         load_weights(module, path, source_part or part)
 
 

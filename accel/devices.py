@@ -1,0 +1,29 @@
+"""Which device to run on, and what it can do."""
+
+from __future__ import annotations
+
+import torch
+
+DEVICES = ("cpu", "cuda")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; for "auto" the GPU if there is one. ValueError for a device this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast there. Where it is not, PyTorch still computes it, a hundred times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()

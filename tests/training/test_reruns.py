@@ -1,0 +1,76 @@
+"""When a finished run counts as done, and when it must not."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from accel.config import load_stages
+from accel.devices import has_bfloat16
+from accel.evaluation.evaluator import time_interleaved
+from accel.training.trainer import WEIGHTS, is_done, train
+
+
+def test_a_run_older_than_what_it_started_from_is_not_done(tiny_config, tmp_path):
+    first = tiny_config("frame_by_frame", f"output={tmp_path / 'first'}", "train.steps=1")
+    train(first, "cpu")
+    second = tiny_config(
+        "frame_by_frame", f"output={tmp_path / 'second'}", "train.steps=1", f"init={{all: {tmp_path / 'first'}}}"
+    )
+    train(second, "cpu")
+    assert is_done(second)
+    later = (second.output / WEIGHTS).stat().st_mtime + 10
+    os.utime(first.output / WEIGHTS, (later, later))
+    assert not is_done(second)
+    with pytest.raises(FileExistsError, match="first, which has been trained again since"):
+        train(second, "cpu")
+    train(second, "cpu", overwrite=True)
+    os.utime(first.output / WEIGHTS, (0, 0))
+    assert is_done(second)
+
+
+def test_one_output_cannot_serve_all_stages(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("stages: [a.yaml]\n")
+    with pytest.raises(ValueError, match="its stages have an output folder each"):
+        load_stages(tmp_path / "recipe.yaml", ["output=x"])
+
+
+def test_batch_norm_statistics_stay_when_frozen(tiny_config, tmp_path):
+    def statistics(*overrides):
+        config = tiny_config("frame_by_frame", f"output={tmp_path / str(len(overrides))}", "train.steps=2", *overrides)
+        train(config, "cpu")
+        from accel.inference.loading import load_model
+
+        norms = [m for m in load_model(config.output).modules() if isinstance(m, nn.BatchNorm2d)]
+        return torch.cat([m.running_mean for m in norms])
+
+    assert not statistics("train.freeze_norm=true").any()
+    assert statistics().any()
+
+
+def test_bfloat16_support_is_what_onednn_says(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not has_bfloat16(torch.device("cpu"))
+
+
+def test_models_take_turns_when_timed():
+    calls = []
+
+    class Watched(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name, self.weight = name, nn.Parameter(torch.zeros(1))
+
+        def key_frame(self, image):
+            calls.append(self.name)
+            return self, None
+
+        def next_frame(self, image, state):
+            return self, None
+
+        def labels(self, size):
+            return torch.zeros(1, *size, dtype=torch.uint8)
+
+    times = time_interleaved({"a": Watched("a"), "b": Watched("b")}, torch.zeros(2, 3, 8, 8), rounds=3)
+    assert calls == ["a", "b"] * 4 and all(t >= 0 for pair in times.values() for t in pair)
