@@ -145,6 +145,8 @@ def _find_weights(options: Options, data: DataConfig | None) -> Path:
     if options.cfg:
         return load_config(options.cfg).output
     if data is not None and data.name == "streetscape":
+        if Path("model").is_dir():
+            console.print("weights in model/ are for real video: they are used with --input, and with Cityscapes")
         return _train_demo_model(options.version, options.device)[-1].output
     version = f"accel-{options.version}"
     if published := find_published(version, "model"):

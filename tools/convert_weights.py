@@ -17,16 +17,19 @@ def main() -> None:
     parser.add_argument("--params", nargs="+", required=True, help="weights to convert; of several files, later win")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--to-mxnet", action="store_true", help="from a .safetensors file or run, to a .params file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     args = parser.parse_args()
 
     from accel.weights.conversion import from_mxnet, to_mxnet
 
-    if not args.to_mxnet:
-        print(f"{args.out}: {args.version}, {from_mxnet(args.version, args.params, args.out):,} parameters")
-    elif len(args.params) > 1:
+    if args.to_mxnet and len(args.params) > 1:
         raise ValueError("--to-mxnet takes one weights file, or the folder of a run")
+    if args.to_mxnet:
+        count = to_mxnet(args.version, args.params[0], args.out, args.overwrite)
+        print(f"{args.out}: {args.version}, {count} arrays")
     else:
-        print(f"{args.out}: {args.version}, {to_mxnet(args.version, args.params[0], args.out)} arrays")
+        count = from_mxnet(args.version, args.params, args.out, args.overwrite)
+        print(f"{args.out}: {args.version}, {count:,} parameters")
 
 
 if __name__ == "__main__":

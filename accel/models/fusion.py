@@ -25,6 +25,7 @@ class ScoreFusion(nn.Module):
 
     def forward(self, reference: ScoreMap, update: ScoreMap) -> ScoreMap:
         """Two maps (B, K, h, w) to one; where one is a cell larger at the right or bottom, so is the result."""
+        assert reference.bias is None and update.bias is None and reference.border == update.border
         cells = [max(r, u) for r, u in zip(reference.scores.shape[2:], update.scores.shape[2:], strict=True)]
         stacked = torch.cat([_extend(reference, *cells), _extend(update, *cells)], 1)
         fused = nn.functional.conv2d(stacked, self.correction.weight)

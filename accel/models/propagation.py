@@ -21,7 +21,10 @@ class FlowWarp(nn.Module):
     def forward(self, features: Tensor, current: Tensor, previous: Tensor) -> Tensor:
         """Features (B, C, h, w) of the `previous` frame, moved to where they are in the `current` one."""
         flow = self.flow(current, previous)
-        if features.shape[2:] != flow.shape[2:]:
+        missing = [f - m for f, m in zip(flow.shape[2:], features.shape[2:], strict=True)]
+        if any(n not in (0, 1) for n in missing):
+            raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} are not of one frame size")
+        if any(missing):
             features, flow = _stretch(features, flow)
         return accel_ops.warp(features, flow)
 

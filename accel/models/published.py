@@ -24,8 +24,7 @@ def build_published(version: str, num_classes: int = 19) -> VideoModel:
     `accel-18`, `-34` and `-50` correct that with an update branch of their depth; `accel-101` shares
     DeepLab-101 between both branches and fuses features. Raises ValueError for any other version.
     """
-    if version not in VERSIONS:
-        raise ValueError(f"no published network {version!r}; there are {', '.join(VERSIONS)}")
+    check_version(version)
     kind, _, depth = version.partition("-")
 
     def deeplab(depth: str) -> DeepLab:
@@ -39,3 +38,9 @@ def build_published(version: str, num_classes: int = 19) -> VideoModel:
     if depth == "101":
         return AccelShared(reference, propagation, FeatureFusion(reference.backbone.out_channels))
     return Accel(reference, propagation, deeplab(depth), ScoreFusion(num_classes))
+
+
+def check_version(version: str) -> None:
+    """ValueError, with the known ones, for a version that was not published."""
+    if version not in VERSIONS:
+        raise ValueError(f"no published network {version!r}; there are {', '.join(VERSIONS)}")

@@ -20,12 +20,13 @@ from accel.weights.published import Params, map_published, mxnet_params
 BASE_FILE = "rfcn_dff_flownet_vid-0000.params"
 
 
-def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike) -> int:
+def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, overwrite: bool = False) -> int:
     """Write the published network `version` with the weights of `params` to the safetensors file `out`.
 
     Classes are named as Cityscapes' where there are 19, as CamVid's where there are 11. Returns the number of
-    parameters. Raises as `load_published` does.
+    parameters. Raises as `load_published` does, and FileExistsError if `out` exists, unless `overwrite`.
     """
+    _check_target(out, [source for source in params if isinstance(source, str | os.PathLike)], overwrite)
     model = map_published(version, *params)
     classes = model.reference.score_layer.out_channels
     names = tuple(f"class {i}" for i in range(classes))
@@ -39,11 +40,13 @@ def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike) -
     return sum(p.numel() for p in model.parameters())
 
 
-def to_mxnet(version: str, weights: str | os.PathLike, out: str | os.PathLike) -> int:
+def to_mxnet(version: str, weights: str | os.PathLike, out: str | os.PathLike, overwrite: bool = False) -> int:
     """Write the weights file (or run) of a published network as a `.params` file that the original programs read.
 
-    Returns the number of arrays. Raises ValueError if the weights are of another network.
+    Returns the number of arrays. Raises ValueError if the weights are of another network, FileExistsError if `out`
+    exists, unless `overwrite`.
     """
+    _check_target(out, [weights], overwrite)
     config = describe_weights(weights).model
     if config.name != "published" or config.version != version:
         found = config.version if config.name == "published" else f"a {config.name} model of this program's own"
@@ -56,8 +59,16 @@ def to_mxnet(version: str, weights: str | os.PathLike, out: str | os.PathLike) -
     return len(arrays)
 
 
+def _check_target(out: str | os.PathLike, sources: Sequence[str | os.PathLike], overwrite: bool) -> None:
+    out = Path(out)
+    if any(out.resolve() == Path(source).resolve() for source in sources):
+        raise ValueError(f"{out}: is what is to be converted; write to another file")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists: choose another name, or --overwrite")
+
+
 def find_published(version: str, folder: str | os.PathLike = "model") -> Path | None:
-    """The weights file of a published network in `folder`, made there from the published files if need be.
+    """The weights file of a published Accel network in `folder`, made there from the published files if need be.
 
     That is `accel-18.safetensors`, or else `accel-18-0000.params`, together with the base file
     `rfcn_dff_flownet_vid-0000.params` if that is there. None if there is neither.
@@ -67,6 +78,11 @@ def find_published(version: str, folder: str | os.PathLike = "model") -> Path | 
     if not converted.is_file():
         if not published.is_file():
             return None
-        base = [folder / BASE_FILE] if (folder / BASE_FILE).is_file() else []
-        from_mxnet(version, [*base, published], converted)
+        base = folder / BASE_FILE
+        try:
+            from_mxnet(version, [base, published] if base.is_file() else [published], converted)
+        except ValueError as error:
+            if base.is_file():
+                raise
+            raise ValueError(f"no {base}, which {published} is usually used with; {error}") from None
     return converted

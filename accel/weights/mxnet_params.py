@@ -27,7 +27,8 @@ V1_MAGIC, V2_MAGIC, V3_MAGIC = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 STORAGE = {1: "row-sparse", 2: "compressed sparse row"}
 DTYPES = tuple(np.dtype(d) for d in ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8"))  # the index is MXNet's type flag
 MAX_DIMENSIONS = 32
-MAX_ARRAYS = 100_000  # ResNet-101 has 600; bounds what a small hostile file can make us build
+MAX_ARRAYS = 10_000  # Accel-50 has 1,000; this and the next bound what a small hostile file can make us build
+MAX_NAME = 1024  # bytes
 
 
 def read_mxnet_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -112,6 +113,8 @@ class _Reader:
     def name(self) -> str:
         length = self.number("Q", "a name's length")
         start = self.at
+        if length > MAX_NAME:
+            raise self.error(f"a name of {length} bytes; expected {MAX_NAME} at most", start - 8)
         raw = self.take(length, "a name")
         try:
             return raw.decode()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from accel.models.published import build_published
+from accel.models.published import build_published, check_version
 from accel.models.video import VideoModel
 from accel.weights.mxnet_params import read_mxnet_params
 
@@ -28,6 +28,8 @@ FLOW_LAYERS = {  # FlowNetS module to MXNet layer
     **{f"bring_up.{level}": f"deconv{level}" for level in (5, 4, 3, 2)},
     **{f"bring_up_flow.{level}": f"upsample_flow{level + 1}to{level}" for level in (5, 4, 3, 2)},
 }
+
+MAX_CLASSES = 255  # as many as labels can tell apart
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,9 @@ def map_published(version: str, *params: Params) -> VideoModel:
         merged.update(bare_names(source if isinstance(source, Mapping) else read_mxnet_params(source)))
     naming = max(namings(version), key=lambda n: sum(name in merged for name in n.all()))
     score = merged.get(naming.parameters["reference.score_layer.weight"])
-    num_classes = 19 if score is None or score.ndim != 4 else score.shape[0]
+    # A count that no score layer can have is told below, as a wrong shape.
+    plausible = score is not None and score.shape[1:] == (1024, 1, 1) and score.shape[0] <= MAX_CLASSES
+    num_classes = score.shape[0] if plausible else 19
     with torch.device("meta"):
         model = build_published(version, num_classes)
     state = model.state_dict()
@@ -81,9 +85,11 @@ def map_published(version: str, *params: Params) -> VideoModel:
             if name in merged and merged[name].shape == kernel.shape and not np.allclose(merged[name], kernel)
         ],
     }
-    found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what}: {', '.join(map(_shown, names))}" for what, names in problems.items() if names]
     if found:
-        raise ValueError(f"these parameters are not those of {version}: {'; '.join(found)}")
+        files = [str(source) for source in params if not isinstance(source, Mapping)]
+        where = f"{' + '.join(files)}: " if files else ""
+        raise ValueError(f"{where}these parameters are not those of {version}: {'; '.join(found)}")
     if left_over:
         log.info("%d parameters of the R-FCN detector in the base file are not needed", len(left_over))
 
@@ -124,9 +130,19 @@ def bare_names(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Where a parameter is there with and without `_test`, the one with it wins, as in the release: it is the one
     meant for inference.
     """
-    bare = {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in params.items()}
+    bare: dict[str, np.ndarray] = {}
+    for name, array in params.items():
+        key = name.removeprefix("arg:").removeprefix("aux:")
+        if key in bare:
+            raise ValueError(f"the parameter {_shown(key)} is there twice, with different prefixes")
+        bare[key] = array
     plain = {name: array for name, array in bare.items() if not name.endswith("_test")}
     return plain | {name.removesuffix("_test"): bare[name] for name in bare.keys() - plain.keys()}
+
+
+def _shown(name: str) -> str:
+    """A name from a file as it can go to a terminal."""
+    return name if name.isprintable() else ascii(name)
 
 
 def upsampling_kernel(num_classes: int) -> np.ndarray:
@@ -209,6 +225,7 @@ class Naming:
 
 def namings(version: str) -> list[Naming]:
     """The names that a version's parameters may have; the first is what we write."""
+    check_version(version)
     kind, _, depth = version.partition("-")
     if kind == "deeplab":
         prefixes = {"18": ["18_"], "34": ["34_"], "50": ["50_", "curr_"], "101": []}[depth]

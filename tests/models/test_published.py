@@ -188,6 +188,14 @@ def test_deformable_convolution_has_mxnets_borders(groups):
     torch.testing.assert_close(published_deform_conv(x, offset, weight, 2), expected)
 
 
+def test_an_offset_that_is_no_number_samples_nothing():
+    """torchvision's own operator reads out of bounds for it."""
+    x, weight = torch.randn(1, 4, 5, 7), torch.randn(4, 4, 3, 3)
+    for value in (torch.nan, torch.inf, -torch.inf, 1e30):
+        offset = torch.full((1, 18, 5, 7), value)
+        assert not published_deform_conv(x, offset, weight, 2).any()
+
+
 def test_half_precision_keeps_positions_exact():
     """Sampling positions in bfloat16 would be off by a quarter of a cell at the far end of this map."""
     x = torch.arange(80.0).expand(1, 4, 3, 80).bfloat16()  # each cell holds its own position

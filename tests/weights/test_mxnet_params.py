@@ -145,8 +145,16 @@ def test_damage_is_named_with_file_and_byte(content, byte, problem, tmp_path):
 
 
 def test_absurd_sizes_allocate_nothing(tmp_path):
+    long_name = encode({"\N{GRINNING FACE}" + "a" * 5_000_000: np.zeros(1, "u1")}, "v2")
+    many = struct.pack("<QQQ", 0x112, 0, MAX_ARRAYS + 1) + bytes(21 * (MAX_ARRAYS + 1))
     tracemalloc.start()
-    for content in (corrupted(36, "q", 1 << 40), corrupted(16, "Q", 1 << 40), corrupted(32, "I", 1 << 30)):
+    for content in (
+        corrupted(36, "q", 1 << 40),
+        corrupted(16, "Q", 1 << 40),
+        corrupted(32, "I", 1 << 30),
+        long_name,
+        many,
+    ):
         with pytest.raises(ValueError):
             read_bytes(tmp_path, content)
     assert tracemalloc.get_traced_memory()[1] < 100_000

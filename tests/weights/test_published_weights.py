@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -157,13 +158,59 @@ def test_conversion_there_and_back(deeplab18, tmp_path):
         to_mxnet("deeplab-34", tmp_path / "ours.safetensors", tmp_path / "no.params")
 
 
-def test_published_files_are_found_by_their_names(deeplab18, tmp_path):
-    assert find_published("deeplab-18", tmp_path) is None
-    write_mxnet_params(tmp_path / "rfcn_dff_flownet_vid-0000.params", {"arg:rpn_x": np.ones(3, np.float32)})
-    assert find_published("deeplab-18", tmp_path) is None
-    write_mxnet_params(tmp_path / "deeplab-18-0000.params", deeplab18)
-    assert find_published("deeplab-18", tmp_path) == tmp_path / "deeplab-18.safetensors"
-    assert describe_weights(tmp_path / "deeplab-18.safetensors").model.version == "deeplab-18"
+def test_nothing_is_converted_onto_itself_or_onto_what_is_there(deeplab18, tmp_path):
+    given, out = tmp_path / "deeplab-18-0000.params", tmp_path / "ours.safetensors"
+    write_mxnet_params(given, deeplab18)
+    before = given.read_bytes()
+    with pytest.raises(ValueError, match="is what is to be converted"):
+        from_mxnet("deeplab-18", [given], tmp_path / "x" / ".." / given.name, overwrite=True)
+    from_mxnet("deeplab-18", [given], out)
+    with pytest.raises(FileExistsError, match=r"deeplab-18-0000\.params exists"):
+        to_mxnet("deeplab-18", out, given)
+    assert given.read_bytes() == before
+    to_mxnet("deeplab-18", out, given, overwrite=True)
+
+
+def test_published_files_are_found_by_their_names(tmp_path, monkeypatch):
+    base, accel = tmp_path / "rfcn_dff_flownet_vid-0000.params", tmp_path / "accel-18-0000.params"
+    assert find_published("accel-18", tmp_path) is None
+    base.touch()
+    assert find_published("accel-18", tmp_path) is None
+    accel.touch()
+    calls = []
+    monkeypatch.setattr("accel.weights.conversion.from_mxnet", lambda *given: calls.append(given))
+    assert find_published("accel-18", tmp_path) == tmp_path / "accel-18.safetensors"
+    (tmp_path / "accel-18.safetensors").touch()
+    assert find_published("accel-18", tmp_path) == tmp_path / "accel-18.safetensors"
+    assert calls == [("accel-18", [base, accel], tmp_path / "accel-18.safetensors")]
+
+
+def test_a_missing_base_file_is_named(deeplab18, tmp_path):
+    write_mxnet_params(tmp_path / "accel-18-0000.params", deeplab18)
+    with pytest.raises(ValueError, match=r"no .*rfcn_dff_flownet_vid-0000\.params, which .*accel-18-0000\.params"):
+        find_published("accel-18", tmp_path)
+
+
+def test_an_absurd_number_of_classes_is_a_wrong_shape(deeplab18):
+    count = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (4_000_000, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"1 misshapen: \S*score_weight \(4000000, 1, 1, 1\)"):
+        load_published("deeplab-18", deeplab18 | {next(n for n in deeplab18 if n.endswith("score_weight")): count})
+
+
+def test_one_name_with_two_prefixes_is_told():
+    with pytest.raises(ValueError, match=r"x.* is there twice"):
+        load_published("deeplab-18", {"arg:x": np.ones(1), "aux:x": np.ones(1)})
+
+
+def test_names_cannot_write_to_the_terminal(deeplab18):
+    with pytest.raises(ValueError) as told:
+        load_published("deeplab-18", deeplab18 | {"\x1b[2Jbad": np.ones(1)})
+    assert "\x1b" not in str(told.value) and "bad" in str(told.value)
+
+
+def test_an_unknown_version_is_told():
+    with pytest.raises(ValueError, match="no published network 'deeplab-19'"):
+        load_published("deeplab-19", {})
 
 
 # --- the command line -----------------------------------------------------------------------------------------
@@ -194,36 +241,50 @@ def test_a_damaged_file_is_told_in_one_line(option, problem, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("version", ["accel-18", "accel-34", "accel-50"])
-def test_a_file_of_400_mb_converts_quickly_in_little_memory(version, published_params, parity, tmp_path):
-    params = published_params(version)
-    write_mxnet_params(tmp_path / "given.params", params)
-    assert (tmp_path / "given.params").stat().st_size > 400e6
+@pytest.fixture(scope="module", params=["accel-18", "accel-34", "accel-50"])
+def converted(request, published_params, tmp_path_factory):
+    """A `.params` file of over 400 MB, what the tool made of it, with the seconds and bytes that took."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_mxnet_params(folder / "given.params", published_params(request.param))
+    files = ("--params", folder / "given.params", "--out", folder / "ours.safetensors")
     start = time.monotonic()
-    files = ("--params", tmp_path / "given.params", "--out", tmp_path / "ours.safetensors")
-    done = convert(version, *files, before=("-c", MEASURE))
+    done = convert(request.param, *files, before=("-c", MEASURE))
+    seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 20
-    assert int(done.stdout.split()[-1]) * 1024 < 1.5e9
+    yield request.param, folder, seconds, int(done.stdout.split()[-1]) * 1024
+    shutil.rmtree(folder)
 
-    model = load_model(tmp_path / "ours.safetensors")
-    with np.load(parity(f"{version}/golden.npz")) as stored:
-        image = torch.from_numpy(stored["frames"][0]).permute(2, 0, 1)[None]
-        labels = stored["labels_0"]
-    with torch.no_grad():
-        found = model.key_frame(image)[0].labels(labels.shape)[0].numpy()
-    assert (found == labels).mean() >= 0.9995
 
-    done = convert(version, "--to-mxnet", "--params", tmp_path / "ours.safetensors", "--out", tmp_path / "back.params")
+@pytest.mark.slow
+def test_a_file_of_400_mb_converts_quickly_in_little_memory(converted):
+    _, folder, seconds, peak = converted
+    assert (folder / "given.params").stat().st_size > 400e6
+    assert seconds < 20 and peak < 1.5e9
+
+
+@pytest.mark.slow
+def test_converting_back_gives_every_bit(converted, published_params):
+    version, folder, *_ = converted
+    arguments = ("--to-mxnet", "--params", folder / "ours.safetensors", "--out", folder / "back.params", "--overwrite")
+    done = convert(version, *arguments)
     assert done.returncode == 0, done.stderr
-    back = read_mxnet_params(tmp_path / "back.params")
-    assert back.keys() == params.keys()
-    assert all(np.array_equal(back[name], params[name]) for name in params)
+    given, back = published_params(version), read_mxnet_params(folder / "back.params")
+    assert back.keys() == given.keys() and all(np.array_equal(back[name], given[name]) for name in given)
 
     mxnet = os.environ.get("ACCEL_MXNET")
     if mxnet is None:
         pytest.skip("all but MXNet's own reading passed; set ACCEL_MXNET to a Python that has MXNet for that")
     script = "import mxnet, numpy, sys; a, b = map(mxnet.nd.load, sys.argv[1:]); assert a.keys() == b.keys(); "
     script += "assert all(numpy.array_equal(a[k].asnumpy(), b[k].asnumpy()) for k in a)"
-    subprocess.run([mxnet, "-c", script, tmp_path / "given.params", tmp_path / "back.params"], check=True)
+    subprocess.run([mxnet, "-c", script, folder / "given.params", folder / "back.params"], check=True)
+
+
+@pytest.mark.slow
+def test_what_the_tool_converted_labels_as_mxnet_does(converted, parity):
+    version, folder, *_ = converted
+    with np.load(parity(f"{version}/golden.npz")) as stored:
+        image = torch.from_numpy(stored["frames"][0]).permute(2, 0, 1)[None]
+        labels = stored["labels_0"]
+    with torch.no_grad():
+        found = load_model(folder / "ours.safetensors", device="cpu").key_frame(image)[0].labels(labels.shape)[0]
+    assert (found.numpy() == labels).mean() >= 0.9995

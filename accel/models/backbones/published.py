@@ -91,7 +91,8 @@ def published_deform_conv(x: Tensor, offset: Tensor, weight: Tensor, dilation: i
 
     offset = offset.to(dtype).reshape(batch, -1, 9, 2, height, width)
     at = home + offset
-    offset = torch.where(at < 0, -1 - home, offset)  # at -1 torchvision gives zero
+    # At -1 torchvision gives zero. NaN, too, goes there: torchvision would read out of bounds for it.
+    offset = torch.where(~(at >= 0), -1 - home, offset)
     offset = torch.where((at > last) & (at < last + 1), last - home, offset)
     offset = offset.reshape(batch, -1, height, width)
     with torch.autocast(x.device.type, enabled=False):
