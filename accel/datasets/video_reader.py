@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
@@ -279,10 +280,10 @@ def _decode(
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
     """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
-            a, b = np.frombuffer(bytes(data), np.int32)[:2]
-            return -round(math.atan2(b, a) / (math.pi / 2)) % 4
+    data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
+    if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
+        a, b = np.frombuffer(bytes(data), np.int32)[:2]
+        return -round(math.atan2(b, a) / (math.pi / 2)) % 4
     return 0
 
 
