@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from accel import visualize
-from accel.config import DataConfig, dump_config, load_config, load_stages
+from accel.config import DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.video_folder import VideoFolder
 from accel.datasets.video_reader import VideoReader
@@ -31,11 +31,10 @@ from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.video_writer import VideoWriter
 from accel.models import VideoModel
 from accel.progress import bar, console
-from accel.training.trainer import CONFIG, is_done, train
+from accel.training.trainer import has_settings, is_done, train
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
-VERSIONS = ("18", "34", "50", "101")
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SUMMARY = "summary.json"
 FPS = 10  # of the video made from snippets
@@ -167,8 +166,8 @@ def _train_demo_model(version: str, device: str):
         if not is_done(stage):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
             # The run is this program's own cache: one of other settings, or on older weights, is replaced.
-            same = (stage.output / CONFIG).is_file() and (stage.output / CONFIG).read_text() == dump_config(stage)
-            train(stage, device, resume=True, overwrite=not same or (stage.output / WEIGHTS).is_file())
+            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file()
+            train(stage, device, resume=True, overwrite=stale)
     return stages
 
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from accel.datasets.clips import IGNORED, Clip, ClipDataset
-from accel.datasets.images import UNDEFINED, read_image, read_labels
+from accel.datasets.images import UNDEFINED, read_frames, read_labels
 
 CLASS_NAMES = (
     "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -90,16 +90,8 @@ class CamVid(ClipDataset):
             )
         label_path = self._annotations / f"{labelled.name}.png"
         labels = read_labels(label_path, _TABLE)
-        frames = np.empty((length, *labels.shape, 3), np.uint8)
-        for frame, name in zip(frames, [*reversed(labelled.before[: length - 1]), labelled.name], strict=True):
-            path = self._images / f"{name}.png"
-            image = read_image(path)
-            if image.shape[:2] != labels.shape:
-                raise ValueError(
-                    f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
-                    f"and {labels.shape[1]} x {labels.shape[0]} (width x height)"
-                )
-            frame[...] = image
+        names = [*reversed(labelled.before[: length - 1]), labelled.name]
+        frames = read_frames([self._images / f"{name}.png" for name in names], label_path, labels.shape)
         return Clip(frames, labels, None, labelled.name)
 
     def _listed_names(self) -> list[str]:

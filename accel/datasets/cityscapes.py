@@ -17,7 +17,7 @@ import numpy as np
 from cityscapesscripts.helpers.labels import labels as _LABELS
 
 from accel.datasets.clips import IGNORED, Clip, ClipDataset
-from accel.datasets.images import UNDEFINED, read_image, read_labels
+from accel.datasets.images import UNDEFINED, read_frames, read_labels
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
 
@@ -111,15 +111,7 @@ class Cityscapes(ClipDataset):
             )
         paths = [self.image_path(index, before) for before in reversed(range(length))]
         label_path, labels = self._labels(labelled)
-        frames = np.empty((length, *labels.shape, 3), np.uint8)
-        for frame, path in zip(frames, paths, strict=True):
-            image = read_image(path)
-            if image.shape[:2] != labels.shape:
-                raise ValueError(
-                    f"{path} and {label_path} must be of one size; "
-                    f"found {_size(image)} and {_size(labels)} (width x height)"
-                )
-            frame[...] = image
+        frames = read_frames(paths, label_path, labels.shape)
         return Clip(frames, labels, self._flows(paths[1:], labels.shape), labelled.name)
 
     def flow(self, image_path: Path) -> np.ndarray | None:
@@ -216,7 +208,3 @@ def _folders(path: Path) -> list[str]:
 
 def _files(path: Path) -> Iterable[str]:
     return os.listdir(path) if path.is_dir() else []
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def read_image(path: str | Path) -> np.ndarray:
     _examine(data, path)
     image = _decode(data, cv2.IMREAD_COLOR, path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_frames(paths: Sequence[Path], label_path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The frames of a clip, (T, H, W, 3) uint8 RGB, of the (H, W) that its labels have.
+
+    Raises ValueError with both files for a frame of another size, and what `read_image` raises.
+    """
+    frames = np.empty((len(paths), *size, 3), np.uint8)
+    for frame, path in zip(frames, paths, strict=True):
+        image = read_image(path)
+        if image.shape[:2] != size:
+            raise ValueError(
+                f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
+                f"and {size[1]} x {size[0]} (width x height)"
+            )
+        frame[...] = image
+    return frames
 
 
 def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray:

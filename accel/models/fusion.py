@@ -18,10 +18,7 @@ class ScoreFusion(nn.Module):
     def __init__(self, num_classes: int):
         super().__init__()
         self.correction = nn.Conv2d(2 * num_classes, num_classes, 1)
-        # Start from the mean of both branches: at once as good as their ensemble, and free to move from there.
-        half = 0.5 * torch.eye(num_classes)
-        self.correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
-        nn.init.zeros_(self.correction.bias)
+        _start_from_mean(self.correction)
 
     def forward(self, reference: ScoreMap, update: ScoreMap) -> ScoreMap:
         """Two maps (B, K, h, w) to one; where one is a cell larger at the right or bottom, so is the result."""
@@ -47,9 +44,7 @@ class FeatureFusion(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.correction = nn.Conv2d(2 * channels, channels, 1)
-        half = 0.5 * torch.eye(channels)
-        self.correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
-        nn.init.zeros_(self.correction.bias)
+        _start_from_mean(self.correction)
 
     def forward(self, reference: Tensor, update: Tensor) -> Tensor:
         """Two maps (B, C, h, w) to one."""
@@ -57,3 +52,10 @@ class FeatureFusion(nn.Module):
             # At some sizes the flow has stretched the published features by a cell (see propagation._stretch).
             update = nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
         return self.correction(torch.cat([reference, update], 1))
+
+
+def _start_from_mean(correction: nn.Conv2d) -> None:
+    """Fuse to the mean of both branches: at once as good as their ensemble, and free to move from there."""
+    half = 0.5 * torch.eye(correction.out_channels)
+    correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
+    nn.init.zeros_(correction.bias)

@@ -244,10 +244,15 @@ def _next(batches: Iterator[Batch]) -> Batch:
 def is_done(config: Config, overwrite: bool = False) -> bool:
     """Whether the run's folder holds finished weights of exactly these settings, no older than those they start
     from."""
-    weights, stored = config.output / WEIGHTS, config.output / CONFIG
-    if overwrite or not weights.is_file() or not stored.is_file() or stored.read_text() != dump_config(config):
+    if overwrite or not (config.output / WEIGHTS).is_file() or not has_settings(config):
         return False
     return not _newer_start(config)
+
+
+def has_settings(config: Config) -> bool:
+    """Whether the run in the output folder, done or not, has exactly these settings."""
+    stored = config.output / CONFIG
+    return stored.is_file() and stored.read_text() == dump_config(config)
 
 
 def _newer_start(config: Config) -> str:
@@ -260,14 +265,13 @@ def _newer_start(config: Config) -> str:
 
 def _may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     """Whether the run's folder holds a state to go on from. FileExistsError if it holds what must not be touched."""
-    folder, text = config.output, dump_config(config)
-    stored = folder / CONFIG
+    folder = config.output
     held = any((folder / name).exists() for name in (WEIGHTS, STATE, LOG))
     if overwrite or not held:
         return False
-    if not (stored.is_file() and stored.read_text() == text):
+    if not has_settings(config):
         raise FileExistsError(
-            f"{folder} holds a run with other settings{_difference(stored, text)}; "
+            f"{folder} holds a run with other settings{_difference(folder / CONFIG, dump_config(config))}; "
             "choose another output=FOLDER, or --overwrite"
         )
     if (folder / WEIGHTS).exists():

@@ -175,13 +175,7 @@ def texture_colours(surfaces: Surfaces, pyramid: np.ndarray, tops: np.ndarray, v
     column = np.ascontiguousarray(table.T)
 
     def row(i):
-        value = column[i].take(ids)
-        value *= xs
-        other = column[i + 1].take(ids)
-        other *= ys
-        value += other
-        value += column[i + 2].take(ids)
-        return value
+        return _row_of_homographies(column, ids, xs, ys, i)
 
     x, y, w = row(0), row(3), row(6)
     np.reciprocal(w, out=w)
@@ -202,6 +196,17 @@ def texture_colours(surfaces: Surfaces, pyramid: np.ndarray, tops: np.ndarray, v
     return [channel.astype(np.float32) for channel in cv2.split(colours)]
 
 
+def _row_of_homographies(column: np.ndarray, ids: np.ndarray, xs: np.ndarray, ys: np.ndarray, i: int) -> np.ndarray:
+    """(H, W): entries i, i+1, i+2 of each pixel's homography (`column` is (9, surfaces)) times (x, y, 1)."""
+    value = column[i].take(ids)
+    value *= xs
+    other = column[i + 1].take(ids)
+    other *= ys
+    value += other
+    value += column[i + 2].take(ids)
+    return value
+
+
 def backward_flow(surfaces: Surfaces, view: View, before: View) -> np.ndarray:
     """(H, W, 2) float32: displacement from each pixel centre of `view` to where that surface point stood in
     `before`; NaN where the pixel nearest to that place saw another surface, or lay outside the image."""
@@ -212,13 +217,7 @@ def backward_flow(surfaces: Surfaces, view: View, before: View) -> np.ndarray:
     xs, ys = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
 
     def row(i):
-        value = column[i].take(ids)
-        value *= xs
-        other = column[i + 1].take(ids)
-        other *= ys
-        value += other
-        value += column[i + 2].take(ids)
-        return value
+        return _row_of_homographies(column, ids, xs, ys, i)
 
     w = row(6)
     hidden = w <= 0  # it was behind the camera; surfaces at infinity keep w > 0
