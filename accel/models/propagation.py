@@ -20,7 +20,26 @@ class FlowWarp(nn.Module):
 
     def forward(self, features: Tensor, current: Tensor, previous: Tensor) -> Tensor:
         """Features (B, C, h, w) of the `previous` frame, moved to where they are in the `current` one."""
-        flow = self.flow(current, previous)
+        return self.move(features, self.motion(current, previous))
+
+    def motion(self, current: Tensor, previous: Tensor) -> Tensor:
+        """The flow (B, 2, h, w) that leads from cells of the current frame to the previous one."""
+        return self.flow(current, previous)
+
+    @staticmethod
+    def join(first: Tensor, second: Tensor) -> Tensor:
+        """One motion from two: `first` from a frame to a second one, `second` from there to a third.
+
+        Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
+        """
+        home = _cells(second)
+        high = second.new_tensor([second.shape[3] - 1, second.shape[2] - 1]).view(2, 1, 1)
+        inside = torch.minimum((home + second).clamp_min(0), high) - home
+        return second + accel_ops.warp(first, inside)
+
+    @staticmethod
+    def move(features: Tensor, flow: Tensor) -> Tensor:
+        """Features (B, C, h, w) moved along a motion."""
         missing = [f - m for f, m in zip(flow.shape[2:], features.shape[2:], strict=True)]
         if any(n not in (0, 1) for n in missing):
             raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} are not of one frame size")
@@ -39,8 +58,14 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
     if flow.dtype in (torch.float16, torch.bfloat16):  # too coarse to hold positions
         flow = flow.float()
-    y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
-    x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)
-    home = torch.stack([x, y])
+    home = _cells(flow)
     scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
     return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home
+
+
+def _cells(flow: Tensor) -> Tensor:
+    """(2, h, w) of x and y of every cell of a flow."""
+    height, width = flow.shape[2:]
+    y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
+    x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)
+    return torch.stack([x, y])

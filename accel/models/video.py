@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
+import torch
 from torch import Tensor, nn
 
 from accel.models.deeplab import DeepLab
 from accel.models.fusion import FeatureFusion, ScoreFusion
 from accel.models.images import subtract_mean
+from accel.models.parts import Work, work_of
+from accel.models.propagation import FlowWarp
 from accel.models.scores import ScoreMap
+from accel.models.streams import side_by_side
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """New reference features on their way: a frame's, worked out while the frames after it pass.
+
+    work: what there is to do for them, in parts.
+    frames: over how many frames it is spread.  passed: how many of them have passed.
+    motion: from that frame to the last one, as `FlowWarp.motion` gives it; None at that frame itself.
+    """
+
+    work: Work
+    frames: int
+    passed: int = 0
+    motion: Tensor | None = None
+
+    def go_on(self) -> Renewal:
+        """One frame's share of the work."""
+        passed = self.passed + 1
+        return replace(self, work=self.work.until(passed * len(self.work.parts) // self.frames), passed=passed)
+
+    def follow(self, propagation: FlowWarp, motion: Tensor) -> Renewal:
+        """One frame on."""
+        return replace(self, motion=motion if self.motion is None else propagation.join(self.motion, motion))
 
 
 @dataclass(frozen=True)
@@ -19,10 +48,12 @@ class FrameState:
 
     image: the last frame (B, 3, H, W), RGB minus the mean.
     features: the reference features (B, C, h, w), propagated to that frame.
+    renewal: features that are to take their place, while they are worked out.
     """
 
     image: Tensor
     features: Tensor
+    renewal: Renewal | None = None
 
 
 class VideoModel(nn.Module, ABC):
@@ -43,6 +74,34 @@ class VideoModel(nn.Module, ABC):
     def advance(self, image: Tensor, state: FrameState | None) -> FrameState | None:
         """Go past a frame whose scores nobody needs."""
         return self.next_frame(image, state)[1]
+
+    def renew(self, state: FrameState | None, frames: int) -> FrameState | None:
+        """Take the frame of `state` for a key frame whose work is spread over the `frames` frames after it.
+
+        Each following `next_frame` does one share of it; the last of them switches over. So no frame takes as long
+        as a key frame, and what is known of the key frame comes `frames` frames late. Shares are equal if the model
+        was cut into as many parts (see `optimized`); else the last one has all the work. Raises ValueError for
+        models that cannot do this.
+        """
+        raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and its frames have to be."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def optimized(
+        self,
+        size: tuple[int, int],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        compile: bool = True,
+        parts: int = 1,
+    ) -> VideoModel:
+        """This model for inference on frames of one size, as fast as the machine allows: see `models.optimization`."""
+        from accel.models.optimization import optimize  # it knows all models
+
+        return optimize(self, size, dtype, device, compile, parts)
 
     def forward(self, clip: Tensor) -> ScoreMap:
         """Scores of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps."""
@@ -71,11 +130,14 @@ class FrameByFrame(VideoModel):
     def advance(self, image, state):
         return None
 
+    def renew(self, state, frames):
+        return state
+
 
 class DeepFeatureFlow(VideoModel):
     """Reference features on key frames, propagated to all others (Zhu et al., CVPR 2017)."""
 
-    def __init__(self, reference: DeepLab, propagation: nn.Module):
+    def __init__(self, reference: DeepLab, propagation: FlowWarp):
         super().__init__()
         self.reference = reference
         self.propagation = propagation
@@ -90,8 +152,27 @@ class DeepFeatureFlow(VideoModel):
         return self.reference.score(state.features), state
 
     def advance(self, image, state):
-        image = subtract_mean(image)
-        return FrameState(image, self.propagation(state.features, image, state.image))
+        return self._propagate(subtract_mean(image), state)
+
+    def renew(self, state, frames):
+        return replace(state, renewal=Renewal(self._reference_work(state.image), frames))
+
+    def _reference_work(self, image: Tensor) -> Work:
+        """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""
+        return work_of(self.reference.backbone, image)
+
+    def _propagate(self, image: Tensor, state: FrameState) -> FrameState:
+        """`state` at the frame after it, `image` (B, 3, H, W), RGB minus the mean."""
+        if state.renewal is None:
+            motion = self.propagation.motion(image, state.image)
+            return FrameState(image, self.propagation.move(state.features, motion))
+        motion, renewal = side_by_side(
+            lambda: self.propagation.motion(image, state.image), state.renewal.go_on, image.device
+        )
+        renewal = renewal.follow(self.propagation, motion)
+        if renewal.passed == renewal.frames:
+            return FrameState(image, self.propagation.move(renewal.work.result, renewal.motion))
+        return FrameState(image, self.propagation.move(state.features, motion), renewal)
 
 
 class Accel(DeepFeatureFlow):
@@ -100,15 +181,15 @@ class Accel(DeepFeatureFlow):
     On key frames the reference branch's own scores count, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: nn.Module, update: DeepLab, fusion: ScoreFusion):
+    def __init__(self, reference: DeepLab, propagation: FlowWarp, update: DeepLab, fusion: ScoreFusion):
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
 
     def next_frame(self, image, state):
-        state = self.advance(image, state)
+        image = subtract_mean(image)
+        state, update = side_by_side(lambda: self._propagate(image, state), lambda: self.update(image), image.device)
         propagated = self.reference.score(state.features)
-        update = self.update(state.image)
         return self.fusion(propagated, update), state
 
 
@@ -118,11 +199,13 @@ class AccelShared(DeepFeatureFlow):
     What is carried on is the propagated features, not the fused ones, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: nn.Module, fusion: FeatureFusion):
+    def __init__(self, reference: DeepLab, propagation: FlowWarp, fusion: FeatureFusion):
         super().__init__(reference, propagation)
         self.fusion = fusion
 
     def next_frame(self, image, state):
-        state = self.advance(image, state)
-        update = self.reference.features(state.image)
+        image = subtract_mean(image)
+        state, update = side_by_side(
+            lambda: self._propagate(image, state), lambda: self.reference.features(image), image.device
+        )
         return self.reference.score(self.fusion(state.features, update)), state

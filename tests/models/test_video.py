@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from accel import models as accel_models
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, build_model
 from accel.models.fusion import ScoreFusion
 from accel.models.images import PIXEL_MEANS, subtract_mean
@@ -209,3 +210,68 @@ def test_half_precision_features_are_propagated(model):
         full = model(clip_of((64, 96), 3)).upsample((64, 96))
     assert torch.isfinite(mixed).all()
     assert (mixed - full).abs().mean() < 0.1 * full.abs().mean() + 0.05
+
+
+def still(model):
+    """A model whose flow is zero."""
+    model = make(model).eval()
+    if hasattr(model, "propagation"):
+        for predict in model.propagation.flow.predict.values():
+            nn.init.zeros_(predict.weight)
+            nn.init.zeros_(predict.bias)
+    return model
+
+
+@pytest.mark.parametrize("name", ["deep_feature_flow", "accel", "accel_shared"])
+def test_renewal_gives_the_key_frames_features_some_frames_later(name):
+    model, clip = still(name), clip_of((50, 70), 5)
+    with torch.no_grad():
+        _, first = model.key_frame(clip[:, 0])
+        _, second = model.next_frame(clip[:, 1], first)
+        features = model.key_frame(clip[:, 1])[1].features
+        state = model.renew(second, 3)
+        for t in (2, 3):
+            _, state = model.next_frame(clip[:, t], state)
+            assert torch.allclose(state.features, first.features, atol=1e-5)  # meanwhile the old ones go on
+        _, state = model.next_frame(clip[:, 4], state)
+    assert torch.allclose(state.features, features, atol=1e-5) and state.renewal is None
+
+
+def test_renewed_features_follow_all_the_motion_since_their_frame():
+    model, clip = still("deep_feature_flow"), clip_of((64, 96), 4)
+    nn.init.constant_(model.propagation.flow.predict["2"].bias, 0.1)  # a quarter of a cell a frame, by its scale of 2.5
+    with torch.no_grad():
+        _, state = model.key_frame(clip[:, 0])
+        features = state.features
+        state = model.renew(state, 3)
+        for t in range(1, 4):
+            _, state = model.next_frame(clip[:, t], state)
+        moved = torch.nn.functional.grid_sample(features, grid_of(4, 6, 0.75), align_corners=True)
+    torch.testing.assert_close(state.features[..., :3, :5], moved[..., :3, :5], rtol=1e-4, atol=1e-5)
+
+
+def grid_of(height, width, shift):
+    """Where `grid_sample` looks for a shift of some cells right and down."""
+    rows, columns = torch.meshgrid(torch.arange(height) + shift, torch.arange(width) + shift, indexing="ij")
+    return torch.stack([2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1], -1)[None]
+
+
+def test_joined_motions_add_up_also_beyond_the_frame():
+    def shift(dx):
+        return torch.tensor([dx, 0.0]).view(1, 2, 1, 1).expand(1, 2, 3, 8).contiguous()
+
+    assert torch.equal(FlowWarp.join(shift(2), shift(3)), shift(5))
+
+
+def test_models_that_cannot_renew_say_so():
+    class Plain(accel_models.VideoModel):
+        def key_frame(self, image):
+            return None, None
+
+        def next_frame(self, image, state):
+            return None, None
+
+    with pytest.raises(ValueError, match="Plain cannot spread a key frame's work over several frames"):
+        Plain().renew(None, 5)
+    frames = make("frame_by_frame")
+    assert frames.renew(None, 5) is None

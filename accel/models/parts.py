@@ -1,0 +1,162 @@
+"""A network for inputs of one shape, cut into parts of like cost, so that its work can be spread over frames."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A computation in parts, some of them done. Going on leaves this object as it is and returns a new one.
+
+    parts: functions from the values that the part before left to those that later parts need; the last one leaves
+        the result alone, under the name `Work.RESULT`.
+    """
+
+    RESULT = "result"
+
+    parts: tuple[Callable[[Values], Values], ...]
+    values: Values
+    done: int = 0
+
+    def until(self, count: int) -> Work:
+        """This work with its first `count` parts done."""
+        values = self.values
+        for part in self.parts[self.done : count]:
+            values = part(values)
+        return replace(self, values=values, done=max(self.done, count))
+
+    def then(self, function: Callable[[Tensor], Tensor]) -> Work:
+        """The same work with something done to its result, as a piece of its last part."""
+        *first, last = self.parts
+        return replace(self, parts=(*first, lambda values: {Work.RESULT: function(last(values)[Work.RESULT])}))
+
+    @property
+    def result(self) -> Tensor | None:
+        """What all parts together make; None until the last is done."""
+        return self.values[Work.RESULT] if self.done >= len(self.parts) else None
+
+
+def work_of(network: nn.Module, image: Tensor) -> Work:
+    """What `network` has to do for `image` (B, 3, H, W): in parts if it was cut into any, else in one."""
+    if isinstance(network, Parts):
+        return network.work(image)
+    return Work((lambda values: {Work.RESULT: network(values["image"])},), {"image": image})
+
+
+class Parts(nn.Module):
+    """A network of one result, for inputs of one shape, as parts of about equal numbers of floating-point operations.
+
+    Called as a whole, it is that network.
+
+    graph: the network as `torch.export` gives it, functional, as a module.
+    examples: of what it takes: one or more frames (B, 3, H, W).
+    count: into how many parts.
+    finish: what is made of each part: from the part and examples of what it takes, a function that does the same.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        examples: tuple[Tensor, ...],
+        count: int = 1,
+        finish: Callable[[nn.Module, tuple[Tensor, ...]], Callable] = lambda part, examples: part,
+    ):
+        super().__init__()
+        self.shapes = tuple(example.shape for example in examples)
+        # The weights are constants of the compiled code; this says where they are.
+        self.register_buffer("place", examples[0].new_empty(0), persistent=False)
+        nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
+        takes = tuple(node for node in graph.graph.nodes if node.op == "placeholder")
+        (result,) = _flat(next(node for node in graph.graph.nodes if node.op == "output").args[0])
+        self.entries, self.result = tuple(node.name for node in takes), result.name
+        part_of = _share_out(nodes, _flops(graph, examples) if count > 1 else {}, count)
+        self.parts: list[Callable] = []
+        self.ends: list[tuple[tuple[str, ...], tuple[str, ...]]] = []  # of each part: names it takes, and leaves
+        for number in range(count):
+            inside = [node for node in nodes if part_of[node] == number]
+            known = (*takes, *inside)
+            leaves = tuple(n for n in known if n is result or any(part_of.get(u, number) > number for u in n.users))
+            part = _subgraph(graph, takes, inside, leaves)
+            self.parts.append(finish(part, examples))
+            self.ends.append((tuple(n.name for n in takes), tuple(n.name for n in leaves)))
+            with torch.no_grad():
+                examples = part(*examples)
+            takes = leaves
+
+    def work(self, *images: Tensor) -> Work:
+        """The work on these images, with none of it done. ValueError for shapes other than the examples'."""
+        if tuple(image.shape for image in images) != self.shapes:
+            made, got = (
+                " and ".join(str(list(shape)) for shape in s) for s in (self.shapes, [i.shape for i in images])
+            )
+            raise ValueError(
+                f"this model was optimised for frames {made}, got {got}: `optimized` makes one for another size"
+            )
+        parts = tuple(lambda values, i=i: self._run(i, values) for i in range(len(self.parts)))
+        return Work(parts, dict(zip(self.entries, images, strict=True)))
+
+    def forward(self, *images: Tensor) -> Tensor:
+        return self.work(*images).until(len(self.parts)).result
+
+    def _run(self, number: int, values: Values) -> Values:
+        takes, leaves = self.ends[number]
+        made = dict(zip(leaves, self.parts[number](*(values[name] for name in takes)), strict=True))
+        return {Work.RESULT: made[self.result]} if number == len(self.parts) - 1 else made
+
+
+def _flat(output: object) -> list[fx.Node]:
+    """The nodes that a graph returns."""
+    return [node for entry in output for node in _flat(entry)] if isinstance(output, tuple | list) else [output]
+
+
+def _flops(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node, int]:
+    """The floating-point operations of every node."""
+    flops = {}
+
+    class Counter(fx.Interpreter):
+        def run_node(self, node: fx.Node):
+            with FlopCounterMode(display=False) as counter:
+                made = super().run_node(node)
+            flops[node] = counter.get_total_flops()
+            return made
+
+    with torch.no_grad():
+        Counter(graph).run(*examples)
+    return flops
+
+
+def _share_out(nodes: list[fx.Node], flops: dict[fx.Node, int], count: int) -> dict[fx.Node, int]:
+    """The part, 0..count-1, that each node belongs to: by where the middle of its cost lies in the whole."""
+    share = max(sum(flops.get(node, 0) for node in nodes), 1) / count
+    part_of, before = {}, 0
+    for node in nodes:
+        if node.target is operator.getitem:  # one of several results stays with what made them
+            part_of[node] = part_of[node.args[0]]
+        else:
+            part_of[node] = min(int((before + flops.get(node, 0) / 2) / share), count - 1)
+        before += flops.get(node, 0)
+    return part_of
+
+
+def _subgraph(
+    graph: fx.GraphModule, takes: tuple[fx.Node, ...], inside: list[fx.Node], leaves: tuple[fx.Node, ...]
+) -> fx.GraphModule:
+    """Some nodes of a graph as a module of their own, with the weights they use; it returns a tuple."""
+    own = fx.Graph()
+    copies = {node: own.placeholder(node.name) for node in takes}
+    for node in inside:
+        for weight in node.all_input_nodes:
+            if weight.op == "get_attr" and weight not in copies:
+                copies[weight] = own.node_copy(weight)
+        copies[node] = own.node_copy(node, copies.__getitem__)
+    own.output(tuple(copies[node] for node in leaves))
+    return fx.GraphModule(graph, own)

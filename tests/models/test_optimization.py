@@ -1,0 +1,236 @@
+"""Optimised models: the same function as the model they were made from."""
+
+import copy
+
+import pytest
+import torch
+from test_video import CLASSES, MODELS, clip_of, make
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from accel.models import Accel, AccelShared, DeepLab, FlowNetS, FlowWarp, FrameByFrame
+from accel.models.backbones.published import PreActResNet, ResNetV1
+from accel.models.fusion import FeatureFusion, ScoreFusion
+from accel.models.optimization import fold_batch_norms, simplify
+from accel.models.parts import Parts
+
+SIZE = (64, 96)
+
+
+def lively(model):
+    """The model with batch norms and biases as after training: none that would hide a mistake."""
+    generator = torch.Generator().manual_seed(2)
+
+    def random(like, low, high):
+        return low + (high - low) * torch.rand(like.shape, generator=generator)
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(random(module.running_mean, -0.3, 0.3))
+            module.running_var.copy_(random(module.running_var, 0.5, 2))
+            if module.affine:
+                module.weight.data.copy_(random(module.weight, 0.5, 1.5))
+                module.bias.data.copy_(random(module.bias, -0.3, 0.3))
+        elif isinstance(module, nn.Conv2d) and module.bias is not None and module.bias.numel() > 2:
+            module.bias.data.copy_(random(module.bias, -0.2, 0.2))
+    return model.eval()
+
+
+def published(name):
+    """The release's architectures, narrow."""
+
+    def deeplab(backbone):
+        return DeepLab(backbone, CLASSES, 16, border="zero")
+
+    torch.manual_seed(0)
+    flow = FlowWarp(FlowNetS(1 / 16))
+    for predict in flow.flow.predict.values():
+        nn.init.normal_(predict.weight, std=0.05)
+        nn.init.normal_(predict.bias, std=0.3)
+    reference = deeplab(ResNetV1((1, 1, 1, 1), 1, 1, width=4))
+    if name == "published_shared":
+        return AccelShared(reference, flow, FeatureFusion(reference.backbone.out_channels))
+    update = deeplab(PreActResNet((1, 1, 1, 2), width=4, out_channels=24))
+    return {
+        "published_accel": lambda: Accel(reference, flow, update, ScoreFusion(CLASSES)),
+        "published_18": lambda: FrameByFrame(update),
+    }[name]()
+
+
+ALL = (*MODELS, "published_accel", "published_shared", "published_18")
+
+
+@pytest.fixture(scope="module", params=ALL)
+def model(request):
+    return lively(make(request.param) if request.param in MODELS else published(request.param))
+
+
+def scores_of(model, clip):
+    with torch.inference_mode():
+        scores, state = model.key_frame(clip[:, 0])
+        maps = [scores]
+        for t in range(1, clip.shape[1]):
+            scores, state = model.next_frame(clip[:, t], state)
+            maps.append(scores)
+    return maps
+
+
+def assert_same(got, expected, tolerance):
+    for a, b in zip(got, expected, strict=True):
+        assert a.scores.dtype == torch.float32 and a.border == b.border
+        spread = float(b.scores.std())
+        torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance * spread)
+
+
+@pytest.fixture(scope="module")
+def fast(model):
+    return model.optimized(SIZE, dtype=torch.float32, compile=False, parts=3)
+
+
+def test_optimised_models_give_the_same_scores(model, fast):
+    clip = clip_of(SIZE)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+
+
+@pytest.mark.parametrize("name", ["accel", "published_accel", "published_shared"])
+@pytest.mark.parametrize("size", [(50, 70), (65, 98)])
+def test_any_frame_size_can_be_optimised_for(name, size):
+    """Published networks lose a row of features at some sizes, and stretch them."""
+    model, clip = lively(make(name) if name in MODELS else published(name)), clip_of(size)
+    fast = model.optimized(size, dtype=torch.float32, compile=False)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+
+
+def test_the_model_itself_stays_as_it_was():
+    model = lively(published("published_accel"))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.optimized(SIZE, compile=False)
+    after = model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", ["accel", "published_shared"])
+def test_bfloat16_gives_nearly_the_same_scores(name):
+    model = lively(make(name) if name in MODELS else published(name))
+    clip = clip_of(SIZE)
+    fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_models_give_the_same_scores(dtype):
+    model = lively(published("published_accel"))
+    clip = clip_of(SIZE, 3)
+    fast = model.optimized(SIZE, dtype=dtype, parts=2)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
+    # Frames as they lie in memory after decoding, and in another layout.
+    rows = clip.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert_same(scores_of(fast, rows), scores_of(fast, clip), 1e-3)
+    with torch.no_grad():  # and in another mode of autograd
+        assert fast.key_frame(clip[:, 0])[0].scores.shape == (1, CLASSES, 4, 6)
+
+
+def test_all_batch_norms_after_convolutions_are_folded():
+    for name, expected in (("frame_by_frame", 20), ("published_18", 4)):
+        model = lively(make(name) if name in MODELS else published(name))
+        backbone = model.reference.backbone
+        image = torch.randn(1, 3, *SIZE)
+        before = backbone(image)
+        assert fold_batch_norms(backbone, (image,)) >= expected
+        torch.testing.assert_close(backbone(image), before, rtol=1e-4, atol=1e-4)
+
+
+def test_fc6_is_taken_once_a_key_frame():
+    model = lively(make("deep_feature_flow"))
+    channels = model.reference.fc6.out_channels
+    fast = model.optimized(SIZE, dtype=torch.float32, compile=False)
+    with torch.inference_mode():
+        _, state = fast.key_frame(clip_of(SIZE, 1)[:, 0])
+    assert state.features.shape[1] == channels
+
+
+def test_features_are_renewed_in_parts(model, fast):
+    """Optimised and cut or not, a renewal gives the same."""
+    clip = clip_of(SIZE, 6)
+
+    def run(model):
+        with torch.inference_mode():
+            scores, state = model.key_frame(clip[:, 0])
+            state = model.renew(state, 3)
+            maps = []
+            for t in range(1, 6):
+                scores, state = model.next_frame(clip[:, t], state)
+                maps.append(scores)
+        return maps
+
+    assert_same(run(fast), run(model), 1e-3)
+
+
+def test_one_share_of_a_renewal_is_done_a_frame():
+    model = lively(published("published_accel")).optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
+    clip = clip_of(SIZE, 4)
+    with torch.inference_mode():
+        _, state = model.key_frame(clip[:, 0])
+        state = model.renew(state, 3)
+        done = []
+        for t in range(1, 4):
+            _, state = model.next_frame(clip[:, t], state)
+            done.append(state.renewal.work.done if state.renewal else None)
+    assert done == [2, 4, None]
+
+
+def test_networks_that_cannot_be_traced_run_as_they_are():
+    class Stubborn(nn.Module):
+        out_channels = 3
+
+        def forward(self, image):
+            return image[..., ::16, ::16] if float(image.sum()) > 1e9 else image[..., ::16, ::16].clone()
+
+    model = FrameByFrame(DeepLab(Stubborn(), CLASSES, 8)).eval()
+    with pytest.warns(UserWarning, match="runs uncompiled because it cannot be exported"):
+        fast = model.optimized(SIZE, dtype=torch.float32)
+    clip = clip_of(SIZE, 2)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+
+
+def test_user_mistakes_are_told():
+    model = lively(make("frame_by_frame"))
+    with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels"):
+        model.optimized((64,))
+    with pytest.raises(ValueError, match="size must be"):
+        model.optimized((0, 64))
+    with pytest.raises(ValueError, match="parts must be 1 or more, got 0"):
+        model.optimized(SIZE, parts=0)
+    with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch.float64"):
+        model.optimized(SIZE, dtype=torch.float64)
+    with pytest.raises(ValueError, match="device 'cuda:9'"):
+        model.optimized(SIZE, device="cuda:9")
+    fast = model.optimized(SIZE, compile=False)
+    with pytest.raises(ValueError, match="optimised already"):
+        fast.optimized(SIZE)
+    with pytest.raises(ValueError, match=r"optimised for frames \[1, 3, 64, 96\], got \[1, 3, 64, 64\]"):
+        fast.key_frame(torch.zeros(1, 3, 64, 64))
+    assert fast.device == model.device and isinstance(fast.reference.backbone, Parts)
+
+
+def test_simplified_models_do_less(model):
+
+    clip = clip_of(SIZE, 3)
+    with FlopCounterMode(display=False) as plain:
+        scores_of(model, clip)
+    simple = simplify(copy.deepcopy(model))
+    with FlopCounterMode(display=False) as less:
+        scores_of(simple, clip)
+    assert less.get_total_flops() <= plain.get_total_flops()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ALL)
+def test_on_a_gpu(name):
+    model = lively(make(name) if name in MODELS else published(name))
+    clip = clip_of(SIZE, 4)
+    fast = model.optimized(SIZE, dtype=torch.float32, device="cuda", parts=2)
+    got = scores_of(fast, clip.cuda())
+    expected = scores_of(model, clip)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.scores.cpu(), b.scores, rtol=0, atol=2e-2 * float(b.scores.std()))
