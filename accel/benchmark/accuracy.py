@@ -1,0 +1,51 @@
+"""What optimisation costs in accuracy, on a trained model and labelled video."""
+
+from __future__ import annotations
+
+import torch
+
+from accel.datasets.clips import ClipDataset
+from accel.evaluation.metrics import ConfusionMatrix
+from accel.models import VideoModel
+
+
+@torch.inference_mode()
+def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int, clips: int) -> dict[str, float]:
+    """mIoU of a model as it is (float32) and optimised, and the share of pixels that both label alike.
+
+    Over `clips` labelled frames, evenly spread over those with `interval - 1` frames before them, and the frames in
+    between: each clip is a key frame and the current frames after it, and the last one is scored. Raises ValueError
+    if no clip is long enough.
+    """
+    long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= interval - 1]
+    if not long_enough:
+        raise ValueError(f"no labelled frame of this data set has {interval - 1} frames before it")
+    chosen = [long_enough[i * len(long_enough) // clips] for i in range(min(clips, len(long_enough)))]
+    plain, fast = ConfusionMatrix(dataset.num_classes), ConfusionMatrix(dataset.num_classes)
+    optimised: dict[tuple[int, int], VideoModel] = {}
+    equal = pixels = 0
+    for index in chosen:
+        clip = dataset.clip(index, interval)
+        frames = torch.from_numpy(clip.frames).to(model.device).permute(0, 3, 1, 2)
+        size = tuple(frames.shape[2:])
+        if size not in optimised:
+            optimised[size] = model.optimized(size)
+        states = [None, None]
+        for number, frame in enumerate(frames.split(1)):
+            labels = []
+            for which, network in enumerate((model, optimised[size])):
+                step = network.next_frame(frame, states[which]) if number else network.key_frame(frame)
+                scores, states[which] = step
+                labels.append(scores.labels(size)[0])
+            equal += int((labels[0] == labels[1]).sum())
+            pixels += labels[0].numel()
+        truth = torch.from_numpy(clip.labels).to(model.device)
+        plain.update(labels[0], truth)
+        fast.update(labels[1], truth)
+    return {
+        "miou_float32": plain.miou(),
+        "miou_optimised": fast.miou(),
+        "equal_labels": equal / pixels,
+        "frames_scored": len(chosen),
+        "frames_compared": len(chosen) * interval,
+    }

@@ -1,0 +1,87 @@
+"""The native operators beside what PyTorch and torchvision have for the same work."""
+
+from __future__ import annotations
+
+import accel_ops
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from accel.benchmark.timing import interleaved
+from accel.devices import has_bfloat16
+
+CLASSES = 19
+CELL = 16
+
+
+def benchmark_operators(size: tuple[int, int], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each operator and of its counterpart at the shapes of frames of `size`, and their ratio."""
+    half = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    cells = tuple(-(-side // CELL) for side in size)
+    results = {}
+    for name, (own, other) in {
+        "warp, 2048 channels": _warp(2048, cells, half, device),
+        "warp, 1024 channels": _warp(1024, cells, half, device),
+        "deform_conv, 512 channels, 1 group": _deform_conv(512, 1, cells, half, device),
+        "deform_conv, 512 channels, 4 groups": _deform_conv(512, 4, cells, half, device),
+        "upsample_argmax, smooth scores": _upsample_argmax(_smooth(cells, device), size),
+        "upsample_argmax, noise": _upsample_argmax(torch.randn(1, CLASSES, *cells, device=device), size),
+    }.items():
+        seconds = interleaved({"own": own, "other": other}, rounds, device)
+        results[name] = {
+            "milliseconds": 1e3 * seconds["own"],
+            "counterpart_milliseconds": 1e3 * seconds["other"],
+            "ratio": seconds["other"] / seconds["own"],
+        }
+    return results
+
+
+COUNTERPARTS = {
+    "warp": "torch.nn.functional.grid_sample, bfloat16 where the machine has it, channels-last, both",
+    "deform_conv": "torchvision.ops.deform_conv2d in float32 (it has no bfloat16 on CPUs)",
+    "upsample_argmax": "torch.nn.functional.interpolate and argmax, float32, both",
+}
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _warp(channels: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):
+    features = _channels_last(torch.randn(1, channels, *cells, device=device).to(dtype))
+    flow = 2 * torch.randn(1, 2, *cells, device=device)
+    height, width = cells
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    at = torch.stack([columns, rows]).to(device) + flow[0]
+    grid = torch.stack([2 * at[0] / (width - 1) - 1, 2 * at[1] / (height - 1) - 1], -1)[None].to(dtype)
+    return (
+        lambda: accel_ops.warp(features, flow),
+        lambda: F.grid_sample(features, grid, align_corners=True),
+    )
+
+
+def _deform_conv(channels: int, groups: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):
+    x = _channels_last(torch.randn(1, channels, *cells, device=device))
+    offset = torch.randn(1, groups * 18, *cells, device=device)
+    weight = _channels_last(0.02 * torch.randn(channels, channels, 3, 3, device=device))
+    half_x, half_offset, half_weight = (_channels_last(t.to(dtype)) for t in (x, offset, weight))
+    plain = [t.contiguous() for t in (x, offset, weight)]
+    return (
+        lambda: accel_ops.deform_conv(half_x, half_offset, half_weight, padding=2, dilation=2),
+        lambda: deform_conv2d(*plain, padding=2, dilation=2),
+    )
+
+
+def _upsample_argmax(scores: Tensor, size: tuple[int, int]):
+    def counterpart():
+        full = F.interpolate(scores, scale_factor=CELL, mode="bilinear", align_corners=False)
+        return full[..., : size[0], : size[1]].argmax(1)
+
+    return lambda: accel_ops.upsample_argmax(scores, size), counterpart
+
+
+def _smooth(cells: tuple[int, int], device: torch.device) -> Tensor:
+    """Scores as networks make them: regions of some cells in which one class is ahead."""
+    coarse = 4 * torch.randn(1, CLASSES, max(cells[0] // 6, 1), max(cells[1] // 6, 1), device=device)
+    return F.interpolate(coarse, cells, mode="bicubic")

@@ -1,0 +1,79 @@
+"""Streams: latency of every frame, throughput, and memory over thousands of frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from accel.inference.schedule import FixedInterval
+from accel.inference.segmenter import Segmenter
+from accel.models import VideoModel
+
+WARM_UP = 10  # frames
+
+
+def frames_of(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """`count` frames of `size`, a noisy picture that moves."""
+    picture = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    for number in range(count):
+        yield np.roll(picture, 2 * number, axis=1)
+
+
+def latencies(model: VideoModel, size: tuple[int, int], interval: int, flat: bool, frames: int) -> dict[str, float]:
+    """Seconds from frame to labels over `frames` frames, after the first ten: median, slowest and their ratio."""
+    segmenter = Segmenter(model, FixedInterval(interval), flat_latency=flat)
+    results = segmenter.stream(frames_of(size, frames + WARM_UP))
+    seconds = [result.seconds for result in results][WARM_UP:]
+    median, slowest = float(np.median(seconds)), max(seconds)
+    return {"median": median, "slowest": slowest, "ratio": slowest / median, "frames": frames}
+
+
+def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: int, rounds: int) -> dict[str, float]:
+    """Frames a second of a plain loop and of `Segmenter.stream`, in turns: medians."""
+    ways = {"plain_loop": _plain_loop, "stream": _stream}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(model, size, interval, frames)
+            if turn:
+                taken[name].append(frames / (time.perf_counter() - start))
+    return {name: float(np.median(rates)) for name, rates in taken.items()}
+
+
+@torch.inference_mode()
+def _plain_loop(model: VideoModel, size: tuple[int, int], interval: int, frames: int) -> None:
+    state = None
+    for number, frame in enumerate(frames_of(size, frames)):
+        image = torch.from_numpy(frame).to(model.device).permute(2, 0, 1)[None]
+        scores, state = model.next_frame(image, state) if number % interval else model.key_frame(image)
+        scores.labels(size)[0].cpu().numpy()
+
+
+def _stream(model: VideoModel, size: tuple[int, int], interval: int, frames: int) -> None:
+    for _ in Segmenter(model, FixedInterval(interval)).stream(frames_of(size, frames)):
+        pass
+
+
+def memory(model: VideoModel, size: tuple[int, int], interval: int, frames: int) -> dict[str, float]:
+    """Resident megabytes after a tenth of a stream of `frames` frames and at its end."""
+    first = 0.0
+    for number, _ in enumerate(Segmenter(model, FixedInterval(interval)).stream(frames_of(size, frames))):
+        if number == frames // 10:
+            first = _resident()
+    last = _resident()
+    return {
+        "frames": frames,
+        "first_megabytes": first,
+        "last_megabytes": last,
+        "growth_percent": 100 * (last / first - 1),
+    }
+
+
+def _resident() -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,28 @@
+"""Fair timing on machines that others use, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from accel.evaluation.evaluator import now
+
+
+def interleaved(functions: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each function, called in turns, so that what slows the machine slows all of them."""
+    return {name: float(np.median(taken)) for name, taken in turns(functions, rounds, device).items()}
+
+
+@torch.inference_mode()
+def turns(functions: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of every call of each function, called in turns `rounds` times after one turn to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            start = now(device)
+            function()
+            if turn:
+                taken[name].append(now(device) - start)
+    return taken

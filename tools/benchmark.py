@@ -1,0 +1,50 @@
+"""Measure how fast operators, models and streams run here, each beside something to compare with.
+
+python tools/benchmark.py --json docs/results/speed.json
+python tools/benchmark.py models --size 1024 2048 --versions accel-18 deeplab-101
+python tools/benchmark.py profile --versions accel-18
+python tools/benchmark.py accuracy --cfg experiments/demo/accel18.yaml --checkpoint runs/demo/accel18
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accel.cli import Parser, run
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        default=[],
+        help="operators, models, streams, memory, accuracy (default: the first three)",
+    )
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
+    parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns to take medians of (default: 10)")
+    parser.add_argument("--versions", nargs="+", default=["accel-18", "dff", "deeplab-101"], help="published networks")
+    parser.add_argument("--eager", action="store_true", help="time the models as they come, too")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument(
+        "--mxnet", help="command that times the original and prints 'key frame: SECONDS s', 'current frame: ...'"
+    )
+    parser.add_argument("--cfg", help="accuracy: configuration of the data and the model")
+    parser.add_argument("--checkpoint", help="accuracy: folder of a run, or a .safetensors file")
+    parser.add_argument("--clips", type=int, default=20, help="accuracy: labelled frames to score (default: 20)")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    args = parser.parse_args()
+
+    from accel.benchmark.run import SECTIONS, Options, run_benchmark
+
+    unknown = [name for name in args.sections if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    args.sections = args.sections or list(SECTIONS[:3])
+    args.size = tuple(args.size)
+    run_benchmark(Options(**vars(args)))
+
+
+if __name__ == "__main__":
+    run(main)
