@@ -1,28 +1,14 @@
 // accel_ops::warp: what the CPU and the CUDA kernels share. reference.py holds the definition.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "accumulate.h"
+
 #include <c10/util/Exception.h>
 
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
-
-#ifdef __CUDACC__
-#define ACCEL_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define ACCEL_HOST_DEVICE inline
-#endif
 
 namespace accel_ops {
-
-// Positions, weights and sums are held in float32, for float64 features in float64.
-template <typename T>
-using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-inline at::ScalarType accumulate_type(const at::Tensor& features) {
-  return features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 // The four cells around one position: upper left, upper right, lower left, lower right.
 template <typename A>

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.scores import STRIP, ScoreMap
+from accel.models.scores import ScoreMap
 
 SIZES = [(64, 96), (50, 70), (17, 33), (16, 16), (1, 1), (150, 40)]
 BORDERS = ["replicate", "zero"]
@@ -71,6 +71,8 @@ def test_maps_a_cell_larger_or_smaller_are_cut_or_continued(more, pad, border):
 def test_a_frame_size_that_does_not_belong_to_the_map_is_refused(size):
     with pytest.raises(ValueError, match=r"4, 2.*frame size \(" + f"{size[0]}, {size[1]}"):
         ScoreMap(torch.zeros(1, 3, 4, 2)).upsample(size)
+    with pytest.raises(ValueError, match=r"4, 2.*frame size \(" + f"{size[0]}, {size[1]}"):
+        ScoreMap(torch.zeros(1, 3, 4, 2)).labels(size)
 
 
 def test_bias_is_added_after_upsampling():
@@ -78,6 +80,22 @@ def test_bias_is_added_after_upsampling():
     bias = torch.tensor([1.0, -2.0])
     full = ScoreMap(torch.zeros(1, 2, 2, 2), "zero", bias).upsample((32, 32))
     assert torch.equal(full, bias.view(1, 2, 1, 1).expand(1, 2, 32, 32))
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_the_margin_is_how_far_the_highest_score_is_above_the_next(border):
+    scores, bias = random_scores((50, 70)), torch.randn(5, dtype=torch.float64)
+    scored = ScoreMap(scores, border, bias)
+    highest = (upsampled(scores, border, (50, 70)) + bias.view(-1, 1, 1)).topk(2, 1).values
+    labels, margin = scored.labels_and_margin((50, 70))
+    assert torch.equal(labels, scored.labels((50, 70)))
+    torch.testing.assert_close(margin, (highest[:, 0] - highest[:, 1]).float())
+
+
+def test_labels_and_margins_of_scores_in_training_have_no_gradient():
+    scored = ScoreMap(random_scores((50, 70)).requires_grad_(), bias=torch.zeros(5, requires_grad=True))
+    assert scored.upsample((50, 70)).requires_grad
+    assert not any(result.requires_grad for result in (scored.labels((50, 70)), *scored.labels_and_margin((50, 70))))
 
 
 def test_a_tie_goes_to_the_lower_class():
@@ -95,19 +113,6 @@ def test_half_precision_scores_are_upsampled_in_float32(dtype):
     torch.testing.assert_close(full.double(), expected, atol=1e-5, rtol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ScoreMap(scores.float()).upsample((50, 70)), full)
-
-
-def test_labels_are_made_in_strips_and_never_whole(monkeypatch):
-    heights = []
-    rows = ScoreMap._rows
-
-    def watched(self, wide, size, start, stop):
-        heights.append(stop - start)
-        return rows(self, wide, size, start, stop)
-
-    monkeypatch.setattr(ScoreMap, "_rows", watched)
-    ScoreMap(random_scores((1000, 32))).labels((1000, 32))
-    assert max(heights) <= STRIP and sum(heights) == 1000
 
 
 @pytest.mark.parametrize("border", BORDERS)

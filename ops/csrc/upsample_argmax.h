@@ -1,0 +1,86 @@
+// accel_ops::upsample_argmax: what the CPU and the CUDA kernels share. reference.py holds the definition.
+//
+// Both work in patches: the 16x16 pixels between the centres of four cells, its corners. Patch (row, column) lies
+// between the cells row - 1 and row, column - 1 and column, and begins at pixel 16 * row - 8, 16 * column - 8; its
+// pixel j of an axis has the weights 1 - fraction(j) and fraction(j). So it needs four values of a class, and they
+// bound the class: where its highest corner is below the lowest corner of another class, it never wins.
+#pragma once
+
+#include "accumulate.h"
+
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+namespace accel_ops {
+
+constexpr int kStride = 16;
+constexpr int kMostClasses = 255;  // the label 255 is "ignored"
+
+template <typename A>
+ACCEL_HOST_DEVICE constexpr A fraction(int pixel) {
+  return A(2 * pixel + 1) / A(2 * kStride);
+}
+
+// How many patches an axis of so many pixels has a part in.
+ACCEL_HOST_DEVICE int64_t patches_of(int64_t pixels) { return (pixels - 1 + kStride / 2) / kStride + 1; }
+
+// A logit as computed lies within this of its highest and lowest corner. Interpolation rounds, but every step of it,
+// rounding included, is monotone in every corner, so no logit of a patch is above what four corners equal to the
+// highest would give; and that is a mean of equal values, off by at most four roundings of eps / 2 (or, for
+// products under the smallest normal number, by six such numbers). So a class that these bounds exclude cannot win
+// or tie by rounding. They are twice as wide as needed, because they are rounded themselves.
+template <typename A>
+ACCEL_HOST_DEVICE A rounding(A value) {
+  return 4 * std::numeric_limits<A>::epsilon() * (value < 0 ? -value : value) + 8 * std::numeric_limits<A>::min();
+}
+
+// The bounds hold for values that are neither NaN nor infinite and do not overflow on the way.
+template <typename A>
+ACCEL_HOST_DEVICE bool is_ordinary(A value) {
+  constexpr A most = std::numeric_limits<A>::max() / 4;
+  return value > -most && value < most;
+}
+
+inline void check_upsample_argmax(
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
+  TORCH_CHECK_VALUE(scores.dim() == 4, "upsample_argmax: scores must be (B, K, h, w), got ", scores.sizes());
+  const auto is_floating = [](const at::Tensor& t) {
+    const auto type = t.scalar_type();
+    return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+  };
+  TORCH_CHECK_VALUE(
+      is_floating(scores), "upsample_argmax: scores must be float16, bfloat16, float32 or float64, got ",
+      scores.scalar_type());
+  const int64_t classes = scores.size(1), height = scores.size(2), width = scores.size(3);
+  TORCH_CHECK_VALUE(
+      classes >= 1 && classes <= kMostClasses, "upsample_argmax: uint8 labels hold 1 to 255 classes, got ", classes);
+  TORCH_CHECK_VALUE(
+      border == "replicate" || border == "zero", "upsample_argmax: border must be 'replicate' or 'zero', got '",
+      border, "'");
+  if (bias.has_value()) {
+    TORCH_CHECK_VALUE(
+        bias->dim() == 1 && bias->size(0) == classes, "upsample_argmax: bias must be (K,) = [", classes, "], got ",
+        bias->sizes());
+    TORCH_CHECK_VALUE(
+        is_floating(*bias), "upsample_argmax: bias must be float16, bfloat16, float32 or float64, got ",
+        bias->scalar_type());
+    TORCH_CHECK_VALUE(
+        bias->device() == scores.device(), "upsample_argmax: scores are on ", scores.device(), " but bias is on ",
+        bias->device());
+  }
+  TORCH_CHECK_VALUE(size.size() == 2, "upsample_argmax: size must be (H, W), got ", size);
+  const auto belong = [](int64_t cells, int64_t pixels) {
+    const int64_t expected = (pixels + kStride - 1) / kStride;
+    return pixels > 0 && cells > 0 && cells >= expected - 1 && cells <= expected + 1;
+  };
+  TORCH_CHECK_VALUE(
+      belong(height, size[0]) && belong(width, size[1]), "a score map of (", height, ", ", width,
+      ") cells does not belong to the frame size (", size[0], ", ", size[1],
+      "): each side must be ceil(pixels / 16) cells, give or take one");
+}
+
+}  // namespace accel_ops
