@@ -16,7 +16,7 @@ import torch
 from accel_ops import reference
 from torch import Tensor
 
-__all__ = ["load", "reference", "upsample_argmax", "upsample_argmax_margin", "warp"]
+__all__ = ["deform_conv", "load", "reference", "upsample_argmax", "upsample_argmax_margin", "warp"]
 
 
 def load(device: str = "cpu") -> str:
@@ -65,6 +65,59 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     if flow.dtype in (torch.float16, torch.bfloat16) and flow.dtype != features.dtype:
         flow = flow.float()
     return torch.ops.accel_ops.warp(features, flow)
+
+
+def deform_conv(
+    features: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> Tensor:
+    """Deformable convolution (v1): a convolution whose every tap samples, bilinearly, where its offset moves it.
+
+        out[b, o, y, x] = sum over c, i, j of weight[o, c, i, j] * features[b, c] at
+            (y * stride - padding + i * dilation + dy, x * stride - padding + j * dilation + dx)
+
+    where dy and dx are channels 2 * (kw * i + j) and 2 * (kw * i + j) + 1 of `offset[b, :, y, x]`; of its g-th part
+    for the g-th part of the channels, if there are G groups of offsets.
+
+    At the borders it is MXNet's DeformableConvolution, which the authors published: a sample at y < 0 or y >= H
+    counts as zero, one at H - 1 < y < H as the last row's value; the same along x. (torchvision's deform_conv2d lets
+    samples fade to zero within a cell of the map. Elsewhere the two agree.) So does a sample at NaN or infinity
+    count as zero, and its gradients are zero.
+
+    Args:
+        features: (B, C, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
+        offset: (B, G * kh * kw * 2, H', W'), in cells of `features`, vertical before horizontal. G follows from its
+            channels and divides C. float32 or of the features' type; other half types are widened to float32.
+        weight: (C', C, kh, kw) of the features' type. Fastest in channels-last; groups of weights are not supported.
+        stride, padding, dilation: as for a convolution; one integer, or one for each of y and x.
+
+    Returns:
+        (B, C', H', W') of the features' type and layout. Positions and the weights of samples are float32 (float64
+        for float64 features). Samples of half types are rounded to that type once, unless the CPU is faster without;
+        the matrix product sums in float32 and is otherwise that of `torch.mm`. Under autocast features and weight
+        are cast as for any convolution; offset is not. Differentiable once by all three, each gradient of its
+        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On CUDA the gradient by
+        features is summed with atomics, hence in no fixed order, and refused under
+        `torch.use_deterministic_algorithms(True)`.
+
+    Raises:
+        ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels
+            can be neither found nor compiled.
+
+    Source: Dai et al., Deformable Convolutional Networks, ICCV 2017, eq. 1 to 4.
+    """
+    device = features.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        narrow = torch.get_autocast_dtype(device)
+        features, weight = (t if t.dtype == torch.float64 else t.to(narrow) for t in (features, weight))
+    if offset.dtype in (torch.float16, torch.bfloat16) and offset.dtype != features.dtype:
+        offset = offset.float()
+    stride, padding, dilation = ((n, n) if isinstance(n, int) else n for n in (stride, padding, dilation))
+    return torch.ops.accel_ops.deform_conv(features, offset, weight, stride, padding, dilation)
 
 
 def upsample_argmax(
@@ -137,6 +190,18 @@ def _define(schema: str, definition: Callable, fake: Callable) -> None:
     operator = getattr(torch.ops.accel_ops, name.split("::")[1])
 
 
+def _refuse_double_backward(name: str) -> None:
+    """Make derivatives of the operator `{name}_backward` an error that says what to use instead."""
+
+    def refuse(ctx, *gradients) -> None:
+        raise NotImplementedError(
+            f"accel_ops.{name} has no second derivative; use accel_ops.reference.{name}, which autograd "
+            "differentiates any number of times"
+        )
+
+    torch.library.register_autograd(f"accel_ops::{name}_backward", refuse, lib=_library)
+
+
 # warp
 
 
@@ -162,13 +227,6 @@ def _warp_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]
     return tuple(made if wanted else None for made, wanted in zip(both, needs, strict=True))
 
 
-def _no_double_backward(ctx, *gradients) -> None:
-    raise NotImplementedError(
-        "accel_ops.warp has no second derivative; use accel_ops.reference.warp, which autograd "
-        "differentiates any number of times"
-    )
-
-
 _define("warp(Tensor features, Tensor flow) -> Tensor", reference.warp, _warp_fake)
 _define(
     "warp_backward(Tensor gradient, Tensor features, Tensor flow, bool[2] needs) -> (Tensor, Tensor)",
@@ -176,7 +234,56 @@ _define(
     _warp_backward_fake,
 )
 torch.library.register_autograd("accel_ops::warp", _warp_autograd, setup_context=_keep_inputs, lib=_library)
-torch.library.register_autograd("accel_ops::warp_backward", _no_double_backward, lib=_library)
+_refuse_double_backward("warp")
+
+
+# deform_conv
+
+
+def _deform_conv_fake(features: Tensor, offset: Tensor, weight: Tensor, *geometry) -> Tensor:
+    height, width = reference.check_deform_conv(features, offset, weight, *geometry)
+    shape = (features.shape[0], weight.shape[0], height, width)
+    return torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=reference.layout_of(features))
+
+
+def _deform_conv_backward_fake(
+    gradient: Tensor, features: Tensor, offset: Tensor, weight: Tensor, *geometry_and_needs
+) -> tuple[Tensor, ...]:
+    *geometry, needs = geometry_and_needs
+    reference.check_deform_conv_backward(gradient, features, offset, weight, *geometry)
+    return tuple(
+        torch.empty_like(t, memory_format=reference.layout_of(t)) if needed else t.new_empty(0)
+        for t, needed in zip((features, offset, weight), needs, strict=True)
+    )
+
+
+def _keep_inputs_and_geometry(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.geometry = inputs[3:]
+
+
+def _deform_conv_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad[:3])
+    three = torch.ops.accel_ops.deform_conv_backward(gradient, *ctx.saved_tensors, *ctx.geometry, needs)
+    return *(made if wanted else None for made, wanted in zip(three, needs, strict=True)), None, None, None
+
+
+_define(
+    "deform_conv(Tensor features, Tensor offset, Tensor weight, int[2] stride, int[2] padding, int[2] dilation)"
+    " -> Tensor",
+    reference.deform_conv,
+    _deform_conv_fake,
+)
+_define(
+    "deform_conv_backward(Tensor gradient, Tensor features, Tensor offset, Tensor weight, int[2] stride, "
+    "int[2] padding, int[2] dilation, bool[3] needs) -> (Tensor, Tensor, Tensor)",
+    reference.deform_conv_backward,
+    _deform_conv_backward_fake,
+)
+torch.library.register_autograd(
+    "accel_ops::deform_conv", _deform_conv_autograd, setup_context=_keep_inputs_and_geometry, lib=_library
+)
+_refuse_double_backward("deform_conv")
 
 
 # upsample_argmax

@@ -1,5 +1,6 @@
 // accel_ops::warp on the CPU. No atomics: every sum is taken in a fixed order, so results repeat exactly.
 #include "convert.h"
+#include "parallel.h"
 #include "warp.h"
 
 #include <ATen/Dispatch.h>
@@ -21,9 +22,6 @@ struct Shape {
   int64_t cells() const { return height * width; }
   int64_t pixels() const { return batch * cells(); }
 };
-
-// About this many multiplications make a piece of work for one thread.
-int64_t grain(int64_t cost_of_one) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cost_of_one)); }
 
 // Rows of channels at the four taps. Taps outside point at a row of zeros, so that inner loops have no branches.
 template <typename T>
@@ -165,7 +163,7 @@ void backward_flow_channels_last(
         dy += slope * (left * (v2 - v0) + right * (v3 - v1));
       }
       // A position that is nowhere has no slope, not even where the incoming gradient is not finite.
-      const bool nowhere = taps.cell[0] < 0 && taps.cell[1] < 0 && taps.cell[2] < 0 && taps.cell[3] < 0;
+      const bool nowhere = is_nowhere(taps);
       A* here = to + image * 2 * cells + pixel % cells;
       here[0] = nowhere ? A(0) : dx;
       here[cells] = nowhere ? A(0) : dy;

@@ -1,6 +1,7 @@
 // accel_ops::warp on CUDA GPUs. Channels-last: the 32 lanes of a warp share one pixel and read its channels side
 // by side, 16 bytes each where they can. Contiguous: a thread has one pixel and some channels. The gradient by
 // features is summed with atomics in float32 (float64 for float64), so in no fixed order.
+#include "lanes.h"
 #include "warp.h"
 
 #include <ATen/Context.h>
@@ -19,11 +20,9 @@
 namespace accel_ops {
 namespace {
 
-constexpr int kLanes = 32;
 constexpr int kRows = 8;              // warps, hence pixels, in a block (channels-last)
 constexpr int kThreads = 256;         // pixels in a block (contiguous)
 constexpr int64_t kChannels = 16;     // channels of a thread (contiguous)
-constexpr int64_t kMostBlocksY = 65535;
 
 struct Shape {
   int64_t batch, channels, height, width;
@@ -31,36 +30,6 @@ struct Shape {
   __host__ __device__ int64_t cells() const { return height * width; }
   __host__ __device__ int64_t pixels() const { return batch * cells(); }
 };
-
-template <typename T, int N>
-struct alignas(sizeof(T) * N) Pack {
-  T at[N];
-};
-
-template <typename T, int N>
-__device__ __forceinline__ Pack<T, N> read(const T* from) {
-  return *reinterpret_cast<const Pack<T, N>*>(from);
-}
-
-// N values at `cell` of a channels-last map, from channel c on; zeros where the cell is outside (-1).
-template <typename T, int N>
-__device__ __forceinline__ void read_tap(
-    const T* map, int64_t cell, int64_t channels, int64_t c, accumulate_t<T> (&to)[N]) {
-  using A = accumulate_t<T>;
-  if (cell < 0) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = A(0);
-    return;
-  }
-  const Pack<T, N> values = read<T, N>(map + cell * channels + c);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = static_cast<A>(values.at[i]);
-}
-
-template <typename A>
-__device__ __forceinline__ bool is_nowhere(const Taps<A>& taps) {
-  return taps.cell[0] < 0 && taps.cell[1] < 0 && taps.cell[2] < 0 && taps.cell[3] < 0;
-}
 
 template <typename T, int N>
 __global__ void forward_channels_last(const T* features, const accumulate_t<T>* flow, T* out, Shape s) {
@@ -202,19 +171,6 @@ __global__ void backward_contiguous(
   }
 }
 
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-dim3 blocks(int64_t x, int64_t y) {
-  // Loops inside the kernels take what does not fit.
-  return dim3(static_cast<unsigned>(std::min<int64_t>(x, 1 << 30)), static_cast<unsigned>(std::min(y, kMostBlocksY)));
-}
-
-// Can N values be read at once from each of these?
-template <int N, typename... P>
-bool fits(int64_t channels, const P*... pointers) {
-  return channels % N == 0 && ((reinterpret_cast<uintptr_t>(pointers) % (N * sizeof(P)) == 0) && ...);
-}
-
 template <typename T>
 void forward(const T* features, const accumulate_t<T>* flow, T* out, const Shape& s, bool channels_last) {
   constexpr int N = 16 / sizeof(T);
@@ -242,7 +198,7 @@ void backward(
     const dim3 grid = blocks(divide_up(s.pixels(), kThreads), divide_up(s.channels, kChannels));
     backward_contiguous<T><<<grid, kThreads, 0, stream>>>(gradient, features, flow, to_features, to_flow, s);
   } else {
-    const dim3 grid = blocks(divide_up(s.pixels(), kRows), 1), block(kLanes, kRows);
+    const dim3 grid = blocks(divide_up(s.pixels(), kRows)), block(kLanes, kRows);
     if (fits<N>(s.channels, gradient, features)) {
       backward_channels_last<T, N><<<grid, block, 0, stream>>>(gradient, features, flow, to_features, to_flow, s);
     } else {

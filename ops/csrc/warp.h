@@ -1,22 +1,15 @@
 // accel_ops::warp: what the CPU and the CUDA kernels share. reference.py holds the definition.
 #pragma once
 
-#include "accumulate.h"
+#include "taps.h"
 
+#include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
 #include <cstdint>
 
 namespace accel_ops {
-
-// The four cells around one position: upper left, upper right, lower left, lower right.
-template <typename A>
-struct Taps {
-  int64_t cell[4];  // y * width + x, or -1 for a cell outside the map
-  A weight[4];
-  A right, lower;  // the fractions that the weights are made of
-};
 
 template <typename A>
 ACCEL_HOST_DEVICE Taps<A> make_taps(A x, A y, int64_t height, int64_t width) {
@@ -77,15 +70,6 @@ inline void check_warp_backward(const at::Tensor& gradient, const at::Tensor& fe
       gradient.sizes() == features.sizes() && gradient.scalar_type() == features.scalar_type() &&
           gradient.device() == features.device(),
       "warp: the gradient must have the features' shape, type and device");
-}
-
-// The rule for the layout of results, the same as in reference.py.
-inline bool is_channels_last(const at::Tensor& features) {
-  return features.size(1) > 1 && features.stride(1) == 1 && !features.is_contiguous();
-}
-
-inline at::MemoryFormat layout_of(const at::Tensor& features) {
-  return is_channels_last(features) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
 }
 
 }  // namespace accel_ops

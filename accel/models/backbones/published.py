@@ -11,10 +11,10 @@ part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 
 
 from __future__ import annotations
 
+import accel_ops
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 PRE_ACTIVATION_EPS = 2e-5
 
@@ -66,38 +66,7 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        return published_deform_conv(x, self.offset(x), self.weight, self.DILATION)
-
-
-def published_deform_conv(x: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Deformable 3x3 convolution (v1), "same" size, with the border rule of MXNet's DeformableConvolution.
-
-    x: (B, C, h, w).  weight: (C', C, 3, 3).
-    offset: (B, G * 9 * 2, h, w), for each group and tap the vertical, then the horizontal offset in cells.
-
-    The rule (deformable_im2col.h): a sample at y < 0 or y >= h is zero, one at h - 1 < y < h is the last
-    row's value; the same along x. torchvision lets both fade to zero, so samples are moved to where it
-    agrees. Half types are computed in float32, which positions need.
-    """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    batch, _, height, width = offset.shape
-    taps = torch.arange(-1, 2, device=x.device) * dilation
-    rows = torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device)
-    home_y = (taps[:, None] + rows)[:, None, :, None].expand(3, 3, height, width)
-    home_x = (taps[:, None] + columns)[None, :, None, :].expand(3, 3, height, width)
-    home = torch.stack([home_y, home_x], 2).view(9, 2, height, width).to(dtype)  # of each tap: (y, x)
-    last = home[4, :, -1, -1].view(2, 1, 1)  # the centre tap at the last cell
-
-    offset = offset.to(dtype).reshape(batch, -1, 9, 2, height, width)
-    at = home + offset
-    # At -1 torchvision gives zero. NaN, too, goes there: torchvision would read out of bounds for it.
-    offset = torch.where(~(at >= 0), -1 - home, offset)
-    offset = torch.where((at > last) & (at < last + 1), last - home, offset)
-    offset = offset.reshape(batch, -1, height, width)
-    with torch.autocast(x.device.type, enabled=False):
-        y = deform_conv2d(x.to(dtype), offset, weight.to(dtype), padding=dilation, dilation=dilation)
-    return y.to(x.dtype)
+        return accel_ops.deform_conv(x, self.offset(x), self.weight, padding=self.DILATION, dilation=self.DILATION)
 
 
 # --- ResNet-v1-50 and -101 ----------------------------------------------------------------------------------
