@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from accel import visualize
 from accel.config import DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.live_video import in_real_time
 from accel.datasets.video_folder import VideoFolder
 from accel.datasets.video_reader import VideoReader
 from accel.devices import choose_device
@@ -27,10 +27,12 @@ from accel.evaluation.metrics import ConfusionMatrix
 from accel.evaluation.report import model_table, write_json
 from accel.inference.loading import check_classes, load_model
 from accel.inference.schedule import FixedInterval
-from accel.inference.segmenter import SegmentedFrame, Segmenter
+from accel.inference.segmenter import Segmenter
+from accel.inference.stages import Consumer
 from accel.inference.video_writer import VideoWriter
 from accel.models import VideoModel
 from accel.progress import bar, console
+from accel.recording import Legend, Recording, Timer
 from accel.training.trainer import has_settings, is_done, train
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
@@ -40,7 +42,6 @@ SUMMARY = "summary.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
-PANEL_WIDTH = 640  # pixels of a picture in the video, at most: three of them fit a screen and any decoder
 TIMED_ROUNDS = 10  # of the models' turns in the table
 
 
@@ -57,6 +58,9 @@ class Options:
     input: str | None
     output: Path
     device: str
+    live: bool | None
+    flat_latency: bool
+    optimize: bool
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ class Loaded:
     """A model on its device with what its labels mean."""
 
     model: VideoModel
-    class_names: tuple[str, ...]
-    palette: np.ndarray
+    legend: Legend
     source: str  # the weights file
 
 
@@ -87,7 +90,10 @@ def run_demo(options: Options) -> None:
     data = None if videos else _data(options)
     dataset = data and _dataset(data)
     loaded = _load(options, data)
-    segmenter = Segmenter(loaded.model, schedule)
+    model = loaded.model
+    if options.optimize:
+        model = model.optimized(parts=options.interval if options.flat_latency else 1)
+    segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
     if videos is None:
         check_classes(loaded.source, dataset)
@@ -97,9 +103,10 @@ def run_demo(options: Options) -> None:
         for name in videos.videos():
             output = options.output if len(videos) == 1 else options.output / name
             with videos.open(name, on_damage=_report) as reader:
-                outputs[output] = _label_video(segmenter, reader, loaded, output, options.interval)
+                outputs[output] = _label_video(segmenter, reader, loaded, output, options)
     for output, figures in outputs.items():
-        write_json(output / SUMMARY, {"interval": options.interval, "checkpoint": loaded.source, **figures})
+        about = {"interval": options.interval, "flat_latency": options.flat_latency, "checkpoint": loaded.source}
+        write_json(output / SUMMARY, about | figures)
         console.print(f"written: {output}/ (labels/*.png, video.mp4, summary.json)")
 
 
@@ -133,8 +140,8 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     checkpoint = options.checkpoint or _find_weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
-    palette = np.array(description.palette, np.uint8)
-    return Loaded(model, description.class_names, palette, str(checkpoint))
+    legend = Legend(description.class_names, np.array(description.palette, np.uint8))
+    return Loaded(model, legend, str(checkpoint))
 
 
 def _find_weights(options: Options, data: DataConfig | None) -> Path:
@@ -194,12 +201,15 @@ def _dataset(data: DataConfig) -> ClipDataset:
 
 def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, options: Options) -> dict:
     matrix = ConfusionMatrix(dataset.num_classes)
-    timer = _Timer()
+    timer = Timer()
     damaged = 0
     chosen = LongEnoughClips(dataset, options.interval).indices[: options.num_ex]
     if len(chosen) < options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
-    with VideoWriter(options.output / "video.mp4", FPS) as video:
+    with (
+        VideoWriter(options.output / "video.mp4", FPS) as video,
+        Consumer(lambda segmented: video.write(loaded.legend.panel(segmented))) as writing,
+    ):
         for number, index in enumerate(chosen, 1):
             filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else options.interval
             # Whole intervals, so that the labelled frame comes last before a key frame.
@@ -211,8 +221,10 @@ def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, 
                 damaged += 1
                 continue
             for segmented in timer.watch(segmenter.stream(clip.frames)):
-                video.write(_panel(segmented, loaded))
-            visualize.save_palette_png(options.output / f"labels/{clip.name}.png", segmented.labels, loaded.palette)
+                writing.put(segmented)
+            visualize.save_palette_png(
+                options.output / f"labels/{clip.name}.png", segmented.labels, loaded.legend.palette
+            )
             predictions = [segmented.labels]
             if options.average:
                 predictions += _nearer_key_frames(segmenter, clip, options.interval, timer)
@@ -235,66 +247,39 @@ def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, 
     }
 
 
-def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: _Timer) -> Iterator[np.ndarray]:
+def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[np.ndarray]:
     """Labels of the last frame with the key frame 0..interval-2 frames before it."""
     for distance in range(interval - 1):
         *_, last = timer.watch(segmenter.stream(clip.frames[-1 - distance :]))
         yield last.labels
 
 
-def _label_video(segmenter: Segmenter, reader: VideoReader, loaded: Loaded, output: Path, interval: int) -> dict:
-    timer = _Timer()
-    frames = 0
-    with VideoWriter(output / "video.mp4", reader.fps) as video, bar(reader.name, reader.len_hint or 0) as progress:
-        for segmented in timer.watch(segmenter.stream(reader)):
-            video.write(_panel(segmented, loaded))
-            visualize.save_palette_png(output / f"labels/{frames:06d}.png", segmented.labels, loaded.palette)
-            frames += 1
-            progress.update(frames, f"{timer.mean():.4f} s a frame")
-    console.print(f"{reader.name}: {frames} frames, {timer.mean():.4f} s a frame")
-    return {"input": reader.name, "frames": frames, "damaged": reader.damaged, **timer.figures(interval)}
-
-
-def _panel(segmented: SegmentedFrame, loaded: Loaded) -> np.ndarray:
-    """Input, labels and overlay side by side."""
-    kind = "key frame" if segmented.is_key else "current frame"
-    height, width = segmented.labels.shape
-    size = (min(width, PANEL_WIDTH), max(1, round(height * min(width, PANEL_WIDTH) / width)))
-    frame = cv2.resize(segmented.frame, size, interpolation=cv2.INTER_AREA)
-    labels = cv2.resize(segmented.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    images = [
-        frame,
-        visualize.colourise(labels, loaded.palette),
-        visualize.overlay(frame, labels, loaded.palette),
-    ]
-    sheet = visualize.panels(images, [f"input, {kind}", "labels", "overlay"], columns=3)
-    return np.concatenate([sheet, visualize.legend(loaded.class_names, loaded.palette, sheet.shape[1])])
+def _label_video(segmenter: Segmenter, reader: VideoReader, loaded: Loaded, output: Path, options: Options) -> dict:
+    live = reader.live if options.live is None else options.live
+    frames = in_real_time(reader) if live and not reader.live else reader
+    with (
+        VideoWriter(output / "video.mp4", None if live or reader.live else reader.fps) as video,
+        bar(reader.name, reader.len_hint) as progress,
+    ):
+        recording = Recording(output, video, loaded.legend, progress)
+        try:
+            segmenter.run(frames, recording.write, live)
+        except KeyboardInterrupt:  # the way to end a camera's video
+            if not (reader.live and recording.frames):
+                raise
+    timer = recording.timer
+    dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
+    console.print(f"{reader.name}: {recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
+    return {
+        "input": reader.name,
+        "frames": recording.frames,
+        "damaged": reader.damaged,
+        "live": live,
+        "dropped": recording.dropped,
+        "latency": timer.latency(),
+        **timer.figures(options.interval),
+    }
 
 
 def _report(message: str) -> None:
     console.print(f"left out: {message}")
-
-
-class _Timer:
-    """Seconds that key and current frames took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[bool, list[float]] = {True: [], False: []}
-
-    def watch(self, frames: Iterator[SegmentedFrame]) -> Iterator[SegmentedFrame]:
-        for frame in frames:
-            self.seconds[frame.is_key].append(frame.seconds)
-            yield frame
-
-    def mean(self) -> float:
-        return float(np.mean(self.seconds[True] + self.seconds[False]))
-
-    def figures(self, interval: int) -> dict:
-        """Medians, and frames a second at this interval."""
-        key = float(np.median(self.seconds[True]))
-        current = float(np.median(self.seconds[False])) if self.seconds[False] else None
-        return {
-            "seconds_key": key,
-            "seconds_current": current,
-            "fps": frames_per_second(key, current, interval),
-        }

@@ -24,7 +24,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)  # file names m
 class Bar:
     """One running task; `update` sets how far it is and what it has to say."""
 
-    def __init__(self, title: str, total: int, progress: Progress | None):
+    def __init__(self, title: str, total: int | None, progress: Progress | None):
         self.title, self.total, self.progress = title, total, progress
         self.start = self.last = time.monotonic()
         self.task = progress.add_task(title, total=total, note="") if progress else None
@@ -35,8 +35,11 @@ class Bar:
             return
         now = time.monotonic()
         if now - self.last >= SECONDS_BETWEEN_LINES or done == self.total:
-            left = (now - self.start) / max(done, 1) * (self.total - done)
-            console.print(f"{self.title}: {done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
+            if self.total is None:
+                console.print(f"{self.title}: {done}  {note}")
+            else:
+                left = (now - self.start) / max(done, 1) * (self.total - done)
+                console.print(f"{self.title}: {done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
             self.last = now
 
     def of(self, done: int, total: int) -> None:
@@ -48,8 +51,8 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int, quiet: bool = False) -> Iterator[Bar]:
-    """A progress bar with elapsed and remaining time."""
+def bar(title: str, total: int | None, quiet: bool = False) -> Iterator[Bar]:
+    """A progress bar with elapsed and remaining time; a total of None is one that nobody knows."""
     if quiet or not console.is_terminal:
         muted = Bar(title, total, None)
         if quiet:

@@ -3,8 +3,10 @@
 import json
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -156,6 +158,78 @@ def test_demo_labels_each_video_of_a_folder_in_its_own(tool, trained, tmp_path):
     assert tool("demo", *trained[2:], *options) == 0
     found = {path.parent.name: json.loads(path.read_text())["frames"] for path in tmp_path.glob("out/*/summary.json")}
     assert found == {"ride.1": 2, "ride.2": 2, "ride.mp4": 3}
+
+
+def test_demo_labels_a_live_stream_and_keeps_its_pace(tool, trained, tmp_path, stream_server, capsys):
+    """The video shows each frame when it came, however many were dropped before it."""
+    url = stream_server("mpegts", pieces=25)
+    assert tool("demo", *trained[2:], "--input", url, "--interval", 3, "--device", "cpu") == 0
+    (output,) = (tmp_path / "output").iterdir()
+    assert output.name == re.sub(r"[:/]+", "_", url.removeprefix("http://"))
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["live"] and summary["frames"] + summary["dropped"] == 50 and summary["latency"] > 0
+    assert f"{summary['frames']} frames ({summary['dropped']} more dropped, latency " in capsys.readouterr().out
+    numbers = [int(path.stem) for path in sorted((output / "labels").iterdir())]
+    assert len(numbers) == summary["frames"] and numbers[-1] == 49
+    with av.open(str(output / "video.mp4")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+    assert len(shown) == summary["frames"] and shown == sorted(set(shown))
+
+
+@pytest.mark.parametrize("live", ["--live", "--no-live"])
+def test_demo_takes_any_video_as_live_or_not_as_told(tool, trained, tmp_path, live):
+    """Seven frames at 12 a second: as live, they come in their own time."""
+    source = write_video(tmp_path / "drive.mp4")
+    options = ["--input", source, "--output", tmp_path / "out", "--device", "cpu", live]
+    assert tool("demo", *trained[2:], *options) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["live"] == (live == "--live") and summary["frames"] + summary["dropped"] == 7
+    if live == "--no-live":
+        assert summary["dropped"] == 0
+    with av.open(str(tmp_path / "out/video.mp4")) as container:
+        *_, last = container.decode(video=0)
+    assert last.time >= 0.4  # 0.5, had the first one come at once
+
+
+def test_demo_does_not_drop_frames_of_a_live_stream_when_told_not_to(tool, trained, tmp_path, stream_server):
+    url = stream_server("mpegts", pieces=2)
+    options = ["--input", url, "--output", tmp_path / "out", "--device", "cpu", "--no-live"]
+    assert tool("demo", *trained[2:], *options) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["live"], summary["frames"], summary["dropped"]) == (False, 50, 0)
+
+
+def test_a_live_stream_that_breaks_off_is_kept_up_to_there(tool, trained, tmp_path, stream_server, capsys):
+    url = stream_server("mpegts", clean_end=False)
+    options = ["--input", url, "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *trained[2:], *options) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["damaged"] == 1 and summary["frames"] == len(frames_of(tmp_path / "out/video.mp4")) > 0
+    assert f"{url}: it ended or its connection was lost" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_live_stream_and_keeps_what_was_labelled(trained, tmp_path, stream_server):
+    url = stream_server("mpegts", frames=1000, pieces=1000)  # 20 s
+    arguments = [*trained[2:], "--input", url, "--output", "out", "--device", "cpu"]
+    command = [sys.executable, str(TOOLS / "demo.py"), *arguments]
+    labels = tmp_path / "out/labels"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        deadline = time.monotonic() + 120
+        while not list(labels.glob("*.png")) and demo.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=60)
+    assert (demo.returncode, err) == (0, "")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["frames"] == len(list(labels.iterdir())) == len(frames_of(tmp_path / "out/video.mp4")) > 0
+    assert "written: out/" in out
+
+
+def test_demo_with_flat_latency_needs_a_model_that_can(refused, deeplab_weights, tmp_path):
+    source = write_frames(tmp_path / "drive")
+    common = ["--checkpoint", deeplab_weights, "--input", source, "--device", "cpu", "--flat-latency"]
+    line = refused("demo", *common, "--interval", 3)
+    assert "FrameByFrame cannot renew" in line
 
 
 @pytest.mark.parametrize("average", [False, True])
@@ -330,6 +404,9 @@ def test_a_mistake_in_evaluation_is_one_line(
         (["--input", "NO_VIDEO"], ["no_video.mp4"]),
         (["--input", "EMPTY"], ["empty", "no video found"]),
         (["--input", "TEXT"], ["text", "no video found"]),
+        (["--input", "97"], ["camera 97: cannot be opened"]),
+        (["--input", "http://127.0.0.1:1/live"], ["http://127.0.0.1:1/live: cannot be opened: connection refused"]),
+        (["--input", "telepathy://you"], ["no protocol 'telepathy'"]),
         (["--checkpoint", "/nowhere"], ["no weights at /nowhere"]),
         (["--checkpoint", "NO_VIDEO"], ["no_video.mp4", "not a safetensors file"]),
         (["--device", "cuda:99", "--input", "FRAMES"], ["'cuda:99'"]),

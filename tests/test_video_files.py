@@ -2,6 +2,8 @@
 
 import os
 import struct
+import threading
+import time
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -106,6 +108,28 @@ def test_the_frame_rate_is_kept(tmp_path, fps, stored):
     assert float(reader.fps) == pytest.approx(stored, rel=1e-6)
 
 
+def test_frames_of_no_fixed_rate_are_shown_when_they_say(tmp_path):
+    times = [0, 0.04, 0.5, 0.5, 1.25, 4.0]  # two at once: the later one comes a tick later
+    with VideoWriter(tmp_path / "a.mp4", None) as writer:
+        for frame, at in zip(moving(6), times, strict=True):
+            writer.write(frame, at)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert 4 < stream.duration * stream.time_base < 4.1
+        shown = [frame.time for frame in container.decode(stream)]
+    assert shown == pytest.approx(times, abs=2e-5) and shown == sorted(set(shown))
+    assert len(list(open_video(tmp_path / "a.mp4"))) == 6
+
+
+@pytest.mark.parametrize(("fps", "at"), [(None, None), (25, 0.5)])
+def test_a_frame_has_a_time_where_the_video_has_no_rate_and_only_there(tmp_path, fps, at):
+    with (
+        pytest.raises(ValueError, match=f"frame 0 has time {at}; expected"),
+        VideoWriter(tmp_path / "a.mp4", fps) as writer,
+    ):
+        writer.write(moving(1)[0], at)
+
+
 def test_a_failed_job_leaves_nothing_and_spares_the_older_file(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
@@ -167,6 +191,18 @@ def test_a_reader_begins_anew_with_every_iteration(video):
     first = next(iter(reader))
     assert np.array_equal(first, next(iter(reader)))
     assert len(list(reader)) == len(list(reader)) == 40
+
+
+def test_a_reader_may_be_closed_while_another_thread_reads(video):
+    """Between two frames, whatever the reading thread is at."""
+    for wait in np.linspace(0, 0.02, 8):
+        reader, counts = open_video(video), []
+        thread = threading.Thread(target=lambda reader=reader, counts=counts: counts.append(len(list(reader))))
+        thread.start()
+        time.sleep(wait)
+        reader.close()
+        thread.join(20)
+        assert not thread.is_alive() and 0 <= counts[0] <= 40
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

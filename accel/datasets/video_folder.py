@@ -6,22 +6,35 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from accel.datasets.video_reader import VIDEO_SUFFIXES, VideoReader, frame_files, natural_key, open_video
+from accel.datasets.video_reader import (
+    VIDEO_SUFFIXES,
+    VideoReader,
+    frame_files,
+    is_file_or_folder,
+    natural_key,
+    open_video,
+    source_name,
+)
 
 
 class VideoFolder:
-    """One video or a folder of them. A video is a video file or a folder of frames.
+    """One video or a folder of them. A video is a video file, a folder of frames, a camera or a stream.
 
     source: a video file, a folder of frames, or a folder that holds several of those (one level deep; other
-        files and folders in it are passed over). A folder that has frames itself is one video.
+        files and folders in it are passed over). A folder that has frames itself is one video. Or a camera's index
+        or a stream's address, as `open_video` takes them.
     fps: the frame rate to state for folders of frames, which carry none.
 
     Raises FileNotFoundError if there is no such source, ValueError if it holds no video.
     """
 
-    def __init__(self, source: str | Path, *, fps: Fraction | float = 25) -> None:
-        self.source = Path(source)
+    def __init__(self, source: str | Path | int, *, fps: Fraction | float = 25) -> None:
         self.fps = fps
+        if not is_file_or_folder(source):
+            self.source = source
+            self._paths = {source_name(source): source}
+            return
+        self.source = Path(source)
         self._paths = {path.name or path.resolve().name: path for path in self._find()}
         if not self._paths:
             raise ValueError(

@@ -1,13 +1,13 @@
 """Video in: a video file or a folder of frames to frames.
 
-Readers share one interface, `VideoReader`; `open_video` chooses. A new kind of source (camera, stream) is one
-more subclass.
+Readers share one interface, `VideoReader`; `open_video` chooses. A new kind of source is one more subclass; cameras and
+streams are in `live_video`.
 """
 
 from __future__ import annotations
 
-import math
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,13 +17,11 @@ from typing import TypeVar
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+
+from accel.datasets.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
-
-# AVColorSpace of a frame to libswscale's name; the others are left to `av`.
-_SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 
 OnDamage = Callable[[str], None]
 Self = TypeVar("Self", bound="VideoReader")
@@ -45,7 +43,8 @@ class VideoReader(ABC):
     """The frames of one video, oldest first: `for frame in reader`, each (H, W, 3) uint8 RGB.
 
     name:     what a person would call the video.
-    fps:      frames per second.
+    fps:      frames per second; None where nobody knows (some cameras and streams).
+    live:     whether frames come when they happen, whoever is ready for them or not.
     size:     (H, W) of every frame.
     len_hint: about how many frames will come, for a progress bar; None where nobody knows.
     damaged:  how many times damage was reported in the iteration so far.
@@ -54,11 +53,12 @@ class VideoReader(ABC):
         raises ValueError with the same message.
 
     One iteration at a time: starting another ends the one before and, for files, begins again at the first
-    frame.
+    frame. It may run in one thread and be closed from another, which then waits for the frame being read.
     """
 
     name: str
-    fps: Fraction | float
+    fps: Fraction | float | None
+    live: bool = False
     size: tuple[int, int]
     len_hint: int | None
     damaged: int = 0
@@ -66,20 +66,23 @@ class VideoReader(ABC):
     def __init__(self, name: str, on_damage: OnDamage | None) -> None:
         self.name = name
         self._on_damage = on_damage
-        self._running: Iterator[np.ndarray] | None = None
+        self._running: _Iteration | None = None
 
     @abstractmethod
     def _frames(self) -> Iterator[np.ndarray]:
         """A generator over all frames; it frees what it opened when it is closed."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        self.close()
+        self._end_iteration()
         self.damaged = 0
-        self._running = self._frames()
+        self._running = _Iteration(self._frames())
         return self._running
 
     def close(self) -> None:
         """End the iteration under way, if any, and free its file."""
+        self._end_iteration()
+
+    def _end_iteration(self) -> None:
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -95,6 +98,25 @@ class VideoReader(ABC):
         if self._on_damage is None:
             raise ValueError(message) from cause
         self._on_damage(message)
+
+
+class _Iteration:
+    """A generator that one thread may close while another runs it: it closes between two frames."""
+
+    def __init__(self, frames: Iterator[np.ndarray]) -> None:
+        self._frames = frames
+        self._lock = threading.RLock()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self
+
+    def __next__(self) -> np.ndarray:
+        with self._lock:
+            return next(self._frames)
+
+    def close(self) -> None:
+        with self._lock:
+            self._frames.close()
 
 
 class FolderReader(VideoReader):
@@ -170,71 +192,71 @@ class VideoFileReader(VideoReader):
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
-            end = _declared_end(container)
+            end = declared_end(container)
             self.len_hint = stream.frames or (None if end is None else max(1, round(end * self.fps)))
             first, wrong = None, None
-            for first, error in _decode(container):
+            for first, error in decode(container):
                 wrong = wrong or error
                 if first is not None:
                     break
         if first is None:
-            why = f" ({_short(wrong)})" if wrong is not None else ""
+            why = f" ({short(wrong)})" if wrong is not None else ""
             raise ValueError(f"{self.path}: no frame of its video stream can be decoded{why}; expected a video file")
         self._stored_size = first.width, first.height
-        self.size = self._to_rgb(first).shape[:2]
+        self.size = to_rgb(first, self._stored_size).shape[:2]
 
     def _open(self) -> av.container.InputContainer:
         try:
             container = av.open(str(self.path))
         except av.FFmpegError as error:
-            found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({_short(error)})"
+            found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error
-        if not container.streams.video:
-            found = ", ".join(stream.type for stream in container.streams) or "no streams"
-            container.close()
-            raise ValueError(f"{self.path}: no video stream (found: {found}); expected a video file")
-        stream = container.streams.video[0]
-        if stream.codec_context is None:  # a header too damaged to name its codec, or a codec unknown to FFmpeg
-            container.close()
-            raise ValueError(f"{self.path}: FFmpeg has no decoder for its video stream; expected a video file")
-        stream.thread_type = "AUTO"
+        check_video(container, str(self.path), "a video file")
+        container.streams.video[0].thread_type = "AUTO"
         return container
-
-    def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        width, height = self._stored_size
-        rgb = frame.reformat(
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=_SWS_COLOURS.get(int(frame.colorspace)),
-            dst_colorspace="ITU601",  # means nothing for RGB; av 13 heeds the source's only if it differs
-        ).to_ndarray()
-        return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
 
     def _frames(self) -> Iterator[np.ndarray]:
         delivered, end, pending = 0, 0.0, None
         with self._open() as container:
-            for frame, error in _decode(container):
+            for frame, error in decode(container):
                 if frame is None:
                     pending = pending or error
                     continue
                 if pending is not None:
-                    self._report(f"{self.path}: damaged near frame {delivered} ({_short(pending)})", pending)
+                    self._report(f"{self.path}: damaged near frame {delivered} ({short(pending)})", pending)
                     pending = None
                 delivered += 1
-                end = max(end, _end(frame, self.fps))
-                yield self._to_rgb(frame)
+                end = max(end, frame_end(frame, self.fps))
+                yield to_rgb(frame, self._stored_size)
             known = self.damaged > 0  # reported frames are missing from the count, too
-            if pending is not None or _ends_early(container, None if known else delivered, end, self.fps):
+            if pending is not None or ends_early(container, None if known else delivered, end, self.fps):
                 told = f" of {self.len_hint}" if self.len_hint else ""
-                why = f" ({_short(pending)})" if pending is not None else ""
+                why = f" ({short(pending)})" if pending is not None else ""
                 self._report(f"{self.path}: cut short or damaged{why}: {delivered}{told} frames read", pending)
 
 
 def open_video(
-    source: str | Path, *, folder_fps: Fraction | float = 25, on_damage: OnDamage | None = None
+    source: str | Path | int,
+    *,
+    folder_fps: Fraction | float = 25,
+    timeout: float = 10.0,
+    on_damage: OnDamage | None = None,
 ) -> VideoReader:
-    """The reader for `source`: a video file, or a folder of frames, which is said to have `folder_fps`."""
+    """The reader for `source`.
+
+    source: a video file; a folder of frames; a camera's index (0, or "0"; a folder called 0 is "./0"); or a stream's
+        address (rtsp://..., http://..., udp://... and what else FFmpeg reads).
+    folder_fps: the frame rate that a folder of frames is said to have.
+    timeout: seconds to wait for a stream's answer, and for data at any later time.
+
+    Raises FileNotFoundError or ValueError if there is no such source or no frame can be read from it.
+    """
+    if not is_file_or_folder(source):
+        from accel.datasets.live_video import CameraReader, StreamReader
+
+        if "://" in str(source):
+            return StreamReader(str(source), timeout=timeout, on_damage=on_damage)
+        return CameraReader(int(source), on_damage=on_damage)
     path = Path(source)
     if path.is_dir():
         return FolderReader(path, fps=folder_fps, on_damage=on_damage)
@@ -243,87 +265,22 @@ def open_video(
     return VideoFileReader(path, on_damage=on_damage)
 
 
-def _decode(
-    container: av.container.InputContainer,
-) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
-    """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
-
-    How the file ends comes last: a decoder holds frames back, and those are from before a cut.
-    """
-    stream = container.streams.video[0]
-    packets = container.demux(stream)
-    cut: Exception | None = None
-    packet = True
-    while packet is not None:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            cut, packet = error, None
-        if packet is not None and packet.is_corrupt:
-            if cut is not None:
-                yield None, cut
-            cut = ValueError("incomplete data")
-            continue
-        if cut is not None and packet is not None and packet.size:  # it was not the end
-            yield None, cut
-            cut = None
-        try:
-            for frame in stream.codec_context.decode(packet):
-                yield frame, None
-        except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
-            pass
-        except av.FFmpegError as error:
-            yield None, error
-    if cut is not None:
-        yield None, cut
+def is_file_or_folder(source: str | Path | int) -> bool:
+    """Whether `open_video` would look for `source` on disk, not take it for a camera or a stream."""
+    if isinstance(source, Path):
+        return True
+    return not (isinstance(source, int) or re.fullmatch(r"[0-9]+|[a-zA-Z][a-zA-Z0-9+.-]+://.*", source))
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
-    if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
-        a, b = np.frombuffer(bytes(data), np.int32)[:2]
-        return -round(math.atan2(b, a) / (math.pi / 2)) % 4
-    return 0
+def source_name(source: str | Path | int) -> str:
+    """What a person would call the source; fit to be a folder's name."""
+    if is_file_or_folder(source):
+        return Path(source).resolve().name
+    if "://" in str(source):
+        from accel.datasets.live_video import stream_name
 
-
-def _declared_end(container: av.container.InputContainer) -> float | None:
-    """The time in seconds at which the header says the last frame ends, None if it does not say."""
-    stream = container.streams.video[0]
-    if stream.duration is not None and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return None
-
-
-def _end(frame: av.VideoFrame, fps: Fraction | float) -> float:
-    """The time in seconds at which the next frame is due; 0 if the frame carries no time."""
-    if frame.time is None:
-        return 0.0
-    duration = getattr(frame, "duration", None)  # av >= 15
-    return frame.time + float(duration * frame.time_base if duration else 1 / fps)
-
-
-def _ends_early(
-    container: av.container.InputContainer, delivered: int | None, end: float, fps: Fraction | float
-) -> bool:
-    """Whether frames that the header promises have not come.
-
-    delivered: how many came; None if the count is known to tell nothing.
-    end: when the last of them ended, in seconds.
-    """
-    declared = _declared_end(container)
-    if declared is None:
-        return False
-    if "mp4" not in container.format.name:  # other headers may be off by some frames
-        return end + 0.5 < declared
-    stream = container.streams.video[0]
-    start = float((stream.start_time or 0) * stream.time_base)
-    hidden = round((declared - start) * fps) < stream.frames  # an edit list shows a part of what is stored
-    if delivered is not None and stream.frames and not hidden:
-        return delivered < stream.frames
-    return end + 0.5 / fps < declared
+        return stream_name(str(source))
+    return f"camera{int(source)}"
 
 
 def _contents(folder: Path) -> str:
@@ -339,7 +296,3 @@ def _listed(suffixes: frozenset[str]) -> str:
 
 def _wxh(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
-
-
-def _short(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

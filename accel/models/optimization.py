@@ -32,7 +32,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @torch.no_grad()
 def optimize(
     model: VideoModel,
-    size: tuple[int, int],
+    size: tuple[int, int] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     compile: bool = True,
@@ -40,7 +40,7 @@ def optimize(
 ) -> VideoModel:
     """A copy of `model` for inference on frames (1, 3, H, W) of one size; it answers the same calls.
 
-    size: (H, W) of the frames.
+    size: (H, W) of the frames. None: each size that comes is prepared for at its first key frame.
     dtype: of weights and features; by default bfloat16 where the device computes it fast, else float32. Scores and
         flow come as float32 always.
     device: where to run; by default where the model is.
@@ -51,7 +51,7 @@ def optimize(
     Raises ValueError for a size, type or number that cannot be, or a device that this machine lacks. The copy raises
     it for frames of another size.
     """
-    if len(size) != 2 or min(size) < 1:
+    if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size must be (height, width) in pixels, got {tuple(size)}")
     if any(isinstance(module, Parts) for module in model.modules()):
         raise ValueError("this model is optimised already: call `optimized` of the one that it was made from")
@@ -62,6 +62,8 @@ def optimize(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
 
+    if size is None:
+        return AnySize(model, dtype, device, compile, parts)
     fast = simplify(copy.deepcopy(model).eval().requires_grad_(False)).to(device)
     for module in fast.modules():
         if isinstance(module, Pointwise):
@@ -76,6 +78,42 @@ def optimize(
             module.backbone = _optimize_network(module.backbone, (frame,), dtype, compile, cut)
     _optimize_heads(fast, frame, compile)
     return fast
+
+
+class AnySize(VideoModel):
+    """A model optimised for every frame size that comes, at the first key frame of that size."""
+
+    def __init__(self, model: VideoModel, dtype: torch.dtype, device: torch.device, compile: bool, parts: int):
+        super().__init__()
+        self.model = model
+        self.settings = (dtype, device, compile, parts)
+        self.place = device
+        self.fast: dict[tuple[int, int], VideoModel] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.place
+
+    def key_frame(self, image):
+        size = tuple(image.shape[2:])
+        if size not in self.fast:
+            self.fast[size] = self.model.optimized(size, *self.settings)
+        return self.fast[size].key_frame(image)
+
+    def next_frame(self, image, state):
+        return self._of(image).next_frame(image, state)
+
+    def advance(self, image, state):
+        return self._of(image).advance(image, state)
+
+    def renew(self, state, frames):
+        return None if state is None else self._of(state.image).renew(state, frames)  # None: frame by frame
+
+    def _of(self, image: Tensor) -> VideoModel:
+        size = tuple(image.shape[2:])
+        if size not in self.fast:
+            raise ValueError(f"no key frame of {size[0]}x{size[1]} pixels came before this frame")
+        return self.fast[size]
 
 
 # --- algebra

@@ -92,7 +92,7 @@ class VideoModel(nn.Module, ABC):
 
     def optimized(
         self,
-        size: tuple[int, int],
+        size: tuple[int, int] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         compile: bool = True,

@@ -1,14 +1,20 @@
-"""The streaming segmenter: every frame once, key frames by schedule."""
+"""The streaming segmenter: every frame once, key frames by schedule, reading and consuming beside the model."""
+
+import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from accel.config import parse_model
+from accel.inference import stages
 from accel.inference.schedule import FixedInterval
 from accel.inference.segmenter import Segmenter
-from accel.models import build_model
+from accel.models import VideoModel, build_model
 
+SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
 
 
@@ -46,17 +52,19 @@ def test_a_frame_of_another_size_is_a_key_frame(model):
 
 
 def test_frames_are_labelled_as_they_come(model):
-    """A camera: the first labels are there before the second frame is."""
-    arrived = []
+    """A camera: it gives its second frame only after the first one's labels are there."""
+    labelled = threading.Event()
 
     def camera():
-        for frame in video(3):
-            arrived.append(frame)
-            yield frame
+        first, *others = video(3)
+        yield first
+        assert labelled.wait(SOON)
+        yield from others
 
     stream = Segmenter(model, FixedInterval(2)).stream(camera())
     next(stream)
-    assert len(arrived) == 1
+    labelled.set()
+    assert len(list(stream)) == 2
 
 
 def test_two_streams_do_not_disturb_each_other(model):
@@ -90,3 +98,363 @@ def test_frames_may_be_views_of_other_arrays(model, view, recwarn):
 def test_a_schedule_without_key_frames_is_refused(interval):
     with pytest.raises(ValueError, match=f"interval {interval}: expected 1"):
         FixedInterval(interval)
+
+
+# --- side by side ---------------------------------------------------------------------------------------------
+
+
+class MishapError(Exception):
+    pass
+
+
+class Red:
+    """Scores whose labels are the frame's red channel."""
+
+    def __init__(self, image):
+        self.image = image
+
+    def labels(self, size):
+        return self.image[:, 0].clone()
+
+
+class Scripted(VideoModel):
+    """A model that labels each pixel with its red; writes down how it is called, and does `work` on each frame."""
+
+    def __init__(self, work=lambda call: None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.work, self.calls, self.threads = work, [], set()
+
+    def key_frame(self, image):
+        return self._call("key", image)
+
+    def next_frame(self, image, state):
+        assert state == self.calls[-1]
+        return self._call("next", image)
+
+    def renew(self, state, frames):
+        assert state == self.calls[-1]
+        self.calls.append(f"renew in {frames}")
+        return self.calls[-1]
+
+    def _call(self, kind, image):
+        assert torch.is_inference_mode_enabled()
+        self.threads.add(threading.current_thread())
+        self.calls.append(f"{kind} {int(image[0, 0, 0, 0])}")
+        self.work(sum(not call.startswith("renew") for call in self.calls) - 1)
+        return Red(image), self.calls[-1]
+
+
+def numbered(count, each=lambda number: None, size=(4, 6)):
+    """Frames whose red is their number; `each` is called before one is given."""
+    for number in range(count):
+        each(number)
+        yield np.full((*size, 3), number % 256, np.uint8)
+
+
+def segment(work=lambda call: None, interval=3, **options):
+    return Segmenter(Scripted(work), FixedInterval(interval), **options)
+
+
+def numbers(found):
+    return [int(s.labels[0, 0]) for s in found]
+
+
+def fail_at(number):
+    def check(found):
+        if found == number:
+            raise MishapError(number)
+
+    return check
+
+
+@pytest.fixture
+def every_thread_ends():
+    before = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - before
+    assert not left, left
+
+
+@pytest.mark.parametrize("delays", [(0, 0, 0), (0.004, 0, 0), (0, 0.004, 0), (0, 0, 0.004)])
+def test_all_results_come_in_order_whichever_stage_is_slow(every_thread_ends, delays):
+    read, compute, write = (lambda _, delay=delay: time.sleep(delay) for delay in delays)
+    consumed = []
+
+    def consume(segmented):
+        write(0)
+        consumed.append(segmented)
+
+    segment(compute).run(numbered(60, read), consume)
+    assert numbers(consumed) == [s.index for s in consumed] == list(range(60))
+    assert [s.is_key for s in consumed] == [number % 3 == 0 for number in range(60)]
+    assert not any(s.dropped for s in consumed)
+
+
+def test_the_model_runs_in_the_callers_thread():
+    """Compiled CUDA graphs belong to the thread that made them; so do OpenMP's threads."""
+    segmenter = segment()
+    list(segmenter.stream(numbered(3)))
+    segmenter.run(numbered(3), lambda segmented: None)
+    assert segmenter.model.threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("slow", ["model", "consumer"])
+def test_a_source_waits_for_a_slow_stage_so_few_frames_are_held(every_thread_ends, slow):
+    alive, most = 0, 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def source():
+        nonlocal alive
+        for frame in numbered(80):
+            alive += 1
+            weakref.finalize(frame, gone)
+            yield frame
+
+    def pause(_):
+        nonlocal most
+        most = max(most, alive)
+        time.sleep(0.004)
+
+    if slow == "model":
+        segment(pause).run(source(), lambda segmented: None)
+    else:
+        segment().run(source(), pause)
+    assert 3 <= most <= 15  # two queues of 4, and what is in hand before, between and after them
+    assert alive == 0
+
+
+def pause(_):
+    time.sleep(0.02)
+
+
+def seconds(task):
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def test_stages_take_the_time_of_the_slowest_not_the_sum(every_thread_ends):
+    def one_after_the_other():
+        for number, _ in enumerate(numbered(30, pause)):
+            pause(number)
+            pause(number)
+
+    together = seconds(lambda: segment(pause).run(numbered(30, pause), pause))
+    assert together < 0.6 * seconds(one_after_the_other)  # a third, but for the first and the last frame
+
+
+def test_reading_alone_overlaps_where_the_results_are_iterated(every_thread_ends):
+    def one_after_the_other():
+        for number, _ in enumerate(numbered(30, pause)):
+            pause(number)
+
+    together = seconds(lambda: list(segment(pause).stream(numbered(30, pause))))
+    assert together < 0.8 * seconds(one_after_the_other)  # half
+
+
+# --- errors and early ends ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 1, 9])
+def test_what_the_source_raises_comes_after_the_labels_of_its_frames(every_thread_ends, at):
+    found = []
+    with pytest.raises(MishapError):
+        for segmented in segment().stream(numbered(99, fail_at(at))):
+            found.append(segmented)
+    assert numbers(found) == list(range(at))
+
+
+@pytest.mark.parametrize("way", ["stream", "run"])
+@pytest.mark.parametrize("at", [0, 9])
+def test_what_the_model_raises_ends_everything(every_thread_ends, way, at):
+    ended = threading.Event()
+
+    def endless():
+        try:
+            yield from numbered(10**6)
+        finally:
+            ended.set()
+
+    segmenter = segment(fail_at(at))
+    with pytest.raises(MishapError):
+        if way == "stream":
+            list(segmenter.stream(endless()))
+        else:
+            segmenter.run(endless(), lambda segmented: None)
+    assert ended.is_set() and len(segmenter.model.calls) == at + 1
+
+
+@pytest.mark.parametrize("stage", ["source", "consumer"])
+def test_an_error_in_another_stage_ends_a_run(every_thread_ends, stage):
+    given = []
+    source = numbered(10**6, fail_at(9) if stage == "source" else given.append)
+    with pytest.raises(MishapError):
+        segment().run(source, lambda s: fail_at(9 if stage == "consumer" else -1)(s.index))
+    assert next(source, None) is None  # closed
+    assert len(given) < 9 + 15
+
+
+def test_a_consumers_error_does_not_wait_for_a_stalled_source(every_thread_ends, monkeypatch):
+    monkeypatch.setattr(stages, "PATIENCE", 0.1)
+    stalled, release = threading.Event(), threading.Event()
+
+    def stalling():
+        yield from numbered(1)
+        stalled.set()
+        assert release.wait(SOON)
+
+    def consume(segmented):
+        assert stalled.wait(SOON)
+        raise MishapError
+
+    with pytest.raises(MishapError), pytest.warns(RuntimeWarning, match="left to its thread"):
+        segment().run(stalling(), consume)
+    (left,) = (thread for thread in threading.enumerate() if thread.name == "accel-read")
+    release.set()
+    left.join(SOON)
+
+
+@pytest.mark.parametrize("way", ["break", "error", "interrupt", "close", "forget"])
+def test_leaving_the_iteration_ends_the_reading(every_thread_ends, way):
+    source = numbered(10**6)
+    stream = segment().stream(source)
+    if way == "break":
+        for _ in stream:
+            break
+        del stream
+    elif way == "close":
+        next(stream)
+        stream.close()
+    elif way == "forget":
+        next(stream)
+        del stream
+    else:
+        error = MishapError if way == "error" else KeyboardInterrupt
+        with pytest.raises(error):
+            for _ in segment().stream(source):
+                raise error
+    assert next(source, None) is None  # closed
+
+
+def test_a_stream_that_is_never_begun_reads_nothing(every_thread_ends):
+    given = []
+    segment().stream(numbered(9, given.append))
+    assert not given
+
+
+# --- live -----------------------------------------------------------------------------------------------------
+
+
+class Camera:
+    """Gives its frames when the script says; `live`."""
+
+    live = True
+
+    def __init__(self, frames):
+        self.frames = frames
+
+    def __iter__(self):
+        yield from self.frames
+
+
+def camera_and_model():
+    """Frame 0; 1 to 5 while the model is at work on it; then 6, and 7 to 9 while it is at work on that one."""
+    at_work = [threading.Event() for _ in range(10)]
+    caught_up = {5: threading.Event(), 9: threading.Event()}
+
+    def frames():
+        for number, frame in enumerate(numbered(10)):
+            if number in (1, 7):
+                assert at_work[0 if number == 1 else 2].wait(SOON)
+            elif number == 6:
+                assert at_work[1].wait(SOON)  # on 5
+            yield frame
+            if number in caught_up:  # what was given is in its place now
+                caught_up[number].set()
+
+    def work(call):
+        at_work[call].set()
+        if call == 0:
+            assert caught_up[5].wait(SOON)
+        elif call == 2:
+            assert caught_up[9].wait(SOON)
+
+    return frames(), work
+
+
+def test_a_live_source_drops_what_comes_while_the_model_is_busy(every_thread_ends):
+    frames, work = camera_and_model()
+    found = list(segment(work, interval=2).stream(Camera(frames)))
+    assert numbers(found) == [s.index for s in found] == [0, 5, 6, 9]
+    assert [s.dropped for s in found] == [0, 4, 4, 6]
+    assert [s.is_key for s in found] == [True, False, True, False]  # dropped frames do not count
+
+
+def test_any_source_may_be_taken_as_live(every_thread_ends):
+    frames, work = camera_and_model()
+    assert numbers(segment(work).stream(frames, live=True)) == [0, 5, 6, 9]
+
+
+@pytest.mark.parametrize("options", [{"live": False}, {}])
+def test_other_sources_never_drop(every_thread_ends, options):
+    frames = numbered(30)
+    found = list(segment(lambda _: time.sleep(0.002)).stream(Camera(frames) if options else frames, **options))
+    assert numbers(found) == list(range(30)) and not any(s.dropped for s in found)
+
+
+def test_a_slow_consumer_makes_a_live_source_drop(every_thread_ends):
+    consumed = []
+
+    def consume(segmented):
+        consumed.append(segmented)
+        time.sleep(0.02)
+
+    segment().run(Camera(numbered(200, lambda _: time.sleep(0.002))), consume)
+    assert consumed[-1].index == 199  # the newest is never lost
+    assert consumed[-1].dropped == 200 - len(consumed) > 0
+
+
+def test_times_are_those_of_the_frame(every_thread_ends):
+    found = list(segment(lambda _: time.sleep(0.02)).stream(numbered(12, lambda _: time.sleep(0.001))))
+    assert all(s.seconds >= 0.02 for s in found)
+    assert all(s.latency >= s.seconds for s in found)
+    assert all(s.latency >= 4 * 0.02 for s in found[7:-1])  # 4 frames wait before each
+    times = [s.time for s in found]
+    assert times[0] == 0 and times == sorted(times) and times[-1] >= 11 * 0.001
+    frames, work = camera_and_model()
+    waited = list(segment(work).stream(Camera(frames)))
+    assert all(s.latency < SOON / 2 for s in waited)
+
+
+# --- flat latency ---------------------------------------------------------------------------------------------
+
+
+def test_with_flat_latency_every_frame_but_the_first_is_a_current_one():
+    segmenter = segment(interval=3, flat_latency=True)
+    found = list(segmenter.stream(numbered(8)))
+    assert segmenter.model.calls == [
+        *("key 0", "next 1", "next 2"),
+        *("next 3", "renew in 3", "next 4", "next 5"),
+        *("next 6", "renew in 3", "next 7"),
+    ]
+    assert [s.is_key for s in found] == [True, False, False, True, False, False, True, False]
+    assert numbers(found) == list(range(8))
+
+
+def test_a_frame_of_another_size_starts_afresh_with_flat_latency():
+    segmenter = segment(interval=2, flat_latency=True)
+    list(segmenter.stream([*numbered(4), *numbered(3, size=(8, 8))]))
+    assert segmenter.model.calls == [
+        *("key 0", "next 1", "next 2", "renew in 2", "next 3"),
+        *("key 0", "next 1", "next 2", "renew in 2"),
+    ]
+
+
+def test_flat_latency_changes_nothing_where_every_frame_is_a_key_frame():
+    segmenter = segment(interval=1, flat_latency=True)
+    list(segmenter.stream(numbered(3)))
+    assert segmenter.model.calls == ["key 0", "key 1", "key 2"]

@@ -193,6 +193,21 @@ def test_networks_that_cannot_be_traced_run_as_they_are():
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
+def test_a_model_for_any_size_is_prepared_for_each_that_comes():
+    model = lively(published("published_accel"))
+    fast = model.optimized(dtype=torch.float32, compile=False, parts=2)
+    for size in (SIZE, (50, 70), SIZE):
+        clip = clip_of(size, 3)
+        assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+    assert list(fast.fast) == [SIZE, (50, 70)] and fast.device == model.device
+    with torch.inference_mode():
+        _, state = fast.key_frame(clip[:, 0])
+        assert fast.renew(state, 2).renewal.frames == 2
+        assert fast.advance(clip[:, 1], state).features.shape == state.features.shape
+        with pytest.raises(ValueError, match="no key frame of 32x32 pixels came before"):
+            fast.next_frame(torch.zeros(1, 3, 32, 32), state)
+
+
 def test_user_mistakes_are_told():
     model = lively(make("frame_by_frame"))
     with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels"):
