@@ -225,11 +225,11 @@ def test_ctrl_c_ends_a_live_stream_and_keeps_what_was_labelled(trained, tmp_path
     assert "written: out/" in out
 
 
-def test_demo_with_flat_latency_needs_a_model_that_can(refused, deeplab_weights, tmp_path):
-    source = write_frames(tmp_path / "drive")
-    common = ["--checkpoint", deeplab_weights, "--input", source, "--device", "cpu", "--flat-latency"]
-    line = refused("demo", *common, "--interval", 3)
-    assert "FrameByFrame cannot renew" in line
+def test_demo_with_flat_latency_on_an_optimised_model(tool, trained, tmp_path):
+    source, output = write_frames(tmp_path / "drive"), tmp_path / "out"
+    options = [*trained, "--input", source, "--device", "cpu", "--output", output, "--interval", 3]
+    assert tool("demo", *options, "--flat-latency", "--optimize") == 0
+    assert json.loads((output / "summary.json").read_text())["flat_latency"] is True
 
 
 @pytest.mark.parametrize("average", [False, True])
