@@ -16,15 +16,11 @@ from accel.datasets.live_video import in_real_time
 from accel.datasets.video_folder import VideoFolder
 from accel.datasets.video_reader import VideoReader
 from accel.devices import choose_device
-from accel.evaluation.evaluator import (
-    LongEnoughClips,
-    evaluate,
-    frames_per_second,
-    frames_to_tensor,
-    time_interleaved,
-)
+from accel.evaluation.evaluator import evaluate
 from accel.evaluation.metrics import ConfusionMatrix
+from accel.evaluation.reading import long_enough
 from accel.evaluation.report import model_table, write_json
+from accel.evaluation.timing import frames_per_second, frames_to_tensor, time_interleaved
 from accel.inference.loading import check_classes, load_model
 from accel.inference.schedule import FixedInterval
 from accel.inference.segmenter import Segmenter
@@ -203,7 +199,7 @@ def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, 
     matrix = ConfusionMatrix(dataset.num_classes)
     timer = Timer()
     damaged = 0
-    chosen = LongEnoughClips(dataset, options.interval).indices[: options.num_ex]
+    chosen = long_enough(dataset, options.interval)[: options.num_ex]
     if len(chosen) < options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
     with (

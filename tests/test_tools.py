@@ -131,6 +131,33 @@ def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, 
     assert f"mIoU {100 * result['miou']:.2f}% over 4 frames at interval 3" in out and "traffic light" in out
 
 
+def test_evaluate_measures_borders_and_steadiness_where_asked(tool, trained, tmp_path, capsys):
+    arguments = ["--interval", 2, "--avg", "--boundary", "--widths", "2,6", "--temporal", "--flow", "model"]
+    files = ["--json", tmp_path / "out.json", "--csv", tmp_path / "out.csv"]
+    assert tool("evaluate", *trained, *arguments, *files, "--device", "cpu", "--workers", 0) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert [*result["by_distance"]] == ["0", "1"] and [*result["trimap"]] == ["2", "6"]
+    assert result["mean"] == pytest.approx(np.mean([a["miou"] for a in result["by_distance"].values()]))
+    assert result["temporal"]["flow"] == "model" and 0 <= result["temporal"]["consistency"] <= 1
+    out = capsys.readouterr().out
+    assert "within 6 px" in out and "temporal consistency" in out and "flicker" in out
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 2 + 1
+
+
+def test_evaluate_sweeps_models_and_intervals(tool, trained, deeplab_weights, tiny_run, tmp_path, capsys):
+    models = [*trained, *tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights, "--name", "new", "--name", "old"]
+    files = ["--json", tmp_path / "new/out.json", "--csv", tmp_path / "new/out.csv"]
+    assert (
+        tool("evaluate", "--sweep", "3,1", *models, *files, "--device", "cpu", "--workers", 0, "--split", "train") == 0
+    )
+    found = json.loads((tmp_path / "new/out.json").read_text())
+    assert [*found["models"]] == ["new", "old"] and found["intervals"] == [1, 3] and found["split"] == "train"
+    assert [len(result["by_distance"]) for result in found["models"]["new"]] == [1, 3]
+    assert len((tmp_path / "new/out.csv").read_text().splitlines()) == 1 + 2 * (2 + 4)
+    out = capsys.readouterr().out
+    assert "cityscapes train: mIoU %" in out and "new: mIoU % by distance" in out and "interval 3" in out
+
+
 @pytest.mark.parametrize("kind", ["folder", "mp4"])
 def test_demo_labels_a_video(tool, trained, tmp_path, kind):
     source = write_frames(tmp_path / "drive") if kind == "folder" else write_video(tmp_path / "drive.mp4")
@@ -382,6 +409,20 @@ def deeplab_weights(tmp_path_factory):
         (["model.reference.head_channels=8"], ["another architecture", "model.reference.head_channels is 16"]),
         (["model.num_classes=11"], ["another architecture", "model.num_classes is 19 in the checkpoint, 11"]),
         (["data.name=camvid", "data.root=CAMVID"], ["knows 19 classes (road", "data have 11 (sky"]),
+        (["--checkpoint", "a", "--checkpoint", "b"], ["1 --cfg and 2 --checkpoint"]),
+        (["--cfg", "CFG", "--checkpoint", "a", "--checkpoint", "b"], ["2 models are compared by --sweep"]),
+        (["--name", "a", "--name", "b"], ["2 --name for 1 models"]),
+        (["--sweep", "1,x"], ["--sweep 1,x: expected whole numbers from 1"]),
+        (["--sweep", ""], ["--sweep", "expected whole numbers from 1"]),
+        (["--sweep", "1,1"], ["--sweep 1,1: 1 stands there twice"]),
+        (["--sweep", "1,9"], ["interval 9 needs 8 frames", "longest clip in this data set has 4"]),
+        (["--sweep", "1", "--interval", "2"], ["leave --interval and --avg out"]),
+        (["--sweep", "1", "--avg"], ["leave --interval and --avg out"]),
+        (["--boundary", "--widths", "0"], ["--widths 0: expected whole numbers from 1"]),
+        (["--temporal", "--flow", "raft"], ["flow 'raft'", "expected auto, exact, dis or model"]),
+        (["--temporal", "--flow", "exact"], ["flow exact", "do not know theirs"]),
+        (["--temporal", "--flow", "model"], ["FrameByFrame has no flow of its own"]),
+        (["--csv", "/dev/null/out.csv"], ["/dev/null"]),
     ],
 )
 def test_a_mistake_in_evaluation_is_one_line(
@@ -390,7 +431,10 @@ def test_a_mistake_in_evaluation_is_one_line(
     garbage = tmp_path / "garbage.safetensors"
     garbage.write_bytes(b"garbage" * 99)
     arguments = [a.replace("GARBAGE", str(garbage)).replace("CAMVID", str(tiny_camvid)) for a in arguments]
-    line = refused("evaluate", *tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights, *arguments)
+    if "--checkpoint" not in arguments:
+        arguments = ["--checkpoint", deeplab_weights, *arguments]
+    _, cfg = tiny_run("frame_by_frame")
+    line = refused("evaluate", "--cfg", cfg, *(cfg if a == "CFG" else a for a in arguments))
     assert all(word in line for word in words), line
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accel.benchmark.timing import turns
-from accel.evaluation.evaluator import frames_per_second
+from accel.evaluation.timing import frames_per_second
 from accel.models import VideoModel
 
 

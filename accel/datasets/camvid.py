@@ -78,6 +78,11 @@ class CamVid(ClipDataset):
     def name(self, index: int) -> str:
         return self._labelled[index].name
 
+    def place(self, index: int) -> tuple[str, int]:
+        """The video is called by its first frame."""
+        labelled = self._labelled[index]
+        return (labelled.before[-1] if labelled.before else labelled.name), len(labelled.before)
+
     def clip(self, index: int, length: int) -> Clip:
         labelled = self._labelled[index]
         if length < 1:

@@ -89,6 +89,11 @@ class Cityscapes(ClipDataset):
     def name(self, index: int) -> str:
         return self._labelled[index].name
 
+    def place(self, index: int) -> tuple[str, int]:
+        """The video is CITY_SEQ, the number that of the file."""
+        labelled = self._labelled[index]
+        return labelled.sequence, int(labelled.frame)
+
     def image_path(self, index: int, before: int = 0) -> Path:
         """The file of labelled frame `index`, or of the frame `before` frames earlier."""
         labelled = self._labelled[index]
@@ -183,7 +188,7 @@ class Streetscape(Cityscapes):
                 f"limit must be between 1 and the {len(self)} labelled frames of {self.root}, split {split}; "
                 f"got {limit}"
             )
-        self.with_flow = with_flow
+        self.with_flow = self.knows_flow = with_flow
         self._labelled = self._labelled[:limit]
 
     def flow(self, image_path: Path) -> np.ndarray | None:

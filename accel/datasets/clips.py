@@ -79,11 +79,13 @@ class ClipDataset(Dataset, ABC):
     """Labelled frames of videos. Item i is one labelled frame; a clip ends in it.
 
     `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
-    same video come directly before labelled frame i, hence the longest clip that may end there.
+    same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
+    whether clips carry their exact flow.
     """
 
     class_names: tuple[str, ...]
     palette: np.ndarray
+    knows_flow: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -91,6 +93,14 @@ class ClipDataset(Dataset, ABC):
     @abstractmethod
     def history(self, index: int) -> int:
         """Frames available directly before labelled frame `index`."""
+
+    def place(self, index: int) -> tuple[str, int]:
+        """The video that labelled frame `index` is of, and its number there, counted from any frame on.
+
+        Two labelled frames of one video, n numbers apart, have n - 1 frames between them, if the later one's history
+        reaches so far back. Here: every labelled frame has a video of its own.
+        """
+        return str(index), self.history(index)
 
     @abstractmethod
     def clip(self, index: int, length: int) -> Clip:

@@ -86,6 +86,7 @@ class AnySize(VideoModel):
     def __init__(self, model: VideoModel, dtype: torch.dtype, device: torch.device, compile: bool, parts: int):
         super().__init__()
         self.model = model
+        self.carries_state = model.carries_state
         self.settings = (dtype, device, compile, parts)
         self.place = device
         self.fast: dict[tuple[int, int], VideoModel] = {}

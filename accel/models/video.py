@@ -61,7 +61,12 @@ class VideoModel(nn.Module, ABC):
 
     Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What comes out for a frame (a ScoreMap here) is the
     model's business: nothing in this interface knows of segmentation.
+
+    carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
+    spare themselves asking twice about one frame.
     """
+
+    carries_state = True
 
     @abstractmethod
     def key_frame(self, image: Tensor) -> tuple[ScoreMap, FrameState | None]:
@@ -116,6 +121,8 @@ class VideoModel(nn.Module, ABC):
 
 class FrameByFrame(VideoModel):
     """One network on every frame; the yardstick for the others."""
+
+    carries_state = False
 
     def __init__(self, reference: DeepLab):
         super().__init__()

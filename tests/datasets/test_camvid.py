@@ -54,6 +54,16 @@ def test_a_gap_begins_a_new_video(tiny_camvid):
     assert [val.history(i) for i in range(len(val))] == [0, 1, 0, 1, 2]
 
 
+def test_labelled_frames_have_their_place_in_their_video(tiny_camvid):
+    assert [CamVid(tiny_camvid, "val").place(i) for i in range(6)] == [("0016E5_07959", n) for n in range(6)]
+    stills = CamVid(tiny_camvid, "train")
+    assert [stills.place(i) for i in range(3)] == [(stills.name(i), 0) for i in range(3)]
+    (tiny_camvid / "val.txt").write_text("0016E5_07961\n0016E5_07969\n")
+    (tiny_camvid / "val" / "0016E5_07965.png").unlink()
+    val = CamVid(tiny_camvid, "val")
+    assert [val.place(i) for i in range(2)] == [("0016E5_07959", 1), ("0016E5_07967", 1)]
+
+
 def test_frames_without_labels_belong_to_the_video(tiny_camvid):
     (tiny_camvid / "val.txt").write_text("0016E5_07969\n")
     val = CamVid(tiny_camvid, "val")

@@ -59,6 +59,11 @@ def test_stored_train_ids_are_used_where_present(cityscapes):
         cityscapes.clip(3, 1)
 
 
+def test_labelled_frames_have_their_place_in_their_sequence(cityscapes):
+    names = ["aachen_000000", "aachen_000001", "ulm_000000", "ulm_000000"]
+    assert [cityscapes.place(i) for i in range(4)] == [*zip(names, (3, 3, 98, 203), strict=True)]
+
+
 def test_the_history_ends_at_a_missing_frame(tiny_cityscapes, cityscapes):
     cityscapes.image_path(0, before=2).unlink()
     again = Cityscapes(tiny_cityscapes, "train")

@@ -1,5 +1,7 @@
 """IoU, against the official scorer of Cityscapes and numbers worked out by hand."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -100,14 +102,98 @@ def test_counts_do_not_overflow():
     ("predicted", "truth", "message"),
     [
         ([0, 1], [0], r"predicted labels \(2,\) for true ones \(1,\)"),
+        ([4, 9, 9], [0, 0, 1], r"class 9 among the labels; there are 4 classes, 0 to 3 \(found on 2 pixels\)"),
         ([4], [0], "class 4 among the labels; there are 4 classes"),
         ([0], [4], "class 4 among the labels"),
+        ([0], [254], "class 254 among the labels"),
         ([255], [0], "class 255"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(predicted, truth, message):
     with pytest.raises(ValueError, match=message):
         matrix_of(predicted, truth)
+
+
+def test_what_is_predicted_on_ignored_pixels_does_not_matter():
+    assert matrix_of([77, 255, 1], [255, 255, 1]).counts.tolist() == matrix_of([1], [1]).counts.tolist()
+
+
+def test_labels_of_another_type_are_refused():
+    matrix = ConfusionMatrix(4)
+    with pytest.raises(ValueError, match="expected labels as uint8, got torch.int64"):
+        matrix.update(torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.uint8))
+
+
+def test_nothing_is_counted_of_labels_that_are_refused():
+    matrix = matrix_of([0, 1], [0, 1])
+    with pytest.raises(ValueError, match="class 9"):
+        matrix.update(torch.tensor([0, 9], dtype=torch.uint8), torch.tensor([0, 1], dtype=torch.uint8))
+    assert matrix.counts.sum() == 2 and matrix.miou() == 1
+
+
+def random_frames(seed, count=4, classes=6, size=(20, 30)):
+    rng = np.random.default_rng(seed)
+    predicted, truth = rng.integers(0, classes, (2, count, *size)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.15] = 255
+    return predicted, truth
+
+
+def counted(predicted, truth, classes=6):
+    matrix = ConfusionMatrix(classes)
+    for p, t in zip(predicted, truth, strict=True):
+        matrix.update(torch.from_numpy(p), torch.from_numpy(t))
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_counts_are_those_of_counting(seed):
+    predicted, truth = random_frames(seed)
+    expected = np.zeros((6, 6), int)
+    np.add.at(expected, (truth[truth != 255], predicted[truth != 255]), 1)
+    assert counted(predicted, truth).counts.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_permuting_the_classes_permutes_the_scores(seed):
+    predicted, truth = random_frames(seed)
+    order = np.random.default_rng(seed).permutation(6).astype(np.uint8)
+    table = np.full(256, 255, np.uint8)
+    table[:6] = order
+    before, after = counted(predicted, truth), counted(table[predicted], table[truth])
+    assert torch.equal(after.iou()[order.astype(int)], before.iou())
+    assert after.miou() == pytest.approx(before.miou(), abs=1e-15)
+
+
+def test_flipping_the_frames_changes_nothing():
+    predicted, truth = random_frames(0)
+    flipped = counted(predicted[..., ::-1].copy(), truth[..., ::-1].copy())
+    assert torch.equal(flipped.counts, counted(predicted, truth).counts)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_splitting_the_set_over_processes_changes_nothing(parts):
+    """A matrix travels as bytes."""
+    predicted, truth = random_frames(0)
+    split = [counted(p, t) for p, t in zip(np.array_split(predicted, parts), np.array_split(truth, parts), strict=True)]
+    total = sum((pickle.loads(pickle.dumps(matrix)) for matrix in split), ConfusionMatrix(6))
+    assert torch.equal(total.counts, counted(predicted, truth).counts)
+
+
+def test_matrices_of_different_classes_do_not_add_up():
+    with pytest.raises(ValueError, match="confusion matrices of 3 and 4 classes do not add up"):
+        ConfusionMatrix(3) + ConfusionMatrix(4)
+
+
+def test_off_the_cpu_a_class_out_of_range_is_told_when_scores_are_read(monkeypatch):
+    """As on an accelerator, where the check would make the host wait."""
+    from accel.evaluation import metrics
+
+    check = metrics.refuse_strays
+    monkeypatch.setattr(metrics, "refuse_strays", lambda *_: None)
+    matrix = matrix_of([0, 7], [0, 1]) + matrix_of([0], [0])
+    monkeypatch.setattr(metrics, "refuse_strays", check)
+    with pytest.raises(ValueError, match="class 7 among the labels; there are 4 classes"):
+        matrix.miou()
 
 
 @pytest.mark.gpu
@@ -118,3 +204,8 @@ def test_scores_on_the_gpu_are_the_same():
     on_cpu = ConfusionMatrix(4)
     on_cpu.update(predicted, truth)
     assert torch.equal(matrix.counts.cpu(), on_cpu.counts)
+    assert torch.equal((matrix + on_cpu).counts.cpu(), 2 * on_cpu.counts)
+    assert torch.equal((on_cpu + matrix).counts, 2 * on_cpu.counts)
+    matrix.update(torch.full((1,), 9, dtype=torch.uint8).cuda(), torch.zeros(1, dtype=torch.uint8).cuda())
+    with pytest.raises(ValueError, match="class 9 among the labels"):
+        matrix.miou()

@@ -8,7 +8,7 @@ from torch import nn
 
 from accel.config import load_stages
 from accel.devices import has_bfloat16
-from accel.evaluation.evaluator import time_interleaved
+from accel.evaluation.timing import time_interleaved
 from accel.training.trainer import WEIGHTS, is_done, train
 
 

@@ -1,0 +1,141 @@
+"""Models side by side on one data set: from configurations and checkpoints to their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from accel.config import DataConfig, load_config
+from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.evaluation.evaluator import compare
+from accel.evaluation.results import SweepResult
+from accel.evaluation.temporal import choose_flow
+from accel.evaluation.videos import Run, run_videos
+from accel.inference.loading import check_classes, load_model
+from accel.models.video import VideoModel
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to compare: what to call it, its configuration file and its weights."""
+
+    name: str
+    cfg: str
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models by name, on their device, and the data they are compared on."""
+
+    models: dict[str, VideoModel]
+    data: DataConfig
+    split: str
+    dataset: ClipDataset
+
+
+def pair_up(cfgs: Sequence[str], checkpoints: Sequence[str], names: Sequence[str] | None = None) -> list[Entry]:
+    """The entries of a command line, in its order.
+
+    names: default to those of the configuration files, or of the run where it is the one in its folder; with that of
+    the checkpoint where they would not differ.
+
+    Raises ValueError if there are not as many of each, or a name stands twice.
+    """
+    if len(cfgs) != len(checkpoints):
+        raise ValueError(f"{len(cfgs)} --cfg and {len(checkpoints)} --checkpoint: a model needs one of each, in order")
+    if names and len(names) != len(cfgs):
+        raise ValueError(f"{len(names)} --name for {len(cfgs)} models: name all of them, or none")
+    if not names:
+        names = [_name(Path(cfg)) for cfg in cfgs]
+        doubled = {name for name in names if names.count(name) > 1}
+        names = [f"{n} ({Path(c).name})" if n in doubled else n for n, c in zip(names, checkpoints, strict=True)]
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise ValueError(f"two models are called {twice[0]!r}: tell them apart with --name")
+    return [Entry(*entry) for entry in zip(names, cfgs, checkpoints, strict=True)]
+
+
+def load_comparison(
+    entries: Sequence[Entry], overrides: Sequence[str], split: str | None, device: torch.device
+) -> Comparison:
+    """Load the models and the data, which all configurations must agree on.
+
+    overrides: `key=value` settings, for all configurations. split: default is the configurations' own.
+
+    Raises ValueError or FileNotFoundError for what does not fit: settings, weights, classes, data.
+    """
+    configs = [load_config(entry.cfg, overrides) for entry in entries]
+    data = configs[0].data
+    for entry, config in zip(entries, configs, strict=True):
+        if _described(config.data, split) != _described(data, split):
+            raise ValueError(
+                f"{entry.cfg} has the data {_described(config.data, split)}, {entries[0].cfg} "
+                f"{_described(data, split)}: models are compared on one data set (data.KEY=VALUE sets it for all)"
+            )
+    split = split or data.test_split
+    models = {e.name: load_model(e.checkpoint, c.model, device) for e, c in zip(entries, configs, strict=True)}
+    dataset = build_dataset(data, split)
+    for entry in entries:
+        check_classes(entry.checkpoint, dataset)
+    return Comparison(models, data, split, dataset)
+
+
+def run_comparison(
+    comparison: Comparison,
+    intervals: Sequence[int],
+    average: bool = True,
+    widths: Sequence[int] = (),
+    flow: str | None = None,
+    workers: int = 1,
+) -> SweepResult:
+    """Every model at every interval.
+
+    average, widths: as in `sweep`.
+    flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
+    """
+    models, dataset = comparison.models, comparison.dataset
+    if flow is not None:
+        videos = build_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
+        flow = choose_flow(videos, models.values(), flow)
+    results = compare(models, dataset, intervals, average, widths, workers)
+    if flow is not None:
+        # To one without memory, all intervals are the same.
+        at = {(name, k): k if model.carries_state else 1 for name, model in models.items() for k in intervals}
+        runs = {(name, k): Run(models[name], k) for (name, _), k in at.items()}
+        temporal = run_videos(runs, videos, flow, workers=workers)
+        results = {
+            name: tuple(replace(r, temporal=temporal[name, at[name, r.interval]]) for r in found)
+            for name, found in results.items()
+        }
+    return SweepResult(
+        data=comparison.data.name,
+        split=comparison.split,
+        class_names=tuple(dataset.class_names),
+        palette=tuple(map(tuple, dataset.palette.tolist())),
+        intervals=tuple(sorted(intervals)),
+        models=results,
+    )
+
+
+def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
+    """The numbers in "1,2,5", ascending, as a command line's argument. ValueError if that is not what it holds."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+        raise ValueError(f"{argument} {text}: expected whole numbers from 1, with commas between them, such as 1,2,5")
+    numbers = sorted(map(int, parts))
+    if twice := [n for n in numbers if numbers.count(n) > 1]:
+        raise ValueError(f"{argument} {text}: {twice[0]} stands there twice")
+    return tuple(numbers)
+
+
+def _name(cfg: Path) -> str:
+    return cfg.resolve().parent.name if cfg.name == "config.yaml" else cfg.stem
+
+
+def _described(data: DataConfig, split: str | None) -> str:
+    split = split or data.test_split
+    made = f", {data.snippets.get(split)} snippets of {data.size}" if data.name == "streetscape" else ""
+    return f"{data.name} at {data_root(data)}, split {split}{made}"

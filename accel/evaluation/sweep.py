@@ -1,0 +1,203 @@
+"""Accuracy by distance from the key frame, for several models and intervals in one reading of the data.
+
+What a model says of a frame d frames after key frame p does not depend on the interval it runs at. So every key frame
+is propagated once, as far as the longest interval asks for, and each (key frame, distance) serves all intervals. On a
+video with every frame labelled, one such pass scores a labelled frame at every step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from accel.datasets.clips import Clip, ClipDataset
+from accel.evaluation.boundary import TrimapMatrix, check_widths, trimap_bands
+from accel.evaluation.passes import Pass, PassWindow, Target, distances
+from accel.evaluation.reading import long_enough, read_stretches
+from accel.evaluation.results import Accuracy, EvaluationResult
+from accel.evaluation.timing import frames_per_second, timed_labels
+from accel.inference.schedule import FixedInterval
+from accel.models.video import VideoModel
+from accel.progress import bar, console
+
+
+@dataclass
+class Tally:
+    """What was counted of one model. Tallies of a data set's parts add up to the one of the whole.
+
+    matrices: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
+        enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
+        distances.
+    scored: labelled frames by reach; damaged: those lost to an interval, for want of a file, by interval.
+    seconds_key, seconds_current: of each frame whose labels were made.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = ()
+    matrices: dict[tuple[int, int], TrimapMatrix] = field(default_factory=dict)
+    scored: Counter[int] = field(default_factory=Counter)
+    damaged: Counter[int] = field(default_factory=Counter)
+    seconds_key: list[float] = field(default_factory=list)
+    seconds_current: list[float] = field(default_factory=list)
+
+    def matrix(self, distance: int, interval: int) -> TrimapMatrix:
+        """The counts that an interval makes of a distance."""
+        parts = (m for (d, reach), m in self.matrices.items() if d == distance and reach >= interval)
+        return sum(parts, TrimapMatrix(self.num_classes, self.widths))
+
+    def add(self, distance: int, target: Target, labels: Tensor) -> None:
+        place = distance, target.reach
+        if place not in self.matrices:
+            self.matrices[place] = TrimapMatrix(self.num_classes, self.widths)
+        self.matrices[place].update(labels, target.labels, target.bands)
+
+    def __add__(self, other: Tally) -> Tally:
+        matrices = dict(self.matrices)
+        for place, matrix in other.matrices.items():
+            matrices[place] = matrices[place] + matrix if place in matrices else matrix
+        return Tally(
+            self.num_classes,
+            self.widths,
+            matrices,
+            self.scored + other.scored,
+            self.damaged + other.damaged,
+            self.seconds_key + other.seconds_key,
+            self.seconds_current + other.seconds_current,
+        )
+
+
+@torch.inference_mode()
+def sweep(
+    models: dict[str, VideoModel],
+    dataset: ClipDataset,
+    intervals: Sequence[int],
+    average: bool = True,
+    widths: Sequence[int] = (),
+    indices: Sequence[int] | None = None,
+    workers: int = 1,
+    quiet: bool = False,
+) -> dict[str, Tally]:
+    """What there is to count of each model, at all these intervals; `result_of` makes results of it.
+
+    models: by name, all on one device. They take turns, pass by pass, so that their times compare.
+    average: whether every distance 0..k-1 of an interval k is tried; else only k-1, the farthest.
+    widths: of the trimaps that are scored, too; see `accel.evaluation.boundary`.
+    indices: of the labelled frames to score, where several processes share the work; neighbours should go together.
+
+    A file that cannot be read is reported, and the frames that need it are counted and left out.
+
+    Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it.
+    """
+    intervals = check_intervals(intervals)
+    widths = check_widths(widths)
+    if indices is None:
+        for interval in intervals:
+            long_enough(dataset, interval)  # refuses one that is too long
+        indices = range(len(dataset))
+    indices = [i for i in indices if dataset.history(i) >= intervals[0] - 1]
+    device = next(next(iter(models.values())).parameters()).device
+    tallies = {name: Tally(dataset.num_classes, widths) for name in models}
+    window = PassWindow(dataset, intervals, average, device)
+    rehearsed: set[str] = set()
+
+    def run(passes: Iterator[Pass]) -> None:
+        for each in passes:
+            for name, model in models.items():
+                if name not in rehearsed:  # the first calls set up memory and kernels
+                    rehearsed.add(name)
+                    list(timed_labels(model.eval(), each.frames[:2], {len(each.frames[:2]) - 1}))
+                _score(name, model, each, tallies[name])
+
+    prepare = partial(_bands, widths=widths) if widths else None
+    title = f"interval {', '.join(map(str, intervals))}"
+    with bar(title, len(indices), quiet) as progress:
+        note, noted = "", 0.0
+        stretches = read_stretches(dataset, indices, intervals[-1] - 1, prepare, workers=workers)
+        for done, stretch in enumerate(stretches, 1):
+            if stretch.problem:
+                console.print(f"left out: {stretch.problem}")
+            run(window.add(stretch))
+            if time.monotonic() - noted > 1:  # looking makes the host wait for an accelerator
+                note, noted = _so_far(tallies), time.monotonic()
+            progress.update(done, note)
+        run(window.close())
+    for tally in tallies.values():
+        tally.scored += window.scored
+        tally.damaged += window.damaged
+    return tallies
+
+
+def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
+    """The figures of one interval. ValueError where nothing could be read or nothing is labelled."""
+    scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
+    if not scored:
+        raise ValueError(f"none of the labelled frames could be read (interval {interval})")
+    matrices = {distance: tally.matrix(distance, interval) for distance in distances(interval, average)}
+    pooled = sum(matrices.values(), TrimapMatrix(tally.num_classes, tally.widths))
+    if not pooled.counts.any():
+        raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
+    by_distance = {distance: Accuracy.of(matrix, class_names) for distance, matrix in matrices.items()}
+    worst = min(by_distance, key=lambda d: by_distance[d].miou)
+    key = float(np.median(tally.seconds_key))
+    current = float(np.median(tally.seconds_current)) if interval > 1 and tally.seconds_current else None
+    every = Accuracy.of(pooled, class_names)
+    return EvaluationResult(
+        miou=every.miou,
+        iou=every.iou,
+        interval=interval,
+        frames_scored=scored,
+        frames_damaged=tally.damaged[interval],
+        seconds_key=key,
+        seconds_current=current,
+        fps=frames_per_second(key, current, interval),
+        by_distance=by_distance,
+        mean=float(np.mean([accuracy.miou for accuracy in by_distance.values()])),
+        worst=by_distance[worst].miou,
+        worst_distance=worst,
+        trimap=every.trimap,
+        confusion=tuple(map(tuple, pooled.all_pixels().counts.tolist())),
+    )
+
+
+def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
+    """The intervals, ascending. ValueError for none, one under 1 or one that stands twice."""
+    if not intervals:
+        raise ValueError("no interval; expected at least one")
+    for interval in intervals:
+        FixedInterval(interval)
+        if list(intervals).count(interval) > 1:
+            raise ValueError(f"interval {interval} stands twice among {', '.join(map(str, intervals))}")
+    return tuple(sorted(intervals))
+
+
+def _score(name: str, model: VideoModel, each: Pass, tally: Tally) -> None:
+    if model.carries_state:
+        for distance, labels, seconds in timed_labels(model, each.frames, each.targets):
+            (tally.seconds_current if distance else tally.seconds_key).append(seconds)
+            if distance in each.targets:
+                tally.add(distance, each.targets[distance], labels)
+        return
+    for distance, target in each.targets.items():
+        if name not in target.known:
+            ((_, target.known[name], seconds),) = timed_labels(model, [each.frames[distance]], ())
+            tally.seconds_key.append(seconds)
+            tally.seconds_current.append(seconds)
+        tally.add(distance, target, target.known[name])
+
+
+def _bands(clip: Clip, widths: tuple[int, ...]) -> np.ndarray:
+    return trimap_bands(clip.labels, widths)
+
+
+def _so_far(tallies: dict[str, Tally]) -> str:
+    pooled = [sum(t.matrices.values(), TrimapMatrix(t.num_classes, t.widths)) for t in tallies.values()]
+    shares = (f"{100 * matrix.all_pixels().miou():.1f}%" for matrix in pooled if matrix.counts.any())
+    text = ", ".join(shares)
+    return f"mIoU {text}" if text else ""

@@ -1,0 +1,71 @@
+"""A model on the frames from a key frame on, and how long it takes for each: from the frame on the model's device to
+its labels there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from accel.models.video import VideoModel
+
+
+def timed_labels(
+    model: VideoModel, frames: Sequence[Tensor], distances: Collection[int]
+) -> Iterator[tuple[int, Tensor, float]]:
+    """(distance, labels (H, W) uint8, seconds) of the key frame, always, and of the frames at these distances from it.
+
+    frames: (3, H, W) each, the first being the key frame. Frames that are not asked for are gone past, and those after
+    the last one are left alone.
+    """
+    size, device = tuple(frames[0].shape[1:]), frames[0].device
+    start = now(device)
+    scores, state = model.key_frame(frames[0][None])
+    labels = scores.labels(size)[0]
+    yield 0, labels, now(device) - start
+    for distance in range(1, max(distances, default=0) + 1):
+        image = frames[distance][None]
+        if distance not in distances:
+            state = model.advance(image, state)
+            continue
+        start = now(device)
+        scores, state = model.next_frame(image, state)
+        labels = scores.labels(size)[0]
+        yield distance, labels, now(device) - start
+
+
+@torch.inference_mode()
+def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a key frame and of the last current frame of `frames` (T >= 2, 3, H, W), for each model.
+
+    The models take turns, frame after frame of the same video, so that a machine that is busy now and then is so for
+    all of them alike.
+    """
+    seconds = {name: ([], []) for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            there = frames.to(model.device)
+            for distance, _, elapsed in timed_labels(model, there, {len(frames) - 1}):
+                if turn:  # the first calls set up memory and kernels
+                    seconds[name][distance > 0].append(elapsed)
+    return {name: (float(np.median(key)), float(np.median(current))) for name, (key, current) in seconds.items()}
+
+
+def now(device: torch.device) -> float:
+    """A clock reading after all work given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def frames_to_tensor(frames: np.ndarray) -> Tensor:
+    """(T, H, W, 3) uint8 to (T, 3, H, W), channels-last in memory, without a copy."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:
+    """Frames a second when every `interval`-th frame is a key frame."""
+    return interval / (seconds_key + (interval - 1) * (seconds_current or 0.0))

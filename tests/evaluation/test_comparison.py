@@ -1,0 +1,111 @@
+"""From a command line's words to models and data that belong together."""
+
+import pytest
+import torch
+
+from accel.evaluation.comparison import load_comparison, pair_up, run_comparison, whole_numbers
+from accel.weights.checkpoints import Description, save_weights
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1", (1,)), ("1,2,5", (1, 2, 5)), ("10,1, 3", (1, 3, 10)), ("007", (7,))]
+)
+def test_whole_numbers_are_read_and_put_in_order(text, numbers):
+    assert whole_numbers("--sweep", text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "1,b", "0,1", "-1", "1.5", "1;2", ","])
+def test_what_is_no_list_of_whole_numbers_is_refused(text):
+    with pytest.raises(ValueError, match=r"--sweep .*: expected whole numbers from 1, with commas between them"):
+        whole_numbers("--sweep", text)
+
+
+def test_a_number_that_stands_twice_is_refused():
+    with pytest.raises(ValueError, match="--sweep 1,5,1: 1 stands there twice"):
+        whole_numbers("--sweep", "1,5,1")
+
+
+def test_models_are_called_like_their_configurations():
+    entries = pair_up(["x/a.yaml", "y/b.yaml"], ["runs/1", "runs/2"])
+    assert [(e.name, e.cfg, e.checkpoint) for e in entries] == [
+        ("a", "x/a.yaml", "runs/1"),
+        ("b", "y/b.yaml", "runs/2"),
+    ]
+
+
+def test_a_configuration_in_a_runs_folder_is_called_like_the_run():
+    (entry,) = pair_up(["runs/accel18/config.yaml"], ["runs/accel18"])
+    assert entry.name == "accel18"
+
+
+def test_models_of_one_configuration_are_told_apart_by_their_checkpoints():
+    names = [e.name for e in pair_up(["a.yaml", "b.yaml", "a.yaml"], ["runs/1", "runs/2", "runs/3"])]
+    assert names == ["a (1)", "b", "a (3)"]
+    assert [e.name for e in pair_up(["a.yaml"] * 2, ["x"] * 2, ["old", "new"])] == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a", "b"], ["1"]), "2 --cfg and 1 --checkpoint: a model needs one of each, in order"),
+        ((["a", "b"], ["1", "2"], ["x"]), "1 --name for 2 models"),
+        ((["a", "a"], ["1", "1"]), r"two models are called 'a \(1\)': tell them apart with --name"),
+        ((["a", "b"], ["1", "2"], ["x", "x"]), "two models are called 'x'"),
+    ],
+)
+def test_what_does_not_pair_up_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pair_up(*arguments)
+
+
+@pytest.fixture
+def untrained(tiny_config, tiny_run, tmp_path):
+    """untrained("accel"): the configuration and the weights of a model of this kind."""
+    from accel.datasets.cityscapes import CLASS_NAMES, PALETTE
+    from accel.models import build_model
+
+    def make(kind):
+        torch.manual_seed(0)
+        config = tiny_config(kind).model
+        path = tmp_path / f"{kind}.safetensors"
+        palette = tuple(map(tuple, PALETTE.tolist()))
+        save_weights(path, build_model(config), Description(config, CLASS_NAMES, palette, 0))
+        return tiny_run(kind)[1], str(path)
+
+    return make
+
+
+def test_models_and_intervals_come_out_with_all_their_figures(untrained):
+    kinds = ("accel", "frame_by_frame")
+    cfgs, checkpoints = zip(*map(untrained, kinds), strict=True)
+    comparison = load_comparison(pair_up(cfgs, checkpoints), [], None, torch.device("cpu"))
+    found = run_comparison(comparison, (1, 3), widths=(1, 4), flow="auto", workers=0)
+    assert (found.data, found.split, found.intervals) == ("cityscapes", "val", (1, 3))
+    assert [*found.models] == [*kinds] and len(found.class_names) == len(found.palette) == 19
+    for results in found.models.values():
+        assert [r.interval for r in results] == [1, 3]
+        assert [[*r.by_distance] for r in results] == [[0], [0, 1, 2]]
+        assert all(r.temporal.flow == "dis" and r.temporal.pairs == 4 * 3 for r in results)
+        assert all([*r.trimap] == [1, 4] for r in results)
+    alike = found.models["frame_by_frame"]
+    assert {a.miou for a in alike[1].by_distance.values()} == {alike[0].miou} and alike[0].temporal == alike[1].temporal
+    accel = found.models["accel"]
+    assert accel[0].miou != accel[1].miou and accel[0].temporal != accel[1].temporal
+
+
+def test_the_data_must_be_the_same_for_all(untrained, tmp_path):
+    accel, alone = untrained("accel"), untrained("frame_by_frame")
+    other = tmp_path / "other.yaml"
+    other.write_text(f"base: {alone[0]}\ndata: {{test_split: train}}\n")
+    entries = pair_up([accel[0], str(other)], [accel[1], alone[1]])
+    with pytest.raises(ValueError, match=r"other.yaml has the data cityscapes at .*, split train, .*accel.yaml .* val"):
+        load_comparison(entries, [], None, torch.device("cpu"))
+    comparison = load_comparison(entries, [], "val", torch.device("cpu"))
+    assert [*comparison.models] == ["accel", "other"] and comparison.split == "val"
+
+
+def test_the_models_own_flow_is_refused_before_anything_is_scored(untrained):
+    entries = pair_up(*([x] for x in untrained("frame_by_frame")))
+    comparison = load_comparison(entries, [], None, torch.device("cpu"))
+    with pytest.raises(ValueError, match="flow model: FrameByFrame has no flow of its own"):
+        run_comparison(comparison, (1,), flow="model", workers=0)
