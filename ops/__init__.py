@@ -10,11 +10,13 @@ schema, and the fake and autograd functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from accel_ops import reference
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 __all__ = ["deform_conv", "load", "reference", "upsample_argmax", "upsample_argmax_margin", "warp"]
 
@@ -284,6 +286,12 @@ torch.library.register_autograd(
     "accel_ops::deform_conv", _deform_conv_autograd, setup_context=_keep_inputs_and_geometry, lib=_library
 )
 _refuse_double_backward("deform_conv")
+
+
+@register_flop_formula(torch.ops.accel_ops.deform_conv)
+def _deform_conv_flops(features, offset, weight, *geometry, out_shape: tuple[int, ...], **_) -> int:
+    """As many as a convolution has; arguments are shapes."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 # upsample_argmax

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+FLOPS_PER_BYTE = 30  # what a processor or GPU computes in bfloat16 while it moves a byte, in order of magnitude
+
 Values = dict[str, Tensor]
 
 
@@ -53,7 +55,7 @@ def work_of(network: nn.Module, image: Tensor) -> Work:
 
 
 class Parts(nn.Module):
-    """A network of one result, for inputs of one shape, as parts of about equal numbers of floating-point operations.
+    """A network of one result, for inputs of one shape, as parts of about equal cost.
 
     Called as a whole, it is that network.
 
@@ -78,7 +80,7 @@ class Parts(nn.Module):
         takes = tuple(node for node in graph.graph.nodes if node.op == "placeholder")
         (result,) = _flat(next(node for node in graph.graph.nodes if node.op == "output").args[0])
         self.entries, self.result = tuple(node.name for node in takes), result.name
-        part_of = _share_out(nodes, _flops(graph, examples) if count > 1 else {}, count)
+        part_of = _share_out(nodes, _costs(graph, examples) if count > 1 else {}, count)
         self.parts: list[Callable] = []
         self.ends: list[tuple[tuple[str, ...], tuple[str, ...]]] = []  # of each part: names it takes, and leaves
         for number in range(count):
@@ -118,32 +120,37 @@ def _flat(output: object) -> list[fx.Node]:
     return [node for entry in output for node in _flat(entry)] if isinstance(output, tuple | list) else [output]
 
 
-def _flops(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node, int]:
-    """The floating-point operations of every node."""
-    flops = {}
+def _costs(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node, float]:
+    """What every node costs, in floating-point operations: its own, and what it moves through memory meanwhile.
+
+    Only nodes that compute count: compilers fuse the others into them.
+    """
+    costs = {}
 
     class Counter(fx.Interpreter):
         def run_node(self, node: fx.Node):
             with FlopCounterMode(display=False) as counter:
                 made = super().run_node(node)
-            flops[node] = counter.get_total_flops()
+            if flops := counter.get_total_flops():
+                moved = [made, *self.map_nodes_to_values(node.all_input_nodes, node)]
+                costs[node] = flops + FLOPS_PER_BYTE * sum(t.nbytes for t in moved if isinstance(t, Tensor))
             return made
 
     with torch.no_grad():
         Counter(graph).run(*examples)
-    return flops
+    return costs
 
 
-def _share_out(nodes: list[fx.Node], flops: dict[fx.Node, int], count: int) -> dict[fx.Node, int]:
+def _share_out(nodes: list[fx.Node], costs: dict[fx.Node, float], count: int) -> dict[fx.Node, int]:
     """The part, 0..count-1, that each node belongs to: by where the middle of its cost lies in the whole."""
-    share = max(sum(flops.get(node, 0) for node in nodes), 1) / count
+    share = max(sum(costs.values()), 1) / count
     part_of, before = {}, 0
     for node in nodes:
         if node.target is operator.getitem:  # one of several results stays with what made them
             part_of[node] = part_of[node.args[0]]
         else:
-            part_of[node] = min(int((before + flops.get(node, 0) / 2) / share), count - 1)
-        before += flops.get(node, 0)
+            part_of[node] = min(int((before + costs.get(node, 0) / 2) / share), count - 1)
+        before += costs.get(node, 0)
     return part_of
 
 

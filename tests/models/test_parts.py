@@ -54,7 +54,7 @@ def test_parts_cost_about_the_same(network, count):
         costs.append(counter.get_total_flops())
     whole = sum(costs)
     largest_operation = 2 * 8 * 8 * 9 * 16 * 24
-    assert max(costs) <= whole / count + largest_operation
+    assert max(costs) <= whole / count + 2 * largest_operation
 
 
 def test_going_on_leaves_the_work_as_it_was(network):

@@ -620,3 +620,14 @@ class TestCuda:
             cuda(features, offset.cpu(), weight, *PUBLISHED[2:])
         with pytest.raises(ValueError, match="cuda:0 but weight is on cpu"):
             cuda(features, offset, weight.cpu(), *PUBLISHED[2:])
+
+
+def test_its_operations_are_counted_as_a_convolutions():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, weight = torch.randn(2, 4, 6, 8), torch.randn(5, 4, 3, 3)
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.conv2d(x, weight, padding=1)
+    with FlopCounterMode(display=False) as own:
+        accel_ops.deform_conv(x, torch.zeros(2, 18, 6, 8), weight, padding=1)
+    assert own.get_total_flops() == counter.get_total_flops() > 0
