@@ -85,10 +85,10 @@ def deform_conv(
     where dy and dx are channels 2 * (kw * i + j) and 2 * (kw * i + j) + 1 of `offset[b, :, y, x]`; of its g-th part
     for the g-th part of the channels, if there are G groups of offsets.
 
-    At the borders it is MXNet's DeformableConvolution, which the authors published: a sample at y < 0 or y >= H
-    counts as zero, one at H - 1 < y < H as the last row's value; the same along x. (torchvision's deform_conv2d lets
-    samples fade to zero within a cell of the map. Elsewhere the two agree.) So does a sample at NaN or infinity
-    count as zero, and its gradients are zero.
+    At the borders it is the authors' own operator, MXNet's DeformableConvolution: a sample at y < 0 or y >= H counts
+    as zero, one at H - 1 < y < H as the last row's value; the same along x. (torchvision's deform_conv2d lets samples
+    fade to zero over the cell around the map; within the map the two agree.) A sample at NaN or infinity counts as
+    zero too, and its gradients are zero.
 
     Args:
         features: (B, C, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
@@ -114,8 +114,8 @@ def deform_conv(
     """
     device = features.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        narrow = torch.get_autocast_dtype(device)
-        features, weight = (t if t.dtype == torch.float64 else t.to(narrow) for t in (features, weight))
+        castable, narrow = (torch.float16, torch.bfloat16, torch.float32), torch.get_autocast_dtype(device)
+        features, weight = (t.to(narrow) if t.dtype in castable else t for t in (features, weight))
     if offset.dtype in (torch.float16, torch.bfloat16) and offset.dtype != features.dtype:
         offset = offset.float()
     stride, padding, dilation = ((n, n) if isinstance(n, int) else n for n in (stride, padding, dilation))

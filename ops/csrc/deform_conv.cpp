@@ -41,8 +41,8 @@ int64_t tile_of(int64_t row, int64_t bytes) { return std::max<int64_t>(1, bytes 
 
 // a (M, K) times the transpose of b (N, K).
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  // oneDNN multiplies float32 at the rate of any CPU; MKL, which at::mm takes, at half of it on AMD's. This is the
-  // one way to it, and no public one, so at::mm stands in where it is missing or another.
+  // oneDNN multiplies float32 at the full rate of AMD's CPUs too, MKL, which at::mm takes, at half of it. This is the
+  // one way to it, and no public one, so at::mm stands in where it is missing or has changed.
   using Linear = at::Tensor(
       const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
       c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
