@@ -87,8 +87,11 @@ def run_demo(options: Options) -> None:
     dataset = data and _dataset(data)
     loaded = _load(options, data)
     model = loaded.model
-    if options.optimize:
-        model = model.optimized(parts=options.interval if options.flat_latency else 1)
+    if options.optimize or options.flat_latency:  # which needs a model cut into parts
+        parts = options.interval if options.flat_latency else 1
+        model = model.optimized(
+            dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
+        )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
     if videos is None:

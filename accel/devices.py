@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 DEVICES = ("cpu", "cuda")
@@ -26,4 +28,6 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast there. Where it is not, PyTorch still computes it, a hundred times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() or platform.machine() == "aarch64"
+    )

@@ -6,40 +6,52 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from accel.benchmark.timing import interleaved
 from accel.devices import has_bfloat16
 
 
 def describe_machine(device: torch.device) -> dict:
     """Processor, GPU, software and the state of the checkout, for the head of a results file."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    load = round(os.getloadavg()[0], 2)
+    cuda = device.type == "cuda"
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
         "bfloat16": has_bfloat16(device),
-        "matrix_gflops": {str(t).removeprefix("torch."): round(_matrix_gflops(device, t)) for t in _types(device)},
-        "load_average_before": round(os.getloadavg()[0], 2),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if cuda else None,
+        "matrix_gflops": matrix_gflops(device),
+        "load_average_before": load,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "versions": {name: _version(name) for name in ("torch", "torchvision", "segmentation-models-pytorch", "numpy")},
+        "cuda": torch.version.cuda if cuda else None,
         "commit": _commit(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="minutes"),
     }
 
 
-def _types(device: torch.device) -> list[torch.dtype]:
-    return [torch.float32] + ([torch.bfloat16] if has_bfloat16(device) else [])
+def matrix_gflops(device: torch.device) -> dict[str, float]:
+    """GFLOP/s of large matrix products in float32 and bfloat16: what the machine can give today."""
+    side = 8192 if device.type == "cuda" else 2048
+    types = [torch.float32] + ([torch.bfloat16] if has_bfloat16(device) else [])
+    rates = {}
+    for dtype in types:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = interleaved({"product": lambda a=a, b=b: a @ b}, 10, device)["product"]
+        rates[str(dtype).removeprefix("torch.")] = round(2 * side**3 / seconds / 1e9)
+    return rates
 
 
-def _matrix_gflops(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
-    """GFLOP/s of a large matrix product: what the machine can give today."""
-    from accel.benchmark.timing import interleaved
-
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / interleaved({"product": lambda: a @ b}, 10, device)["product"] / 1e9
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

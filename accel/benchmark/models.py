@@ -1,64 +1,201 @@
-"""Video models on frames of one size, side by side."""
+"""Video models on frames of one size, in turns with what a user would otherwise take."""
 
 from __future__ import annotations
 
-import re
-import shlex
+import copy
+import json
+import resource
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from accel.benchmark.timing import turns
-from accel.evaluation.timing import frames_per_second
 from accel.models import VideoModel
+from accel.models.optimization import simplify
+
+CLASSES = 19
+ORIGINAL = Path(__file__).with_name("mxnet_original.py")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is timed: a key frame and a current one, from a frame on the device to labels in host memory, and their
+    floating-point operations. A network that goes frame by frame has no current one."""
+
+    key: Callable[[], object]
+    current: Callable[[], object] | None = None
+    key_gflop: float = 0.0
+    current_gflop: float = 0.0
+    preparation: float = 0.0  # seconds, once
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """Median seconds of a key frame and of a current one, labels at full size included, and of a frame on average at
-    the interval they were taken for; `preparation` is what `optimized` took once."""
+    """Seconds: medians of a key and of a current frame, their mean over an interval, and percentiles of all frames
+    timed; frames a second; GFLOP of a frame on average and the share of the machine's matrix rate reached."""
 
     key: float
     current: float
     mean: float
-    preparation: float
+    frames_per_second: float
+    p50: float
+    p95: float
+    p99: float
+    gflop: float | None = None
+    share_of_matrix_rate: float | None = None
+    preparation: float = 0.0
 
-
-def frame_times(key: float, current: float, interval: int, preparation: float = 0.0) -> FrameTimes:
-    return FrameTimes(key, current, 1 / frames_per_second(key, current, interval), preparation)
+    @classmethod
+    def of(cls, key: list[float], current: list[float], interval: int, **known) -> FrameTimes:
+        """From the seconds of single frames; without current ones, all frames are key frames."""
+        of_key = float(np.median(key))
+        of_current = float(np.median(current)) if current else of_key
+        mean = (of_key + (interval - 1) * of_current) / interval
+        p50, p95, p99 = np.percentile([*key, *current], (50, 95, 99)).tolist()
+        return cls(of_key, of_current, mean, 1 / mean, p50, p95, p99, **known)
 
 
 @torch.inference_mode()
 def benchmark_models(
-    models: dict[str, VideoModel], size: tuple[int, int], interval: int, rounds: int, eager: bool
+    contenders: dict[str, Contender], interval: int, rounds: int, device: torch.device, matrix_gflops: float
 ) -> dict[str, FrameTimes]:
-    """Models on one device, optimised, in turns; and segmentation-models-pytorch's DeepLabV3+ on ResNet-101 as it
-    comes, in float32, on every frame.
+    """Times of each, all in turns: in every round a key frame and `interval - 1` current ones of each."""
+    calls: dict[tuple[str, int], Callable] = {}
+    for name, contender in contenders.items():
+        calls[name, 0] = contender.key
+        if contender.current is not None:
+            calls |= {(name, number): contender.current for number in range(1, interval)}
+    taken = turns(calls, rounds, device)
+    results = {}
+    for name, contender in contenders.items():
+        key = taken[name, 0]
+        current = [seconds for (whose, number), all_ in taken.items() if whose == name and number for seconds in all_]
+        times = FrameTimes.of(key, current, interval)
+        of_current = contender.current_gflop if contender.current else contender.key_gflop
+        gflop = (contender.key_gflop + (interval - 1) * of_current) / interval
+        share = gflop / times.mean / matrix_gflops
+        results[name] = FrameTimes.of(
+            key, current, interval, gflop=gflop, share_of_matrix_rate=share, preparation=contender.preparation
+        )
+    return results
 
-    eager: the models as they are, too.
-    """
-    device = next(iter(models.values())).device
-    frames = torch.randint(0, 256, (4, *size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    runs: dict[str, tuple[Callable, Callable]] = {}
-    preparation = {}
-    for name, model in models.items():
-        if eager:
-            runs[f"{name}, eager float32"] = _steps(model, frames, size)
-        start = time.perf_counter()
-        runs[name] = _steps(model.optimized(size), frames, size)
-        preparation[name] = time.perf_counter() - start
-    runs["smp DeepLabV3+ ResNet-101, eager float32"] = _smp_steps(frames, device)
-    calls = {(name, which): steps[i] for name, steps in runs.items() for i, which in enumerate(("key", "current"))}
-    taken = {name: float(np.median(seconds)) for name, seconds in turns(calls, rounds, device).items()}
-    return {
-        name: frame_times(taken[name, "key"], taken[name, "current"], interval, preparation.get(name, 0.0))
-        for name in runs
+
+@torch.inference_mode()
+def video_contenders(
+    name: str, model: VideoModel, size: tuple[int, int], dtype: torch.dtype | None, eager: bool
+) -> dict[str, Contender]:
+    """A model in its optimised form; and as it is, in float32, if wished."""
+    frames = _frames(size, model.device)
+    start = time.perf_counter()
+    fast = model.optimized(size, dtype)
+    preparation = time.perf_counter() - start
+    simple = _steps(simplify(copy.deepcopy(model)), frames, size)
+    contenders = {name: Contender(*_steps(fast, frames, size), *map(_gflop, simple), preparation)}
+    if eager:
+        steps = _steps(model, frames, size)
+        contenders[f"{name}, eager float32"] = Contender(*steps, *map(_gflop, steps))
+    return contenders
+
+
+@torch.inference_mode()
+def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, Contender]:
+    """What a user would otherwise pick, frame by frame in float32: DeepLabV3+ of segmentation-models-pytorch and
+    DeepLabV3 of torchvision, both on ResNet-101, as they come and compiled."""
+    import segmentation_models_pytorch as smp
+    from torchvision.models.segmentation import deeplabv3_resnet101
+
+    class Scores(nn.Module):
+        def __init__(self, network: nn.Module):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.network(image)["out"]
+
+    networks = {
+        "smp DeepLabV3+ ResNet-101": smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=CLASSES),
+        "torchvision DeepLabV3 ResNet-101": Scores(
+            deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=CLASSES)
+        ),
     }
+    frame = _frames(size, device)[:1].float().contiguous()
+    contenders = {}
+    for name, network in networks.items():
+        network = network.eval().to(device)
+        step = _labelling(network, frame)
+        contenders[f"{name}, eager float32"] = Contender(step, key_gflop=_gflop(step))
+        start = time.perf_counter()
+        compiled = _labelling(torch.compile(network), frame)
+        compiled()
+        preparation = time.perf_counter() - start
+        contenders[f"{name}, compiled float32"] = Contender(compiled, key_gflop=_gflop(step), preparation=preparation)
+    return contenders
+
+
+def time_mxnet(python: str, symbols: Path, size: tuple[int, int], interval: int, rounds: int) -> tuple[str, FrameTimes]:
+    """MXNet's version, and the times of the original graphs, by its own interpreter.
+
+    symbols: the folder with key-symbol.json and cur-symbol.json. Raises ValueError if that cannot be run.
+    """
+    command = [python, str(ORIGINAL), str(symbols), *map(str, (*size, interval, rounds))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+    except OSError as error:
+        raise ValueError(f"--mxnet {python}: cannot be run ({error.strerror})") from None
+    except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
+        said = (getattr(error, "stderr", None) or "it printed no times").strip().splitlines()[-1]
+        raise ValueError(f"--mxnet {python} --symbols {symbols}: {said}") from None
+    return found["version"], FrameTimes.of(found["key"], found["current"], interval)
+
+
+@torch.inference_mode()
+def profile_model(
+    model: VideoModel, size: tuple[int, int], frames: int = 5, optimised: bool = True
+) -> dict[str, dict[str, float]]:
+    """Where the time of a model's key and current frames goes: milliseconds a frame of the operators that take most,
+    of all the others together, and by the clock. On a CPU compiled loops are among the others."""
+    from torch.profiler import ProfilerActivity, profile
+
+    device = model.device
+    cuda = device.type == "cuda"
+    model = model.optimized(size) if optimised else model
+    found = {}
+    for name, step in zip(("key frame", "current frame"), _steps(model, _frames(size, device), size), strict=True):
+        step()
+        start = time.perf_counter()
+        for _ in range(frames):
+            step()
+        clock = 1e3 * (time.perf_counter() - start) / frames
+        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
+            for _ in range(frames):
+                step()
+        taken = {
+            event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e3 / frames
+            for event in profiler.key_averages()
+        }
+        most = dict(sorted(taken.items(), key=lambda item: -item[1])[:10])
+        found[name] = most | {"all others": sum(taken.values()) - sum(most.values()), "by the clock": clock}
+    return found
+
+
+def peak_memory(device: torch.device) -> float:
+    """Megabytes that this process has held at most: on the GPU if it runs there, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _frames(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Two frames (2, 3, H, W), laid out as a decoder leaves them."""
+    return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
 
 
 def _steps(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> tuple[Callable, Callable]:
@@ -69,52 +206,16 @@ def _steps(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> tuple[Ca
         return model.key_frame(frames[:1])[0].labels(size).cpu()
 
     def current():
-        return model.next_frame(frames[1:2], state)[0].labels(size).cpu()
+        return model.next_frame(frames[1:], state)[0].labels(size).cpu()
 
     return key, current
 
 
-def _smp_steps(frames: Tensor, device: torch.device) -> tuple[Callable, Callable]:
-    import segmentation_models_pytorch as smp
-
-    network = smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=19).eval().to(device)
-    frame = frames[:1].float().contiguous()
-
-    def step():
-        return network(frame).argmax(1).cpu()
-
-    return step, step
+def _labelling(network: nn.Module, frame: Tensor) -> Callable:
+    return lambda: network(frame).argmax(1).to(torch.uint8).cpu()
 
 
-@torch.inference_mode()
-def profile_model(model: VideoModel, size: tuple[int, int], frames: int = 5) -> dict[str, dict[str, float]]:
-    """Where the time of an optimised model's key and current frames goes: milliseconds a frame by operator."""
-    from torch.profiler import ProfilerActivity, profile
-
-    device = model.device
-    pictures = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    steps = dict(zip(("key frame", "current frame"), _steps(model, pictures, size), strict=True))
-    cuda = device.type == "cuda"
-    found = {}
-    for name, step in steps.items():
+def _gflop(step: Callable) -> float:
+    with FlopCounterMode(display=False) as counter:
         step()
-        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
-            for _ in range(frames):
-                step()
-        taken = {
-            event.key: (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e3 / frames
-            for event in profiler.key_averages()
-        }
-        found[name] = dict(sorted(taken.items(), key=lambda item: -item[1])[:12])
-    return found
-
-
-def time_mxnet(command: str) -> tuple[float, float]:
-    """Seconds of a key and a current frame in the original: run a command that prints `key frame: SECONDS s` and
-    `current frame: SECONDS s`. ValueError if it fails or prints neither."""
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
-    found = [re.search(rf"{which} frame: ([\d.]+) s", done.stdout) for which in ("key", "current")]
-    if done.returncode or None in found:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise ValueError(f"the MXNet command {command!r} failed (exit code {done.returncode}): {said}")
-    return float(found[0][1]), float(found[1][1])
+    return counter.get_total_flops() / 1e9

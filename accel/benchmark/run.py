@@ -10,42 +10,78 @@ import torch
 from rich.table import Table
 
 from accel.benchmark.accuracy import optimisation_accuracy
-from accel.benchmark.machine import describe_machine
-from accel.benchmark.models import benchmark_models, frame_times, profile_model, time_mxnet
+from accel.benchmark.machine import describe_machine, matrix_gflops
+from accel.benchmark.models import (
+    benchmark_models,
+    image_contenders,
+    peak_memory,
+    profile_model,
+    time_mxnet,
+    video_contenders,
+)
 from accel.benchmark.operators import COUNTERPARTS, benchmark_operators
 from accel.benchmark.streams import latencies, memory, throughput
 from accel.devices import choose_device
 from accel.evaluation.report import write_json
 from accel.models import build_published
+from accel.models.published import check_version
 from accel.progress import console
 
 SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy")
 
 
+TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
 @dataclass(frozen=True)
 class Options:
-    """What to measure. `mxnet` is a command that times the original, see `time_mxnet`; `cfg`, `checkpoint` are a
-    trained model and its data, for `accuracy`; `eager` times models that are not optimised as well."""
+    """What to measure.
+
+    dtype: of the optimised models; None is what the machine is best at.  eager: the models as they are, too.
+    mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
+    cfg, checkpoint, clips: a trained model, its data and how many labelled frames, for `accuracy`.
+    """
 
     sections: list[str]
     size: tuple[int, int] = (512, 1024)
     interval: int = 5
     rounds: int = 10
     versions: list[str] = field(default_factory=lambda: ["accel-18", "dff", "deeplab-101"])
+    dtype: str | None = None
     eager: bool = False
     device: str = "auto"
     mxnet: str | None = None
+    symbols: Path | None = None
     cfg: str | None = None
     checkpoint: str | None = None
     clips: int = 20
     json: Path | None = None
 
+    def check(self) -> None:
+        """ValueError for what cannot be measured: told before anything is."""
+        unknown = [name for name in self.sections if name not in SECTIONS]
+        if unknown:
+            raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+        if self.dtype not in (None, *TYPES):
+            raise ValueError(f"dtype {self.dtype!r}: expected {', '.join(TYPES)}")
+        for name in ("interval", "rounds", "clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if min(self.size) < 3:
+            raise ValueError(f"size {self.size[0]} x {self.size[1]}: expected 3 pixels or more a side")
+        for version in self.versions:
+            check_version(version)
+        if (self.mxnet is None) != (self.symbols is None):
+            raise ValueError("to time the original, give both --mxnet PYTHON and --symbols FOLDER")
+        if "accuracy" in self.sections and not (self.cfg and self.checkpoint):
+            raise ValueError("accuracy needs a trained model and its data: give --cfg and --checkpoint")
+
 
 def run_benchmark(options: Options) -> dict:
-    """Measure, print tables and write JSON if asked to. Raises ValueError for what cannot be measured."""
+    """Measure, print tables and, if asked to, write JSON after every section. Raises ValueError for what cannot be
+    measured."""
+    options.check()
     device = choose_device(options.device)
-    if "accuracy" in options.sections and not (options.cfg and options.checkpoint):
-        raise ValueError("accuracy needs a trained model and its data: give --cfg and --checkpoint")
     measures: dict[str, Callable[[Options, torch.device], dict]] = {
         "operators": _operators,
         "models": _models,
@@ -54,11 +90,13 @@ def run_benchmark(options: Options) -> dict:
         "memory": _memory,
         "accuracy": _accuracy,
     }
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     results = {"machine": describe_machine(device), "size": list(options.size), "interval": options.interval}
     for section in options.sections:
         results[section] = measures[section](options, device)
-    if options.json:
-        write_json(options.json, results)
+        if options.json:
+            write_json(options.json, results)
     return results
 
 
@@ -70,41 +108,47 @@ def _operators(options: Options, device: torch.device) -> dict:
 
 def _models(options: Options, device: torch.device) -> dict:
     times = {}
-    if options.mxnet:  # before and after ours, as it cannot run in turns with it
-        before = time_mxnet(options.mxnet)
-    models = {version: build_published(version).eval().to(device) for version in options.versions}
-    times |= benchmark_models(models, options.size, options.interval, options.rounds, options.eager)
     if options.mxnet:
-        after = time_mxnet(options.mxnet)
-        key, current = ((b + a) / 2 for b, a in zip(before, after, strict=True))
-        times["MXNet 1.9.1, accel-18"] = frame_times(key, current, options.interval)
-    first = next(iter(times.values()))
+        version, original = time_mxnet(options.mxnet, options.symbols, options.size, options.interval, options.rounds)
+        times[f"original graph, MXNet {version}"] = original
+    contenders = {}
+    for version in options.versions:
+        model = build_published(version).eval().to(device)
+        contenders |= video_contenders(version, model, options.size, TYPES.get(options.dtype), options.eager)
+    contenders |= image_contenders(options.size, device)
+    rate = max(matrix_gflops(device).values())
+    times |= benchmark_models(contenders, options.interval, options.rounds, device, rate)
+    first = times[options.versions[0]]
     _print(
-        "model",
+        f"model, interval {options.interval}",
         {
             name: {
-                "key s": f"{t.key:.4f}",
-                "current s": f"{t.current:.4f}",
-                f"frame s at interval {options.interval}": f"{t.mean:.4f}",
-                "times the first": f"{t.mean / first.mean:.2f}",
-                "preparation s": f"{t.preparation:.0f}",
+                "key ms": f"{1e3 * t.key:.1f}",
+                "current ms": f"{1e3 * t.current:.1f}",
+                "mean ms": f"{1e3 * t.mean:.1f}",
+                f"of {options.versions[0]}": f"{t.mean / first.mean:.2f}",
+                "p95 ms": f"{1e3 * t.p95:.1f}",
+                "GFLOP": "-" if t.gflop is None else f"{t.gflop:.0f}",
+                "share": "-" if t.gflop is None else f"{100 * t.share_of_matrix_rate:.0f}%",
             }
             for name, t in times.items()
         },
     )
-    return {name: asdict(t) | {"times_the_first": t.mean / first.mean} for name, t in times.items()}
+    rows = {name: asdict(t) | {"times_the_first": t.mean / first.mean} for name, t in times.items()}
+    return {"matrix_gflops": rate, "peak_megabytes_of_all": peak_memory(device), "times": rows}
 
 
 def _fast_model(options: Options, device: torch.device, parts: int = 1):
-    return build_published(options.versions[0]).eval().to(device).optimized(options.size, parts=parts)
+    model = build_published(options.versions[0]).eval().to(device)
+    return model.optimized(options.size, TYPES.get(options.dtype), parts=parts)
 
 
 def _streams(options: Options, device: torch.device) -> dict:
-    model = _fast_model(options, device, options.interval)
+    model, cut = _fast_model(options, device), _fast_model(options, device, options.interval)
     results = {
-        "flat_latency": latencies(model, options.size, options.interval, flat=True, frames=200),
+        "flat_latency": latencies(cut, options.size, options.interval, flat=True, frames=200),
         "key_frames_at_once": latencies(model, options.size, options.interval, flat=False, frames=200),
-        "frames_per_second": throughput(model, options.size, options.interval, frames=25, rounds=5),
+        "frames_per_second": throughput(model, options.size, options.interval, frames=50, rounds=5),
     }
     _print("latency, 200 frames", {k: _round(v) for k, v in results.items() if k != "frames_per_second"})
     _print("frames/s", {"": _round(results["frames_per_second"])})
@@ -112,7 +156,12 @@ def _streams(options: Options, device: torch.device) -> dict:
 
 
 def _profile(options: Options, device: torch.device) -> dict:
-    found = profile_model(_fast_model(options, device), options.size)
+    model = build_published(options.versions[0]).eval().to(device)
+    found = {
+        f"{which} {frame}": taken
+        for which, optimised in (("eager", False), ("optimised", True))
+        for frame, taken in profile_model(model, options.size, optimised=optimised).items()
+    }
     for frame, taken in found.items():
         _print(f"{options.versions[0]}, {frame}", {name: {"ms a frame": f"{ms:.2f}"} for name, ms in taken.items()})
     return found

@@ -28,12 +28,13 @@ def frames_of(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[np.n
 
 
 def latencies(model: VideoModel, size: tuple[int, int], interval: int, flat: bool, frames: int) -> dict[str, float]:
-    """Seconds from frame to labels over `frames` frames, after the first ten: median, slowest and their ratio."""
+    """Seconds from frame to labels over `frames` frames, after the first ten."""
     segmenter = Segmenter(model, FixedInterval(interval), flat_latency=flat)
     results = segmenter.stream(frames_of(size, frames + WARM_UP))
     seconds = [result.seconds for result in results][WARM_UP:]
-    median, slowest = float(np.median(seconds)), max(seconds)
-    return {"median": median, "slowest": slowest, "ratio": slowest / median, "frames": frames}
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
+    slowest = max(seconds)
+    return {"p50": p50, "p95": p95, "p99": p99, "slowest": slowest, "slowest_by_p50": slowest / p50, "frames": frames}
 
 
 def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: int, rounds: int) -> dict[str, float]:

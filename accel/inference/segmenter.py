@@ -111,6 +111,7 @@ class Segmenter:
         for labelled, arrived in enumerate(source):
             if arrived.frame.shape[:2] != size:
                 size, since_start = arrived.frame.shape[:2], 0
+                self.model.prepare(size)
             with torch.inference_mode():
                 image, start = self._transfer.receive(arrived.uploaded)
                 scores, state, is_key = self._step(image.permute(2, 0, 1)[None], state, since_start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -18,5 +20,11 @@ def subtract_mean(image: Tensor) -> Tensor:
     if image.shape[2] < 1 or image.shape[3] < 1:
         raise ValueError(f"frames must not be empty, got {tuple(image.shape)}")
     dtype = image.dtype if image.dtype == torch.float64 else torch.float32
-    mean = torch.tensor(PIXEL_MEANS, dtype=dtype, device=image.device).view(3, 1, 1)
-    return image.to(dtype) - mean
+    return image.to(dtype) - _mean(dtype, image.device)
+
+
+@functools.cache
+def _mean(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: to make it is to wait for the GPU."""
+    with torch.inference_mode(False):  # an inference tensor could not be used in training later
+        return torch.tensor(PIXEL_MEANS, dtype=dtype, device=device).view(3, 1, 1)

@@ -41,8 +41,8 @@ def optimize(
     """A copy of `model` for inference on frames (1, 3, H, W) of one size; it answers the same calls.
 
     size: (H, W) of the frames. None: each size that comes is prepared for at its first key frame.
-    dtype: of weights and features; by default bfloat16 where the device computes it fast, else float32. Scores and
-        flow come as float32 always.
+    dtype: of weights and features; by default bfloat16 where the device computes it fast, else float32. The last layer,
+        which makes scores, is float32 always; flow is computed in this type and joined and followed in float32.
     device: where to run; by default where the model is.
     compile: with TorchInductor, which takes some seconds a network the first time on a machine, and on a GPU as
         CUDA graphs. Without it, the rest is done all the same.
@@ -53,7 +53,7 @@ def optimize(
     """
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size must be (height, width) in pixels, got {tuple(size)}")
-    if any(isinstance(module, Parts) for module in model.modules()):
+    if isinstance(model, AnySize) or any(isinstance(module, Parts) for module in model.modules()):
         raise ValueError("this model is optimised already: call `optimized` of the one that it was made from")
     if parts < 1:
         raise ValueError(f"parts must be 1 or more, got {parts}")
@@ -72,7 +72,7 @@ def optimize(
     for module in list(fast.modules()):
         if isinstance(module, FlowWarp):
             # Two tensors, because the tracer takes one given twice for one input.
-            module.flow = _optimize_network(module.flow, (frame, frame.clone()), dtype, compile)
+            module.flow = _optimize_network(module.flow, (frame, frame.clone()), dtype, compile, gives=torch.float32)
         elif isinstance(module, DeepLab | SimplifiedDeepLab):
             cut = parts if module is getattr(fast, "reference", None) else 1
             module.backbone = _optimize_network(module.backbone, (frame,), dtype, compile, cut)
@@ -97,9 +97,12 @@ class AnySize(VideoModel):
 
     def key_frame(self, image):
         size = tuple(image.shape[2:])
+        self.prepare(size)
+        return self.fast[size].key_frame(image)
+
+    def prepare(self, size):
         if size not in self.fast:
             self.fast[size] = self.model.optimized(size, *self.settings)
-        return self.fast[size].key_frame(image)
 
     def next_frame(self, image, state):
         return self._of(image).next_frame(image, state)
@@ -190,7 +193,10 @@ class SimplifiedAccelShared(DeepFeatureFlow):
     def next_frame(self, image, state):
         image = subtract_mean(image)
         state, update = side_by_side(
-            lambda: self._propagate(image, state), lambda: self.correct(self.reference.features(image)), image.device
+            lambda: self._propagate(image, state),
+            lambda: self.correct(self.reference.features(image)),
+            image.device,
+            "update",
         )
         if update.shape != state.features.shape:  # as in FeatureFusion
             update = F.interpolate(update, state.features.shape[2:], mode="bilinear", align_corners=True)
@@ -243,7 +249,7 @@ def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}  # of placeholders
     modules, folded = dict(network.named_modules()), 0
     for node in program.graph.nodes:
-        if node.target is not torch.ops.aten.batch_norm.default:
+        if node.target is not torch.ops.aten.batch_norm.default or node.args[3] is None:  # has no statistics
             continue
         conv_node, mean_node = node.args[0], node.args[3]
         if conv_node.target is not torch.ops.aten.conv2d.default or len(conv_node.users) > 1:
@@ -286,12 +292,18 @@ class _InType(nn.Module):
 
 
 def _optimize_network(
-    network: nn.Module, examples: tuple[Tensor, ...], dtype: torch.dtype, compile: bool, parts: int = 1
+    network: nn.Module,
+    examples: tuple[Tensor, ...],
+    dtype: torch.dtype,
+    compile: bool,
+    parts: int = 1,
+    gives: torch.dtype | None = None,
 ) -> nn.Module:
-    """A network for float32 images like `examples`, computed in `dtype`. Two images give flow, hence float32."""
+    """A network for float32 images like `examples`, computed in `dtype`; its result comes in the type `gives`, or in
+    the same."""
     fold_batch_norms(network, examples)
     network = network.to(dtype, memory_format=torch.channels_last)
-    return _cut(_InType(network, dtype, torch.float32 if len(examples) > 1 else dtype), examples, compile, parts)
+    return _cut(_InType(network, dtype, gives or dtype), examples, compile, parts)
 
 
 def _optimize_heads(model: VideoModel, frame: Tensor, compile: bool) -> None:
@@ -346,19 +358,25 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
 
 
 class _InLayout:
-    """Calls a compiled part, which trusts that its inputs lie in memory as they did when it was compiled."""
+    """Calls a compiled part, which trusts that its inputs have the type and lie in memory as when it was compiled."""
 
     def __init__(self, compiled: Callable, examples: tuple[Tensor, ...]):
         self.compiled = compiled
-        self.strides = [example.stride() for example in examples]
+        self.forms = [(example.dtype, example.stride()) for example in examples]
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        laid_out = []
-        for tensor, stride in zip(given, self.strides, strict=True):
-            if tensor.stride() != stride:
-                tensor = tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
-            laid_out.append(tensor)
-        return tuple(self.compiled(*laid_out))
+        return tuple(self.compiled(*map(_in_form, given, self.forms)))
+
+
+def _in_form(tensor: Tensor, form: tuple[torch.dtype, tuple[int, ...]]) -> Tensor:
+    """The tensor in this type and with these strides; copied only where its numbers lie elsewhere."""
+    dtype, strides = form
+    if tensor.dtype == dtype and tensor.stride() == strides:
+        return tensor
+    same = all(n == 1 or a == b for n, a, b in zip(tensor.shape, tensor.stride(), strides, strict=True))
+    if tensor.dtype == dtype and same:  # strides of dimensions of one entry mean nothing
+        return tensor.as_strided(tensor.shape, strides)
+    return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
 
 
 class _CudaGraph:
@@ -369,15 +387,17 @@ class _CudaGraph:
     def __init__(self, function: Callable, examples: tuple[Tensor, ...]):
         self.inputs = [example.clone() for example in examples]
         device = self.inputs[0].device
+        self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(self.WARM_UP):
-                function(*self.inputs)
+        with torch.cuda.device(device):
+            with torch.cuda.stream(stream):
+                for _ in range(self.WARM_UP):
+                    function(*self.inputs)
+            # Another thread may be uploading frames meanwhile: what it does is no part of the capture.
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self.outputs = function(*self.inputs)
         torch.cuda.current_stream(device).wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = function(*self.inputs)
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
         for own, tensor in zip(self.inputs, given, strict=True):

@@ -33,8 +33,8 @@ class FlowWarp(nn.Module):
         Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
         """
         home = _cells(second)
-        high = second.new_tensor([second.shape[3] - 1, second.shape[2] - 1]).view(2, 1, 1)
-        inside = torch.minimum((home + second).clamp_min(0), high) - home
+        x, y = (home + second).unbind(1)
+        inside = torch.stack([x.clamp(0, x.shape[2] - 1), y.clamp(0, y.shape[1] - 1)], 1) - home
         return second + accel_ops.warp(first, inside)
 
     @staticmethod

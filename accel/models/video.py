@@ -90,6 +90,9 @@ class VideoModel(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Make ready for frames of `size` (H, W), where that takes time that no frame should have to wait for."""
+
     @property
     def device(self) -> torch.device:
         """Where the model is, and its frames have to be."""
@@ -162,6 +165,8 @@ class DeepFeatureFlow(VideoModel):
         return self._propagate(subtract_mean(image), state)
 
     def renew(self, state, frames):
+        if frames < 1:
+            raise ValueError(f"renewal over {frames} frames: expected 1 or more")
         return replace(state, renewal=Renewal(self._reference_work(state.image), frames))
 
     def _reference_work(self, image: Tensor) -> Work:
@@ -174,7 +179,7 @@ class DeepFeatureFlow(VideoModel):
             motion = self.propagation.motion(image, state.image)
             return FrameState(image, self.propagation.move(state.features, motion))
         motion, renewal = side_by_side(
-            lambda: self.propagation.motion(image, state.image), state.renewal.go_on, image.device
+            lambda: self.propagation.motion(image, state.image), state.renewal.go_on, image.device, "reference"
         )
         renewal = renewal.follow(self.propagation, motion)
         if renewal.passed == renewal.frames:
@@ -195,7 +200,9 @@ class Accel(DeepFeatureFlow):
 
     def next_frame(self, image, state):
         image = subtract_mean(image)
-        state, update = side_by_side(lambda: self._propagate(image, state), lambda: self.update(image), image.device)
+        state, update = side_by_side(
+            lambda: self._propagate(image, state), lambda: self.update(image), image.device, "update"
+        )
         propagated = self.reference.score(state.features)
         return self.fusion(propagated, update), state
 
@@ -213,6 +220,6 @@ class AccelShared(DeepFeatureFlow):
     def next_frame(self, image, state):
         image = subtract_mean(image)
         state, update = side_by_side(
-            lambda: self._propagate(image, state), lambda: self.reference.features(image), image.device
+            lambda: self._propagate(image, state), lambda: self.reference.features(image), image.device, "update"
         )
         return self.reference.score(self.fusion(state.features, update)), state

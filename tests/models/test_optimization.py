@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from accel.models import Accel, AccelShared, DeepLab, FlowNetS, FlowWarp, FrameByFrame
 from accel.models.backbones.published import PreActResNet, ResNetV1
 from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.optimization import fold_batch_norms, simplify
+from accel.models.optimization import _in_form, fold_batch_norms, simplify
 from accel.models.parts import Parts
 
 SIZE = (64, 96)
@@ -124,6 +124,7 @@ def test_compiled_models_give_the_same_scores(dtype):
     fast = model.optimized(SIZE, dtype=dtype, parts=2)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
     # Frames as they lie in memory after decoding, and in another layout.
+    assert_same(scores_of(fast, clip.double()), scores_of(fast, clip), 1e-3)
     rows = clip.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     assert_same(scores_of(fast, rows), scores_of(fast, clip), 1e-3)
     with torch.no_grad():  # and in another mode of autograd
@@ -138,6 +139,23 @@ def test_all_batch_norms_after_convolutions_are_folded():
         before = backbone(image)
         assert fold_batch_norms(backbone, (image,)) >= expected
         torch.testing.assert_close(backbone(image), before, rtol=1e-4, atol=1e-4)
+
+
+def test_norms_without_statistics_are_left_alone():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    assert fold_batch_norms(network, (torch.randn(1, 3, 8, 8),)) == 0
+
+
+def test_inputs_are_copied_only_where_they_lie_elsewhere():
+    example = torch.randn(1, 3, 4, 6).contiguous(memory_format=torch.channels_last)
+    form = (example.dtype, example.stride())
+    decoded = torch.randn(4, 6, 3).permute(2, 0, 1)[None]  # the same places; strides of the batch differ
+    assert decoded.stride() != example.stride()
+    assert _in_form(decoded, form).data_ptr() == decoded.data_ptr() and _in_form(decoded, form).stride() == form[1]
+    rows, wide = torch.randn(1, 3, 4, 6), torch.randn(1, 3, 4, 6, dtype=torch.float64)
+    for tensor in (rows, wide):
+        laid_out = _in_form(tensor, form)
+        assert (laid_out.dtype, laid_out.stride()) == form and torch.equal(laid_out, tensor.float())
 
 
 def test_fc6_is_taken_once_a_key_frame():
@@ -221,8 +239,9 @@ def test_user_mistakes_are_told():
     with pytest.raises(ValueError, match="device 'cuda:9'"):
         model.optimized(SIZE, device="cuda:9")
     fast = model.optimized(SIZE, compile=False)
-    with pytest.raises(ValueError, match="optimised already"):
-        fast.optimized(SIZE)
+    for twice in (fast, model.optimized()):
+        with pytest.raises(ValueError, match="optimised already"):
+            twice.optimized(SIZE)
     with pytest.raises(ValueError, match=r"optimised for frames \[1, 3, 64, 96\], got \[1, 3, 64, 64\]"):
         fast.key_frame(torch.zeros(1, 3, 64, 64))
     assert fast.device == model.device and isinstance(fast.reference.backbone, Parts)
@@ -245,7 +264,14 @@ def test_on_a_gpu(name):
     model = lively(make(name) if name in MODELS else published(name))
     clip = clip_of(SIZE, 4)
     fast = model.optimized(SIZE, dtype=torch.float32, device="cuda", parts=2)
-    got = scores_of(fast, clip.cuda())
-    expected = scores_of(model, clip)
+    got, expected = [], []
+    for network, frames, maps in ((fast, clip.cuda(), got), (model, clip, expected)):
+        with torch.inference_mode():
+            scores, state = network.key_frame(frames[:, 0])
+            state = network.renew(state, 2)  # parts, update and flow on streams of their own
+            maps.append(scores)
+            for t in range(1, 4):
+                scores, state = network.next_frame(frames[:, t], state)
+                maps.append(scores)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a.scores.cpu(), b.scores, rtol=0, atol=2e-2 * float(b.scores.std()))

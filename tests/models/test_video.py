@@ -275,3 +275,5 @@ def test_models_that_cannot_renew_say_so():
         Plain().renew(None, 5)
     frames = make("frame_by_frame")
     assert frames.renew(None, 5) is None
+    with pytest.raises(ValueError, match="renewal over 0 frames: expected 1 or more"):
+        make("accel").renew(None, 0)
