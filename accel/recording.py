@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from accel import visualize
-from accel.evaluation.evaluator import frames_per_second
+from accel.evaluation.timing import frames_per_second
 from accel.inference.segmenter import SegmentedFrame
 from accel.inference.video_writer import VideoWriter
 from accel.progress import Bar
