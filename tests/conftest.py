@@ -87,7 +87,8 @@ def tiny_cityscapes(tmp_path: Path) -> Path:
                 stem = f"{annotations}/{city}_{sequence}_{first + 3:06d}_gtFine_"
                 ids = rng.integers(0, 34, (64, 96), np.uint8)
                 cv2.imwrite(stem + "labelIds.png", ids)
-                cv2.imwrite(stem + "instanceIds.png", ids.astype(np.uint16) * 1000)
+                instances = np.where(ids >= 24, 1000, 1).astype(np.uint16)  # from person on, classes have instances
+                cv2.imwrite(stem + "instanceIds.png", ids * instances)
                 if city == "ulm":
                     cv2.imwrite(stem + "labelTrainIds.png", train_ids(ids))
     return root

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
 from accel.inference.video_writer import VideoWriter
 
@@ -156,6 +158,143 @@ def test_evaluate_sweeps_models_and_intervals(tool, trained, deeplab_weights, ti
     assert len((tmp_path / "new/out.csv").read_text().splitlines()) == 1 + 2 * (2 + 4)
     out = capsys.readouterr().out
     assert "cityscapes train: mIoU %" in out and "new: mIoU % by distance" in out and "interval 3" in out
+
+
+def official_lines(out):
+    """The mIoU of our own and the official one that `evaluate --official` prints."""
+    own = re.search(r"^mIoU ([\d.]+)% over (\d+) frames", out, re.MULTILINE)
+    official = re.search(
+        r"^official mIoU ([\d.]+)% over (\d+) frames, equal to our own within 1e-06$", out, re.MULTILINE
+    )
+    return own.groups(), official.groups()
+
+
+def test_evaluate_agrees_with_the_official_scorer_and_keeps_the_predictions(tool, trained, tmp_path, capsys):
+    arguments = ["--interval", 3, "--official", "--predictions", tmp_path / "pred", "--json", tmp_path / "out.json"]
+    assert tool("evaluate", *trained, *arguments, "--device", "cpu", "--workers", 0) == 0
+    out = capsys.readouterr().out
+    own, official = official_lines(out)
+    assert own == official and own[1] == "4"
+    assert "cityscapesscripts, 4 frames" in out and "mean of categories" in out and "iIoU %" in out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["official"]["classes"]["mean"] == pytest.approx(result["miou"], abs=1e-9)
+    assert result["official"]["classes"]["each"] == pytest.approx(result["iou"], abs=1e-9)
+    assert len(result["official"]["instance_classes"]["each"]) == 8
+    names = ["aachen_000000_000003", "aachen_000001_000003", "ulm_000000_000098", "ulm_000000_000203"]
+    assert sorted(p.name for p in (tmp_path / "pred").iterdir()) == [f"{name}_pred_labelIds.png" for name in names]
+
+
+def test_damaged_frames_are_left_out_of_the_official_score_too(tool, trained, tiny_cityscapes, capsys):
+    damage(tiny_cityscapes / "leftImg8bit_sequence/val/ulm/ulm_000000_000097_leftImg8bit.png")
+    assert tool("evaluate", *trained, "--interval", 2, "--official", "--device", "cpu", "--workers", 0) == 0
+    own, official = official_lines(capsys.readouterr().out)
+    assert own == official and own[1] == "3"
+
+
+def test_labels_that_contradict_each_other_end_the_official_score(refused, trained, tiny_cityscapes):
+    path = tiny_cityscapes / "gtFine/val/ulm/ulm_000000_000098_gtFine_labelTrainIds.png"
+    cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) + 3) % 19)
+    line = refused("evaluate", *trained, "--official", "--device", "cpu", "--workers", 0)
+    assert "own mIoU" in line and "were the labelTrainIds of these data made from their labelIds?" in line
+
+
+def test_own_and_official_score_agree_on_generated_scenes(tool, trained, tmp_path, capsys):
+    options = ["data.name=streetscape", f"data.root={tmp_path}/scenes", "data.snippets={val: 2}", "data.size=[64, 128]"]
+    assert tool("evaluate", *trained, *options, "--interval", 5, "--official", "--device", "cpu", "--workers", 0) == 0
+    out = capsys.readouterr().out
+    own, official = official_lines(out)
+    assert own == official and own[1] == "2" and "iIoU %" in out  # generated scenes have instanceIds
+
+
+def test_optimised_models_score_nearly_the_same(tool, trained, tmp_path, monkeypatch):
+    """TorchInductor, which takes a minute, has tests of its own."""
+    monkeypatch.setattr("accel.models.optimization._compile", lambda part, examples: part)
+    results = []
+    for option in ([], ["--optimize"]):
+        arguments = ["--interval", 2, "--official", "--temporal", "--flow", "model", "--json", tmp_path / "out.json"]
+        assert tool("evaluate", *trained, *arguments, *option, "--device", "cpu", "--workers", 0) == 0
+        results.append(json.loads((tmp_path / "out.json").read_text()))
+    plain, fast = (np.array(result["confusion"]) for result in results)
+    assert np.abs(plain - fast).sum() < 0.02 * plain.sum()
+
+
+def test_models_of_two_data_sets_are_compared_in_one_sweep(tool, trained, tiny_run, tiny_camvid, tmp_path, capsys):
+    """On either of the two; a model is scored in the same classes whatever it was trained on."""
+    _, cfg = tiny_run("frame_by_frame")
+    text = (
+        Path(cfg).read_text().replace("name: cityscapes", "name: camvid").replace("num_classes: 19", "num_classes: 11")
+    )
+    Path(cfg).write_text(re.sub("root: .*", f"root: {tiny_camvid}", text))
+    options = [
+        "train.steps=1",
+        "data.clip_length=1",
+        f"output={tmp_path}/camvid_run",
+        "data.augmentation.crop=[32, 32]",
+    ]
+    assert tool("train", "--cfg", cfg, *options, "--device", "cpu") == 0
+    sweep = [
+        "--sweep",
+        "1,2",
+        *trained,
+        "--cfg",
+        cfg,
+        "--checkpoint",
+        tmp_path / "camvid_run",
+        "--name",
+        "a",
+        "--name",
+        "b",
+    ]
+    places = {"cityscapes": tmp_path / "cityscapes", "camvid": tiny_camvid}
+    for data, mapped in (("cityscapes", ["a", "b"]), ("camvid", ["a"])):
+        where = [f"data.name={data}", f"data.root={places[data]}", "--temporal", "--json", tmp_path / "out.json"]
+        assert tool("evaluate", *sweep, *where, "--split", "val", "--device", "cpu", "--workers", 0) == 0
+        out = capsys.readouterr().out
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert len(found["class_names"]) == 11 and [*found["class_maps"]] == mapped
+        for name in "ab":
+            assert (f"{name}: classes mapped: the model knows" in out) == (name in mapped)
+            assert [*found["models"][name][1]["iou"]] == found["class_names"]
+            assert found["models"][name][1]["temporal"]["pairs"] > 0
+
+
+def test_a_submission_has_every_frame_of_the_test_split(tool, trained, tiny_cityscapes, tmp_path, capsys):
+    sequences = tiny_cityscapes / "leftImg8bit_sequence"
+    shutil.copytree(sequences / "val", sequences / "test")
+    for path in (tiny_cityscapes / "gtFine/val").glob("*/*_labelIds.png"):  # it has no labels: stills say which frames
+        name = path.name.replace("gtFine_labelIds", "leftImg8bit")
+        still = tiny_cityscapes / "leftImg8bit/test" / path.parent.name / name
+        still.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sequences / "val" / path.parent.name / name, still)
+    options = ["--submission", tmp_path / "sent", "--interval", 4, "--device", "cpu", "--workers", 0]
+    assert tool("evaluate", *trained, *options) == 0
+    assert f"4 frames of test as labelIds in {tmp_path}/sent" in capsys.readouterr().out
+    kept = ["--official", "--predictions", tmp_path / "kept", "--interval", 4, "--device", "cpu", "--workers", 0]
+    assert tool("evaluate", *trained, *kept) == 0
+    sent, scored = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("sent", "kept"))
+    assert sent == scored and len(sent) == 4
+
+
+def test_a_cityscapes_model_is_scored_on_camvid_in_its_original_form(tool, trained, tiny_camvid, tmp_path, capsys):
+    """Across data sets and across their forms: the same score from index labels and from colours."""
+    root = tmp_path / "original"
+    for split in ("train", "val", "test"):
+        (root / split).mkdir(parents=True)
+        for path in (tiny_camvid / split).iterdir():
+            shutil.copy(path, root / split)
+            labels = cv2.imread(str(tiny_camvid / f"{split}annot" / path.name), cv2.IMREAD_UNCHANGED)
+            colours = np.concatenate([CAMVID_PALETTE, np.zeros((1, 3), np.uint8)])[labels]
+            cv2.imwrite(str(root / split / f"{path.stem}_L.png"), colours[..., ::-1])
+    results = []
+    for place in (tiny_camvid, root):
+        options = ["data.name=camvid", f"data.root={place}", "--interval", 3, "--json", tmp_path / "out.json"]
+        assert tool("evaluate", *trained, *options, "--device", "cpu", "--workers", 0) == 0
+        out = capsys.readouterr().out
+        assert "classes mapped: the model knows 19, the data have 11, scored in 11 (sky" in out
+        results.append(json.loads((tmp_path / "out.json").read_text()))
+        assert list(results[-1]["iou"])[:3] == ["sky", "building", "pole"] and results[-1]["frames_scored"] == 4
+        assert results[-1]["class_map"]["predictions"]["truck"] == "car"
+    assert results[0]["miou"] == results[1]["miou"] and results[0]["iou"] == results[1]["iou"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "mp4"])
@@ -408,7 +547,6 @@ def deeplab_weights(tmp_path_factory):
         (["--workers", "-1"], ["num_workers"]),
         (["model.reference.head_channels=8"], ["another architecture", "model.reference.head_channels is 16"]),
         (["model.num_classes=11"], ["another architecture", "model.num_classes is 19 in the checkpoint, 11"]),
-        (["data.name=camvid", "data.root=CAMVID"], ["knows 19 classes (road", "data have 11 (sky"]),
         (["--checkpoint", "a", "--checkpoint", "b"], ["1 --cfg and 2 --checkpoint"]),
         (["--cfg", "CFG", "--checkpoint", "a", "--checkpoint", "b"], ["2 models are compared by --sweep"]),
         (["--name", "a", "--name", "b"], ["2 --name for 1 models"]),
@@ -423,6 +561,17 @@ def deeplab_weights(tmp_path_factory):
         (["--temporal", "--flow", "exact"], ["flow exact", "do not know theirs"]),
         (["--temporal", "--flow", "model"], ["FrameByFrame has no flow of its own"]),
         (["--csv", "/dev/null/out.csv"], ["/dev/null"]),
+        (["--official", "--avg"], ["--official", "--sweep and --avg make several"]),
+        (["--official", "--sweep", "1,2"], ["--official", "--sweep and --avg make several"]),
+        (["--predictions", "p"], ["--predictions goes with --official"]),
+        (["--official", "--predictions", "/dev/null"], ["/dev/null: not a folder"]),
+        (["--official", "--predictions", "."], ["holds", "need a new or an empty folder"]),
+        (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "--temporal, --json out"]),
+        (["--submission", "."], ["no Cityscapes test split"]),
+        (["--submission", ".", "--split", "val"], ["holds", "need a new or an empty folder"]),
+        (["--submission", "s", "--split", "val", "--interval", "5"], ["3 frames come directly before it", "needs 4"]),
+        (["--official", "data.name=camvid", "data.root=CAMVID"], ["Cityscapes' layout only, not CamVid"]),
+        (["--submission", "s", "--split", "val", "data.name=camvid", "data.root=CAMVID"], ["layout only, not CamVid"]),
     ],
 )
 def test_a_mistake_in_evaluation_is_one_line(

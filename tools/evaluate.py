@@ -2,11 +2,15 @@
 
 python tools/evaluate.py --cfg experiments/accel/accel18_camvid.yaml --checkpoint runs/accel18_camvid --interval 5
 python tools/evaluate.py --sweep 1,2,5,10 --cfg A.yaml --checkpoint runs/A --cfg B.yaml --checkpoint runs/B --csv ab.csv
+
+On data in Cityscapes' layout, --official has cityscapesscripts score the predictions, too, and --submission DIR writes
+what the test server takes.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict
 
 from accel.cli import Parser, run
 
@@ -24,40 +28,49 @@ def main() -> None:
     parser.add_argument("--temporal", action="store_true", help="also temporal consistency and flicker")
     parser.add_argument("--flow", default="auto", help="for --temporal: auto, exact, dis, model (default: auto)")
     parser.add_argument("--split", help="split to score (default: the configuration's data.test_split)")
+    parser.add_argument("--official", action="store_true", help="have cityscapesscripts score the predictions, too")
+    parser.add_argument("--predictions", metavar="DIR", help="with --official: keep the predictions (labelIds) here")
+    parser.add_argument("--submission", metavar="DIR", help="only write labelIds of the split (default: test) here")
     parser.add_argument("--json", help="write the result here too")
     parser.add_argument("--csv", help="write the figures by interval and distance here")
+    parser.add_argument("--optimize", action="store_true", help="prepare the models for speed, for each frame size")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read images (default: 1)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the files'")
     args = parser.parse_args()
 
     from accel.devices import choose_device
-    from accel.evaluation import report
-    from accel.evaluation.comparison import load_comparison, pair_up, run_comparison, whole_numbers
-    from accel.inference.schedule import FixedInterval
+    from accel.evaluation import cityscapes, report
+    from accel.evaluation.command import read_request, submit
+    from accel.evaluation.comparison import load_comparison, run_comparison
+    from accel.evaluation.predictions import Predictions, require_cityscapes
+    from accel.progress import console
 
-    # What is wrong with the command itself is told before anything is loaded.
-    sweeping = args.sweep is not None
-    if sweeping and (args.interval is not None or args.avg):
-        raise ValueError("--sweep has the intervals, and takes all distances: leave --interval and --avg out")
-    intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
-    FixedInterval(intervals[0])
-    widths = whole_numbers("--widths", args.widths) if args.boundary else ()
-    entries = pair_up(args.cfg, args.checkpoint, args.name)
-    if len(entries) > 1 and not sweeping:
-        raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
-    for path in filter(None, (args.json, args.csv)):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    asked, device = read_request(args), choose_device(args.device)
+    if args.submission:
+        where = args.submission, asked, args.overrides, args.split
+        console.print(submit(*where, device, args.optimize, args.workers))
+        return
 
-    comparison = load_comparison(entries, args.overrides, args.split, choose_device(args.device))
-    flow = args.flow if args.temporal else None
-    found = run_comparison(comparison, intervals, sweeping or args.avg, widths, flow, args.workers)
-    if sweeping:
+    comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
+    if args.official:
+        require_cityscapes(asked.entries[0].checkpoint, comparison.dataset)
+    report.print_class_maps(comparison.class_maps)
+    with Predictions(args.predictions) if args.official else nullcontext() as predictions:
+        record = predictions and predictions.write
+        how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
+        found = run_comparison(comparison, *how, on_labels=record)
+        official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
+
+    if args.sweep:
         report.print_sweep(found)
     else:
-        report.print_result(found.single())
+        report.print_result(found.single(), official and cityscapes.official_table(official))
+    if official:
+        console.print(cityscapes.check_agreement(found.single().miou, official))
     if args.json:
-        report.write_json(args.json, found.as_dict() if sweeping else found.single().as_dict())
+        values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
+        report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
     if args.csv:
         report.write_csv(args.csv, found)
 

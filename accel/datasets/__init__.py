@@ -47,8 +47,11 @@ def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool) -> Cl
 
 def _camvid(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
     from accel.datasets.camvid import CamVid
+    from accel.datasets.camvid_original import CamVidOriginal, original_folders
 
-    return CamVid(data_root(config), split)
+    root = data_root(config)
+    is_original = not (root / f"{split}annot").is_dir() and original_folders(root, split) is not None
+    return (CamVidOriginal if is_original else CamVid)(root, split)
 
 
 def _streetscape(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:

@@ -56,11 +56,11 @@ class CamVid(ClipDataset):
 
     def __init__(self, root: str | Path, split: str = "train"):
         self.root, self.split = Path(root), split
-        self._images, self._annotations = self.root / split, self.root / f"{split}annot"
+        self._images, self._annotations = self._folders()
         if not (self._images.is_dir() and self._annotations.is_dir()):
             raise self._not_there()
         on_disk = {p.stem for p in self._images.glob("*.png")}
-        names = self._listed_names() or sorted(p.stem for p in self._annotations.glob("*.png"))
+        names = self._listed_names() or self._annotated_names()
         if not names:
             raise self._not_there()
         for name in names:
@@ -93,11 +93,21 @@ class CamVid(ClipDataset):
                 f"a clip of {length} needs {length - 1} "
                 f"(CamVid's train and test are stills a second apart; val is video)"
             )
-        label_path = self._annotations / f"{labelled.name}.png"
-        labels = read_labels(label_path, _TABLE)
+        label_path, labels = self._labels(labelled.name)
         names = [*reversed(labelled.before[: length - 1]), labelled.name]
         frames = read_frames([self._images / f"{name}.png" for name in names], label_path, labels.shape)
         return Clip(frames, labels, None, labelled.name)
+
+    def _folders(self) -> tuple[Path, Path]:
+        """Of the frames and of their labels."""
+        return self.root / self.split, self.root / f"{self.split}annot"
+
+    def _annotated_names(self) -> list[str]:
+        return sorted(p.stem for p in self._annotations.glob("*.png"))
+
+    def _labels(self, name: str) -> tuple[Path, np.ndarray]:
+        path = self._annotations / f"{name}.png"
+        return path, read_labels(path, _TABLE)
 
     def _listed_names(self) -> list[str]:
         """The names in SPLIT.txt: the first word of each line without folders and ending."""
@@ -116,11 +126,12 @@ class CamVid(ClipDataset):
     def _not_there(self) -> FileNotFoundError:
         return FileNotFoundError(
             f"no CamVid {self.split} split at {self.root}: expected {self.split}/NAME.png, "
-            f"{self.split}annot/NAME.png and {self.split}.txt"
+            f"{self.split}annot/NAME.png and {self.split}.txt, or the original 701_StillsRaw_full/NAME.png and "
+            f"LabeledApproved_full/NAME_L.png"
         )
 
 
-def _numbered(name: str) -> tuple[str, int] | None:
+def numbered(name: str) -> tuple[str, int] | None:
     """0016E5_07959 as its recording and frame number; None for a name without one."""
     match = re.fullmatch(r"(.+_\D*)(\d+)", name)
     return (match[1], int(match[2])) if match else None
@@ -128,7 +139,7 @@ def _numbered(name: str) -> tuple[str, int] | None:
 
 def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:
     """For each frame of a video: the frame directly before it and how many numbers earlier that is."""
-    by_number = {_numbered(name): name for name in names if _numbered(name)}
+    by_number = {numbered(name): name for name in names if numbered(name)}
     before = {}
     for (recording, number), name in by_number.items():
         for step in range(1, _VIDEO_STEP + 1):

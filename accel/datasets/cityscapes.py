@@ -62,6 +62,8 @@ class Cityscapes(ClipDataset):
 
     root:  the folder with gtFine and leftImg8bit_sequence. With leftImg8bit alone, clips have one frame.
     split: the folder below those: "train", "val" or "test" (whose published labels are all ignored).
+    with_labels: if not, clips carry none and no label file is read; where gtFine has no such split, its place as
+        the list of the frames in question is taken by leftImg8bit, which holds the same ones.
 
     Folders are listed here, once. Raises FileNotFoundError if they are not there, or a labelled frame is not.
     """
@@ -69,14 +71,16 @@ class Cityscapes(ClipDataset):
     class_names = CLASS_NAMES
     palette = PALETTE
 
-    def __init__(self, root: str | Path, split: str = "train"):
-        self.root, self.split = Path(root), split
+    def __init__(self, root: str | Path, split: str = "train", with_labels: bool = True):
+        self.root, self.split, self.with_labels = Path(root), split, with_labels
         self.is_video = (self.root / "leftImg8bit_sequence" / split).is_dir()
-        self._images = self.root / ("leftImg8bit_sequence" if self.is_video else "leftImg8bit") / split
+        stills = self.root / "leftImg8bit" / split
+        self._images = self.root / "leftImg8bit_sequence" / split if self.is_video else stills
         self._annotations = self.root / "gtFine" / split
-        if not (self._images.is_dir() and self._annotations.is_dir()):
+        listing = self._annotations if with_labels or self._annotations.is_dir() else stills
+        if not (self._images.is_dir() and listing.is_dir()):
             raise self._not_there()
-        self._labelled = [f for city in _folders(self._annotations) for f in self._labelled_frames(city)]
+        self._labelled = [f for city in _folders(listing) for f in self._labelled_frames(listing, city)]
         if not self._labelled:
             raise self._not_there()
 
@@ -115,6 +119,9 @@ class Cityscapes(ClipDataset):
                 f"a clip of {length} needs {length - 1}{cause}"
             )
         paths = [self.image_path(index, before) for before in reversed(range(length))]
+        if not self.with_labels:
+            frames = read_frames(paths)
+            return Clip(frames, None, self._flows(paths[1:], frames.shape[1:3]), labelled.name)
         label_path, labels = self._labels(labelled)
         frames = read_frames(paths, label_path, labels.shape)
         return Clip(frames, labels, self._flows(paths[1:], labels.shape), labelled.name)
@@ -142,19 +149,22 @@ class Cityscapes(ClipDataset):
             flows.append(flow)
         return np.stack(flows).astype(np.float32, copy=False) if flows else None
 
-    def _labelled_frames(self, city: str) -> list[_LabelledFrame]:
-        annotations = _files(self._annotations / city)
+    def _labelled_frames(self, listing: Path, city: str) -> list[_LabelledFrame]:
+        """Those of a city that `listing` (gtFine, or leftImg8bit for want of it) names."""
+        listed = _files(listing / city)
         images = {f[: -len(_IMAGE)] for f in _files(self._images / city) if f.endswith(_IMAGE)}
-        with_train_ids = {f[: -len(_TRAIN_IDS)] for f in annotations if f.endswith(_TRAIN_IDS)}
-        with_ids = {f[: -len(_LABEL_IDS)] for f in annotations if f.endswith(_LABEL_IDS)}
+        with_train_ids = {f[: -len(_TRAIN_IDS)] for f in listed if f.endswith(_TRAIN_IDS)}
+        ending = _LABEL_IDS if listing == self._annotations else _IMAGE
+        others = {f[: -len(ending)] for f in listed if f.endswith(ending)}
         found: dict[str, _LabelledFrame] = {}
-        for name in sorted(with_train_ids | with_ids):
+        for name in sorted(with_train_ids | others):
             sequence, _, frame = name.rpartition("_")
             if not (sequence and frame.isdecimal()):
-                raise ValueError(f"{self._annotations / city / name}_gtFine_*: expected a name CITY_SEQ_FRAME")
+                raise ValueError(f"{listing / city / name}_*: expected a name CITY_SEQ_FRAME")
             if name not in images:
                 raise FileNotFoundError(
-                    f"{self._images / city / (name + _IMAGE)}: no such file, but gtFine/{self.split} has its labels"
+                    f"{self._images / city / (name + _IMAGE)}: no such file, but {listing.parent.name}/{self.split} "
+                    f"lists this frame"
                 )
             labelled = _LabelledFrame(city, sequence, frame, 0, name in with_train_ids)
             history = 0
@@ -167,10 +177,11 @@ class Cityscapes(ClipDataset):
         return list(found.values())
 
     def _not_there(self) -> FileNotFoundError:
+        stills = "" if self.with_labels else f", or leftImg8bit/{self.split} in place of gtFine"
         return FileNotFoundError(
             f"no Cityscapes {self.split} split at {self.root}: expected "
             f"leftImg8bit_sequence/{self.split}/CITY/CITY_SEQ_FRAME{_IMAGE} and "
-            f"gtFine/{self.split}/CITY/CITY_SEQ_FRAME{_LABEL_IDS}"
+            f"gtFine/{self.split}/CITY/CITY_SEQ_FRAME{_LABEL_IDS}{stills}"
         )
 
 

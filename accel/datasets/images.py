@@ -21,8 +21,11 @@ UNDEFINED = 254  # entry of a label table for stored values that mean nothing in
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_PNG_GREY, _PNG_PALETTE = 0, 3  # colour types of the PNG header
-_PNG_COLOURS = {_PNG_GREY: "grey", 2: "RGB", _PNG_PALETTE: "palette", 4: "grey + alpha", 6: "RGB + alpha"}
+_PNG_GREY, _PNG_RGB, _PNG_PALETTE, _PNG_RGBA = 0, 2, 3, 6  # colour types of the PNG header
+_PNG_WITH_COLOURS = (_PNG_RGB, _PNG_PALETTE, _PNG_RGBA)
+_PNG_COLOURS = {
+    _PNG_GREY: "grey", _PNG_RGB: "RGB", _PNG_PALETTE: "palette", 4: "grey + alpha", _PNG_RGBA: "RGB + alpha",
+}  # fmt: skip
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -36,20 +39,26 @@ def read_image(path: str | Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def read_frames(paths: Sequence[Path], label_path: Path, size: tuple[int, int]) -> np.ndarray:
-    """The frames of a clip, (T, H, W, 3) uint8 RGB, of the (H, W) that its labels have.
+def read_frames(
+    paths: Sequence[Path], label_path: Path | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The frames of a clip, (T, H, W, 3) uint8 RGB, of the (H, W) that its labels have; without, that of the first.
 
     Raises ValueError with both files for a frame of another size, and what `read_image` raises.
     """
-    frames = np.empty((len(paths), *size, 3), np.uint8)
-    for frame, path in zip(frames, paths, strict=True):
+    frames = None
+    for i, path in enumerate(paths):
         image = read_image(path)
+        if size is None:
+            label_path, size = path, image.shape[:2]
         if image.shape[:2] != size:
             raise ValueError(
                 f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
                 f"and {size[1]} x {size[0]} (width x height)"
             )
-        frame[...] = image
+        if frames is None:
+            frames = np.empty((len(paths), *size, 3), np.uint8)
+        frames[i] = image
     return frames
 
 
@@ -72,6 +81,36 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
     else:
         raise ValueError(f"{path}: expected labels as one channel of 8 bits (or palette indices); found {header}")
     return labels if table is None else _translate(labels, table, path)
+
+
+def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
+    """The label image whose colours are classes, as (H, W) uint8.
+
+    Accepts RGB PNGs of 8 bits and palette PNGs; an alpha channel is dropped.
+
+    table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B, `UNDEFINED` where it means nothing.
+
+    Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
+    """
+    data = _read_bytes(path)
+    header = _examine(data, path)
+    if not isinstance(header, _PngHeader):
+        raise ValueError(f"{path}: labels must be PNG files (other formats alter colours); found {header}")
+    if header.colour not in _PNG_WITH_COLOURS or header.bits > 8:
+        raise ValueError(f"{path}: expected colours of 8 bits a channel (or a palette); found {header}")
+    image = cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR, path), cv2.COLOR_BGR2BGRA)
+    codes = image.view("<u4")[..., 0]  # one number a pixel; the highest byte is the alpha, 255
+    codes &= 0xFFFFFF
+    labels = table[codes]
+    unknown = labels == UNDEFINED
+    if unknown.any():
+        y, x = np.unravel_index(unknown.argmax(), unknown.shape)
+        blue, green, red, _ = image[y, x].tolist()
+        raise ValueError(
+            f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) is that of no class; "
+            f"{int(unknown.sum())} pixels have such colours"
+        )
+    return labels
 
 
 def _translate(labels: np.ndarray, table: np.ndarray, path: str | Path) -> np.ndarray:

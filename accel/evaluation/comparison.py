@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from accel.config import DataConfig, load_config
 from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets.class_maps import ClassMap
+from accel.evaluation.across import MappedDataset, bring_together
 from accel.evaluation.evaluator import compare
 from accel.evaluation.results import SweepResult
+from accel.evaluation.sweep import OnLabels
 from accel.evaluation.temporal import choose_flow
 from accel.evaluation.videos import Run, run_videos
-from accel.inference.loading import check_classes, load_model
+from accel.inference.loading import load_model
 from accel.models.video import VideoModel
 
 
@@ -29,12 +32,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models by name, on their device, and the data they are compared on."""
+    """Models by name, on their device, and the data they are compared on, in one set of classes; `class_maps` has the
+    models, by name, whose own classes or the data's are others."""
 
     models: dict[str, VideoModel]
     data: DataConfig
     split: str
     dataset: ClipDataset
+    class_maps: dict[str, ClassMap] = field(default_factory=dict)
+
+    def mappings(self) -> dict[str, dict]:
+        """The class maps as names."""
+        return {name: class_map.as_dict() for name, class_map in self.class_maps.items()}
 
 
 def pair_up(cfgs: Sequence[str], checkpoints: Sequence[str], names: Sequence[str] | None = None) -> list[Entry]:
@@ -59,11 +68,16 @@ def pair_up(cfgs: Sequence[str], checkpoints: Sequence[str], names: Sequence[str
 
 
 def load_comparison(
-    entries: Sequence[Entry], overrides: Sequence[str], split: str | None, device: torch.device
+    entries: Sequence[Entry],
+    overrides: Sequence[str],
+    split: str | None,
+    device: torch.device,
+    optimize: bool = False,
 ) -> Comparison:
     """Load the models and the data, which all configurations must agree on.
 
     overrides: `key=value` settings, for all configurations. split: default is the configurations' own.
+    optimize: whether models run in their fast form (`VideoModel.optimized`).
 
     Raises ValueError or FileNotFoundError for what does not fit: settings, weights, classes, data.
     """
@@ -77,10 +91,11 @@ def load_comparison(
             )
     split = split or data.test_split
     models = {e.name: load_model(e.checkpoint, c.model, device) for e, c in zip(entries, configs, strict=True)}
+    if optimize:
+        models = {name: model.optimized() for name, model in models.items()}
     dataset = build_dataset(data, split)
-    for entry in entries:
-        check_classes(entry.checkpoint, dataset)
-    return Comparison(models, data, split, dataset)
+    models, dataset, maps = bring_together({e.name: e.checkpoint for e in entries}, models, dataset)
+    return Comparison(models, data, split, dataset, maps)
 
 
 def run_comparison(
@@ -90,17 +105,20 @@ def run_comparison(
     widths: Sequence[int] = (),
     flow: str | None = None,
     workers: int = 1,
+    on_labels: OnLabels | None = None,
 ) -> SweepResult:
     """Every model at every interval.
 
-    average, widths: as in `sweep`.
+    average, widths, on_labels: as in `sweep`.
     flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
         videos = build_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
+        if isinstance(dataset, MappedDataset):
+            videos = MappedDataset(videos, dataset.class_map)
         flow = choose_flow(videos, models.values(), flow)
-    results = compare(models, dataset, intervals, average, widths, workers)
+    results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels)
     if flow is not None:
         # To one without memory, all intervals are the same.
         at = {(name, k): k if model.carries_state else 1 for name, model in models.items() for k in intervals}
@@ -117,6 +135,7 @@ def run_comparison(
         palette=tuple(map(tuple, dataset.palette.tolist())),
         intervals=tuple(sorted(intervals)),
         models=results,
+        class_maps=comparison.mappings(),
     )
 
 

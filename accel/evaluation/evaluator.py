@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from accel.datasets.clips import ClipDataset
 from accel.evaluation.results import EvaluationResult
-from accel.evaluation.sweep import result_of, sweep
+from accel.evaluation.sweep import OnLabels, result_of, sweep
 from accel.models.video import VideoModel
 
 
@@ -17,17 +17,21 @@ def evaluate(
     average: bool = False,
     workers: int = 1,
     quiet: bool = False,
+    on_labels: OnLabels | None = None,
 ) -> EvaluationResult:
     """mIoU over the labelled frames that have at least `interval - 1` frames before them.
 
     interval: the key frame lies interval-1 frames before the labelled one, the worst case of running at that
         interval; with `average`, each of 0..interval-1 frames before is tried, and all count alike.
+    on_labels: called with the name of each labelled frame and what is said of it, as it counts.
     A clip that cannot be read is reported, counted and left out. The model runs on the device it is on.
 
     Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it, and
     where nothing could be read or nothing is labelled.
     """
-    return compare({"model": model}, dataset, (interval,), average, workers=workers, quiet=quiet)["model"][0]
+    models = {"model": model}
+    found = compare(models, dataset, (interval,), average, workers=workers, quiet=quiet, on_labels=on_labels)
+    return found["model"][0]
 
 
 def compare(
@@ -38,12 +42,13 @@ def compare(
     widths: Sequence[int] = (),
     workers: int = 1,
     quiet: bool = False,
+    on_labels: OnLabels | None = None,
 ) -> dict[str, tuple[EvaluationResult, ...]]:
     """Each model's result at each interval, ascending: `evaluate` for all of them, with every forward pass made once.
 
     Arguments and errors are those of `sweep` and of `evaluate`.
     """
-    tallies = sweep(models, dataset, intervals, average, widths, workers=workers, quiet=quiet)
+    tallies = sweep(models, dataset, intervals, average, widths, workers=workers, quiet=quiet, on_labels=on_labels)
     return {
         name: tuple(result_of(tally, dataset.class_names, interval, average) for interval in sorted(intervals))
         for name, tally in tallies.items()

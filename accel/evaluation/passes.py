@@ -16,9 +16,10 @@ from accel.evaluation.timing import frames_to_tensor
 
 @dataclass(frozen=True)
 class Target:
-    """A labelled frame to score: its labels (H, W) and their trimap bands, its reach, and what models without memory
-    have said of it already."""
+    """A labelled frame to score: its name, its labels (H, W) and their trimap bands, its reach, and what models without
+    memory have said of it already."""
 
+    name: str
     labels: Tensor
     bands: Tensor | None
     reach: int
@@ -65,7 +66,7 @@ class PassWindow:
         if reach:
             labels = torch.from_numpy(stretch.clip.labels).to(self.device)
             bands = None if stretch.extra is None else torch.from_numpy(stretch.extra).to(self.device)
-            target = Target(labels, bands, reach)
+            target = Target(stretch.clip.name, labels, bands, reach)
             tried = {d for k in self.intervals if k <= reach for d in distances(k, self.average)}
             for distance in tried:
                 self.targets.setdefault(stretch.number - distance, {})[distance] = target

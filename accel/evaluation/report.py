@@ -9,18 +9,25 @@ from pathlib import Path
 
 from rich.table import Table
 
+from accel.datasets.class_maps import ClassMap
 from accel.evaluation.results import Accuracy, EvaluationResult, SweepResult, TemporalResult
 from accel.progress import console
 
 
-def print_result(result: EvaluationResult) -> None:
-    """One model at one interval."""
-    console.print(class_table(result))
+def print_result(result: EvaluationResult, table: Table | None = None) -> None:
+    """One model at one interval. table: of others' scores, which takes the place of that of the classes."""
+    console.print(table or class_table(result))
     if len(result.by_distance) > 1 or result.trimap:
         console.print(distance_table(result))
     console.print(summary(result))
     if result.temporal is not None:
         console.print(temporal_summary(result.temporal))
+
+
+def print_class_maps(class_maps: dict[str, ClassMap]) -> None:
+    """A line for each model, by name, that is not scored in its own classes or the data's."""
+    for name, class_map in class_maps.items():
+        console.print(f"{name}: {class_map.describe()}")
 
 
 def print_sweep(sweep: SweepResult) -> None:

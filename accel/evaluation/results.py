@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from accel.evaluation.boundary import TrimapMatrix
 from accel.evaluation.metrics import ConfusionMatrix
@@ -91,7 +91,10 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Models at intervals, on one split of one data set: `models[name][i]` belongs to `intervals[i]`."""
+    """Models at intervals, on one split of one data set: `models[name][i]` belongs to `intervals[i]`.
+
+    class_maps: of models that were scored in other classes than their own or the data's (`ClassMap.as_dict`).
+    """
 
     data: str
     split: str
@@ -99,11 +102,16 @@ class SweepResult:
     palette: tuple[tuple[int, int, int], ...]
     intervals: tuple[int, ...]
     models: dict[str, tuple[EvaluationResult, ...]]
+    class_maps: dict[str, dict] = field(default_factory=dict)
 
     def single(self) -> EvaluationResult:
         """The only result there is."""
         ((result,),) = self.models.values()
         return result
+
+    def class_map(self) -> dict | None:
+        """That of the only result; None where nothing was mapped."""
+        return next(iter(self.class_maps.values()), None)
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +26,8 @@ from accel.evaluation.timing import frames_per_second, timed_labels
 from accel.inference.schedule import FixedInterval
 from accel.models.video import VideoModel
 from accel.progress import bar, console
+
+OnLabels = Callable[[str, Tensor], None]
 
 
 @dataclass
@@ -83,6 +85,7 @@ def sweep(
     indices: Sequence[int] | None = None,
     workers: int = 1,
     quiet: bool = False,
+    on_labels: OnLabels | None = None,
 ) -> dict[str, Tally]:
     """What there is to count of each model, at all these intervals; `result_of` makes results of it.
 
@@ -90,6 +93,9 @@ def sweep(
     average: whether every distance 0..k-1 of an interval k is tried; else only k-1, the farthest.
     widths: of the trimaps that are scored, too; see `accel.evaluation.boundary`.
     indices: of the labelled frames to score, where several processes share the work; neighbours should go together.
+
+    on_labels: called with a labelled frame's name and what a model says of it, (H, W) uint8 on the model's device, each
+        time that this counts: once a frame for one model, one interval and without `average`.
 
     A file that cannot be read is reported, and the frames that need it are counted and left out.
 
@@ -102,7 +108,7 @@ def sweep(
             long_enough(dataset, interval)  # refuses one that is too long
         indices = range(len(dataset))
     indices = [i for i in indices if dataset.history(i) >= intervals[0] - 1]
-    device = next(next(iter(models.values())).parameters()).device
+    device = next(iter(models.values())).device
     tallies = {name: Tally(dataset.num_classes, widths) for name in models}
     window = PassWindow(dataset, intervals, average, device)
     rehearsed: set[str] = set()
@@ -113,7 +119,10 @@ def sweep(
                 if name not in rehearsed:  # the first calls set up memory and kernels
                     rehearsed.add(name)
                     list(timed_labels(model.eval(), each.frames[:2], {len(each.frames[:2]) - 1}))
-                _score(name, model, each, tallies[name])
+                for distance, target, labels in _score(name, model, each, tallies[name]):
+                    tallies[name].add(distance, target, labels)
+                    if on_labels is not None:
+                        on_labels(target.name, labels)
 
     prepare = partial(_bands, widths=widths) if widths else None
     title = f"interval {', '.join(map(str, intervals))}"
@@ -177,19 +186,20 @@ def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(intervals))
 
 
-def _score(name: str, model: VideoModel, each: Pass, tally: Tally) -> None:
+def _score(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator[tuple[int, Target, Tensor]]:
+    """What a model says of the targets of a pass, with their distances; the tally is given the times."""
     if model.carries_state:
         for distance, labels, seconds in timed_labels(model, each.frames, each.targets):
             (tally.seconds_current if distance else tally.seconds_key).append(seconds)
             if distance in each.targets:
-                tally.add(distance, each.targets[distance], labels)
+                yield distance, each.targets[distance], labels
         return
     for distance, target in each.targets.items():
         if name not in target.known:
             ((_, target.known[name], seconds),) = timed_labels(model, [each.frames[distance]], ())
             tally.seconds_key.append(seconds)
             tally.seconds_current.append(seconds)
-        tally.add(distance, target, target.known[name])
+        yield distance, target, target.known[name]
 
 
 def _bands(clip: Clip, widths: tuple[int, ...]) -> np.ndarray:

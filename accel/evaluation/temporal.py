@@ -175,6 +175,8 @@ def model_matches(model: nn.Module, now: Tensor, before: Tensor) -> Tensor:
 
 def own_flow(model: nn.Module) -> nn.Module:
     """The flow network that a model warps its features with. ValueError if it has none."""
+    while isinstance(inner := getattr(model, "model", None), nn.Module):  # optimised, or of mapped classes
+        model = inner
     propagation = getattr(model, "propagation", None)
     if not isinstance(propagation, FlowWarp):
         raise ValueError(f"flow model: {type(model).__name__} has no flow of its own; choose auto, dis or exact")

@@ -68,7 +68,7 @@ def run_videos(
     across the gap. The frames up to a labelled one are in memory together.
     """
     playing = {name: _Playing(run, dataset.num_classes) for name, run in runs.items()}
-    device = next(next(iter(runs.values())).model.parameters()).device
+    device = next(iter(runs.values())).model.device
     indices = range(len(dataset)) if indices is None else indices
     prepare = None if flow == "model" else partial(_matches, flow=flow)
     previous = None  # the frame before, for flow that is the models' own

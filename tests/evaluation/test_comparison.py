@@ -109,3 +109,33 @@ def test_the_models_own_flow_is_refused_before_anything_is_scored(untrained):
     comparison = load_comparison(entries, [], None, torch.device("cpu"))
     with pytest.raises(ValueError, match="flow model: FrameByFrame has no flow of its own"):
         run_comparison(comparison, (1,), flow="model", workers=0)
+
+
+def test_optimised_models_of_other_classes_are_scored(untrained, tiny_camvid, monkeypatch):
+    monkeypatch.setattr("accel.models.optimization._compile", lambda part, examples: part)  # it takes a minute
+    cfgs, checkpoints = zip(*map(untrained, ("accel", "frame_by_frame")), strict=True)
+    where, found = ["data.name=camvid", f"data.root={tiny_camvid}"], []
+    for optimize in (False, True):
+        comparison = load_comparison(pair_up(cfgs, checkpoints), where, "val", torch.device("cpu"), optimize)
+        assert [*comparison.class_maps] == ["accel", "frame_by_frame"]
+        found.append(run_comparison(comparison, (1, 3), flow="dis", workers=0))
+    assert found[0].class_maps == found[1].class_maps and len(found[1].class_names) == 11
+    for name in found[0].models:
+        for plain, fast in zip(found[0].models[name], found[1].models[name], strict=True):
+            difference = torch.tensor(plain.confusion) - torch.tensor(fast.confusion)
+            assert difference.abs().sum() < 0.02 * torch.tensor(plain.confusion).sum()
+            assert fast.temporal.pairs == plain.temporal.pairs > 0
+
+
+def test_a_model_of_classes_that_nothing_leads_to_is_refused(untrained, tiny_config, tmp_path):
+    from accel.models import build_model
+
+    cfg, fits = untrained("accel")
+    config = tiny_config("accel").model
+    names, palette = tuple(f"class {i}" for i in range(19)), ((0, 0, 0),) * 19
+    other = tmp_path / "other.safetensors"
+    save_weights(other, build_model(config), Description(config, names, palette, 0))
+    with pytest.raises(
+        ValueError, match=r"other\.safetensors: knows 19 classes \(class 0, .*but the data have 19 \(road"
+    ):
+        load_comparison(pair_up([cfg, cfg], [fits, str(other)]), [], None, torch.device("cpu"))

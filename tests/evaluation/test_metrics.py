@@ -6,31 +6,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official  # noqa: N813
-from cityscapesscripts.helpers.labels import id2label, trainId2label
+from cityscapesscripts.helpers.labels import id2label
 
+from accel.evaluation.cityscapes import official_scores
 from accel.evaluation.metrics import ConfusionMatrix
+from accel.evaluation.predictions import Predictions
 
 ID_TO_CLASS = np.array([id2label[i].trainId if 0 <= id2label[i].trainId < 255 else 255 for i in range(34)], np.uint8)
-CLASS_TO_ID = np.array([trainId2label[i].id for i in range(19)], np.uint8)
 
 
 def official_iou(pairs, folder):
     """IoU of each of the 19 classes and their mean, from files of labelIds, as Cityscapes' server computes it."""
-    official.args.evalInstLevelScore = False
-    official.args.evalLabels = []
-    matrix = official.generateMatrix(official.args)
-    for i, (predicted, truth) in enumerate(pairs):
-        names = []
-        for kind, image in (("p", CLASS_TO_ID[predicted]), ("t", truth)):
-            names.append(str(folder / f"{kind}{i}.png"))
-            cv2.imwrite(names[-1], image)
-        official.evaluatePair(*names, matrix, {}, {}, official.args)
-    scores = {
-        trainId2label[c].name: official.getIouScoreForLabel(int(CLASS_TO_ID[c]), matrix, official.args)
-        for c in range(19)
-    }
-    return np.array(list(scores.values())), official.getScoreAverage(scores, official.args)
+    truths = []
+    with Predictions(folder / "predicted") as predictions:
+        for i, (predicted, truth) in enumerate(pairs):
+            predictions.write(f"a_0_{i}", predicted)
+            truths.append(folder / f"a_0_{i}_gtFine_labelIds.png")
+            cv2.imwrite(str(truths[-1]), truth)
+        scores = official_scores(predictions.folder, truths)
+    return np.array(list(scores.classes.each.values()), float), scores.classes.mean
 
 
 def ours(pairs):

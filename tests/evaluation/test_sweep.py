@@ -54,6 +54,36 @@ def test_the_counts_are_those_of_brute_force(films, intervals, average):
             assert result.frames_scored == sum(number >= interval - 1 for _, number in dataset.labelled)
 
 
+@pytest.mark.parametrize("model", [Teller, Forgetful])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_what_counts_is_handed_out_once_a_frame(model, interval):
+    """And nothing else: not what is rehearsed, nor frames that a file is missing for."""
+    dataset = Films(DENSE, (4,), (1, 7), damaged=[(0, 5)])
+    given = []
+    result = evaluate(
+        model(),
+        dataset,
+        interval,
+        workers=0,
+        quiet=True,
+        on_labels=lambda name, labels: given.append((name, labels.clone())),
+    )
+    lost = range(5, 5 + interval)
+    scored = [(v, n) for v, n in dataset.labelled if n >= interval - 1 and not (v == 0 and n in lost)]
+    assert sorted(name for name, _ in given) == sorted(f"{v}-{n}" for v, n in scored)
+    assert result.frames_scored == len(scored)
+    distance = 0 if model is Forgetful else interval - 1
+    for name, labels in given:
+        video, number = map(int, name.split("-"))
+        assert np.array_equal(labels, said(video, number - distance, distance))
+
+
+def test_of_several_models_and_distances_each_prediction_is_handed_out():
+    given = []
+    run({"a": Teller(), "b": Teller()}, Films((4,)), (2, 3), on_labels=lambda name, _: given.append(name))
+    assert given == ["0-4"] * 2 * 3  # distances 0, 1 and 2; the first two serve both intervals
+
+
 @pytest.mark.parametrize("films", FILMS.values(), ids=FILMS)
 def test_every_key_frame_is_propagated_once_and_no_further_than_is_scored(films):
     """For all intervals together; labels are made of key frames and of what is scored, and of nothing else."""

@@ -1,0 +1,131 @@
+"""Models of one data set's classes on the data of another: which class is which, and why.
+
+Cityscapes (19 classes) and CamVid (11) compare in CamVid's classes, whichever of the two a model was trained on: each
+class of Cityscapes lies in one of CamVid's, so nothing has to be guessed, while a "bicyclist" of CamVid is rider and
+bicycle in one. What a Cityscapes model predicts is mapped, and so is Cityscapes' ground truth for a CamVid model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from accel.datasets import camvid, cityscapes
+from accel.datasets.clips import IGNORED
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class of Cityscapes in terms of CamVid's.
+
+    counterpart: the class of CamVid that it lies in; None: in none, and ground truth of it is not scored.
+    predicted:   what predictions of it count as. A model that says `train` has said something, and is not spared.
+    """
+
+    name: str
+    counterpart: str | None
+    predicted: str
+    why: str
+
+
+def _row(name: str, counterpart: str, why: str) -> Row:
+    return Row(name, counterpart, counterpart, why)
+
+
+# CamVid's 11 classes are groups of 32 (accel.datasets.camvid_original lists them); the reasons name the member.
+CITYSCAPES_TO_CAMVID = (
+    _row("road", "road", "Road, and the markings on it in both"),
+    _row("sidewalk", "sidewalk", "Sidewalk, traffic islands among it in both"),
+    _row("building", "building", "Building"),
+    _row("wall", "building", "Wall is among building"),
+    _row("fence", "fence", "Fence"),
+    _row("pole", "pole", "Column_Pole"),
+    _row("traffic light", "sign", "TrafficLight is among sign"),
+    _row("traffic sign", "sign", "SignSymbol; sign has the lettering on shops, too (Misc_Text), Cityscapes building"),
+    _row("vegetation", "tree", "Tree, and hedges and bushes (VegetationMisc)"),
+    _row("terrain", "tree", "grass and verges are VegetationMisc, hence tree"),
+    _row("sky", "sky", "Sky"),
+    _row("person", "pedestrian", "Pedestrian; CamVid leaves children out, Cityscapes has them here"),
+    _row("rider", "bicyclist", "Bicyclist is the person with the bicycle"),
+    _row("car", "car", "Car and SUVPickupTruck, vans in both"),
+    _row("truck", "car", "Truck_Bus is among car"),
+    _row("bus", "car", "Truck_Bus is among car"),
+    Row("train", None, "car", "Train is unlabelled in CamVid; a train predicted there was some vehicle, at best"),
+    _row("motorcycle", "bicyclist", "MotorcycleScooter is among bicyclist"),
+    _row("bicycle", "bicyclist", "Bicyclist is the person with the bicycle; CamVid leaves parked ones unlabelled"),
+)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """How predictions and ground truth of different classes are brought together.
+
+    known, found:    what the model and the data set call their classes.
+    class_names:     the K classes in which they are compared; `palette` their colours, (K, 3) uint8.
+    predictions:     (256,) uint8, for each class that the model predicts, which of the K it counts as.
+    truth:           (256,) uint8, for each class of the ground truth, which of the K it is; 255: not scored.
+    ignored:         the classes of the data set that are not scored.
+    """
+
+    known: tuple[str, ...]
+    found: tuple[str, ...]
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    predictions: np.ndarray
+    truth: np.ndarray
+    ignored: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """The map as names, for JSON: what each class predicted, and each true one, counts as; None: not scored."""
+
+        def names(classes: tuple[str, ...], table: np.ndarray) -> dict[str, str | None]:
+            targets = table[: len(classes)].tolist()
+            return {
+                name: None if target == IGNORED else self.class_names[target]
+                for name, target in zip(classes, targets, strict=True)
+            }
+
+        return {"predictions": names(self.known, self.predictions), "truth": names(self.found, self.truth)}
+
+    def describe(self) -> str:
+        """One line for a person."""
+        ignored = f"; not scored: {', '.join(self.ignored)}" if self.ignored else ""
+        return (
+            f"classes mapped: the model knows {len(self.known)}, the data have {len(self.found)}, "
+            f"scored in {len(self.class_names)} ({', '.join(self.class_names)}){ignored}"
+        )
+
+
+def find_class_map(known: Sequence[str], found: Sequence[str]) -> ClassMap | None:
+    """The map from a model's classes and a data set's to those that both can be compared in; None where none is known.
+
+    Where both are Cityscapes' there is a map, too: for a model that is to be compared with one of CamVid's classes.
+    """
+    known, found = tuple(known), tuple(found)
+    if not {known, found} <= _TAXONOMIES.keys():
+        return None
+    ignored = tuple(row.name for row in CITYSCAPES_TO_CAMVID if row.counterpart is None)
+    return ClassMap(
+        known,
+        found,
+        camvid.CLASS_NAMES,
+        camvid.PALETTE,
+        predictions=_table([row.predicted for row in _TAXONOMIES[known]]),
+        truth=_table([row.counterpart for row in _TAXONOMIES[found]]),
+        ignored=tuple(name for name in found if name in ignored),
+    )
+
+
+_TAXONOMIES = {
+    cityscapes.CLASS_NAMES: CITYSCAPES_TO_CAMVID,
+    camvid.CLASS_NAMES: tuple(_row(name, name, "the class itself") for name in camvid.CLASS_NAMES),
+}
+
+
+def _table(targets: Sequence[str | None]) -> np.ndarray:
+    """(256,) uint8: for each class index, that of the class of CamVid of this name; 255 for None, and for no class."""
+    table = np.full(256, IGNORED, np.uint8)
+    table[: len(targets)] = [IGNORED if name is None else camvid.CLASS_NAMES.index(name) for name in targets]
+    return table

@@ -1,0 +1,73 @@
+"""What a command of `tools/evaluate.py` asks for; what is wrong with the command itself is told before anything is
+loaded."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from accel.config import load_config
+from accel.evaluation.comparison import Entry, pair_up, whole_numbers
+from accel.evaluation.predictions import write_submission
+from accel.inference.loading import load_model
+from accel.inference.schedule import FixedInterval
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `run_comparison` is to do, for these models."""
+
+    entries: list[Entry]
+    intervals: tuple[int, ...]
+    average: bool
+    widths: tuple[int, ...]
+    flow: str | None
+
+
+def read_request(args: Namespace) -> Request:
+    """The request in the arguments; the folders of result files are made.
+
+    Raises ValueError for arguments that do not go together or are none, OSError for a folder that cannot be.
+    """
+    sweeping = args.sweep is not None
+    if sweeping and (args.interval is not None or args.avg):
+        raise ValueError("--sweep has the intervals, and takes all distances: leave --interval and --avg out")
+    if args.official and (sweeping or args.avg):
+        raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave them out")
+    if args.predictions and not args.official:
+        raise ValueError("--predictions goes with --official; to write predictions alone there is --submission")
+    if args.submission:
+        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv")
+        if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
+            raise ValueError(f"--submission only writes predictions, and scores nothing: leave {', '.join(given)} out")
+    intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
+    FixedInterval(intervals[0])
+    widths = whole_numbers("--widths", args.widths) if args.boundary else ()
+    entries = pair_up(args.cfg, args.checkpoint, args.name)
+    if len(entries) > 1 and not sweeping:
+        raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
+    for path in filter(None, (args.json, args.csv)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Request(entries, intervals, sweeping or args.avg, widths, args.flow if args.temporal else None)
+
+
+def submit(
+    folder: str | Path,
+    request: Request,
+    overrides: Sequence[str],
+    split: str | None,
+    device: torch.device,
+    optimize: bool = False,
+    workers: int = 1,
+) -> str:
+    """`write_submission` of the one model of a request, and a line that says what was written. split: default test."""
+    ((entry,), (interval,)), split = (request.entries, request.intervals), split or "test"
+    config = load_config(entry.cfg, overrides)
+    model = load_model(entry.checkpoint, config.model, device)
+    model = model.optimized() if optimize else model
+    frames = write_submission(folder, entry.checkpoint, model, config.data, split, interval, workers)
+    return f"{frames} frames of {split} as labelIds in {folder}; the test server takes them as a ZIP file"

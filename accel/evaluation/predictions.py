@@ -1,0 +1,164 @@
+"""Predictions as Cityscapes wants them: labelIds at full size, one PNG a frame, for the scorer and the test server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from cityscapesscripts.helpers.labels import trainId2label
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from accel.config import DataConfig
+from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
+from accel.evaluation.across import MappedDataset
+from accel.inference.loading import check_classes
+from accel.inference.schedule import FixedInterval
+from accel.models.video import VideoModel
+from accel.progress import bar
+
+_SUFFIX = "_pred_labelIds.png"  # scorer and server want CITY_SEQ_FRAME*.png
+_LABEL_IDS = np.array([trainId2label[i].id for i in range(len(CLASS_NAMES))], np.uint8)  # (19,) of our classes
+
+
+class Predictions:
+    """A folder of predictions, CITY_SEQ_FRAME_pred_labelIds.png.
+
+    The scorer takes it as it is, the test server as a ZIP file. A folder that was not given is a temporary one, which
+    goes at the end of a `with` block.
+
+    folder: made if need be. ValueError if it holds anything: results of two models must not mix, nor anything of
+        the user's be overwritten.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        self._temporary = tempfile.TemporaryDirectory(prefix="accel-") if folder is None else None
+        self.folder = Path(folder if folder is not None else self._temporary.name)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: not a folder; predictions need one")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if kept := next(self.folder.iterdir(), None):
+            raise ValueError(f"{self.folder}: holds {kept.name} already; predictions need a new or an empty folder")
+        self.names: list[str] = []
+
+    def write(self, name: str, predicted: Tensor | np.ndarray) -> Path:
+        """Write a frame's classes, (H, W) uint8 indices into Cityscapes' 19; the file is there whole or not at all.
+
+        name: CITY_SEQ_FRAME.
+
+        Raises ValueError for classes there are not, and a name that is none or comes again.
+        """
+        predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
+        if len(name.split("_")) != 3 or "/" in name:
+            raise ValueError(f"{name!r}: predictions in Cityscapes' layout are named CITY_SEQ_FRAME")
+        if name in self.names:
+            raise ValueError(f"{name}: a second prediction for this frame")
+        if predicted.size and predicted.max() >= len(_LABEL_IDS):
+            raise ValueError(f"{name}: class {predicted.max()} predicted; Cityscapes has {len(_LABEL_IDS)}")
+        ok, data = cv2.imencode(".png", _LABEL_IDS[predicted])
+        assert ok
+        path = self.folder / f"{name}{_SUFFIX}"
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.names.append(name)
+        return path
+
+    def __enter__(self) -> Predictions:
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+@torch.inference_mode()
+def predict(
+    model: VideoModel, dataset: Cityscapes, interval: int, workers: int = 1, quiet: bool = False
+) -> Iterator[tuple[str, Tensor]]:
+    """Name and classes (H, W) uint8 of every frame of the data set, the key frame interval-1 frames before it.
+
+    Unlike an evaluation, this leaves nothing out: ValueError for an interval under 1, a frame that has fewer frames
+    before it, or one that cannot be read.
+    """
+    FixedInterval(interval)  # refuses what is none
+    for i in range(len(dataset)):
+        if dataset.history(i) < interval - 1:
+            raise ValueError(
+                f"{dataset.image_path(i)}: {dataset.history(i)} frames come directly before it, interval {interval} "
+                f"needs {interval - 1}"
+            )
+    model = model.eval()
+    device = model.device
+    loader = DataLoader(_Clips(dataset, interval), batch_size=None, num_workers=workers, collate_fn=_as_is)
+    with bar(f"interval {interval}", len(dataset), quiet) as progress:
+        for done, clip in enumerate(loader, 1):
+            if isinstance(clip, str):
+                raise ValueError(clip)
+            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(device)  # (T, 3, H, W)
+            yield clip.name, model(frames[None]).labels(tuple(frames.shape[2:]))[0]
+            progress.update(done)
+
+
+class _Clips(Dataset):
+    """All clips of one length; one that cannot be read comes as the message why, which crosses processes whole."""
+
+    def __init__(self, dataset: Cityscapes, length: int):
+        self.dataset, self.length = dataset, length
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Clip | str:
+        try:
+            return self.dataset.clip(index, self.length)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+
+
+def _as_is(clip: Clip | str) -> Clip | str:
+    return clip
+
+
+def require_cityscapes(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
+    """The data set, if it is in Cityscapes' layout and the checkpoint knows Cityscapes' classes; else ValueError."""
+    dataset = dataset.dataset if isinstance(dataset, MappedDataset) else dataset
+    if not isinstance(dataset, Cityscapes):
+        raise ValueError(f"cityscapesscripts scores data in Cityscapes' layout only, not {type(dataset).__name__}")
+    check_classes(checkpoint, dataset)
+    return dataset
+
+
+def write_submission(
+    folder: str | Path,
+    checkpoint: str | Path,
+    model: VideoModel,
+    config: DataConfig,
+    split: str,
+    interval: int,
+    workers: int = 1,
+    quiet: bool = False,
+) -> int:
+    """Label every frame of a split into a new folder, as the test server wants it; how many frames that are.
+
+    The split's own labels are not needed. Raises what `Predictions` and `predict` do, ValueError for data in another
+    layout than Cityscapes' or a checkpoint of other classes, FileNotFoundError where the data are missing.
+    """
+    if config.name == "cityscapes":
+        dataset = Cityscapes(data_root(config), split, with_labels=False)
+    else:
+        dataset = build_dataset(config, split)
+    require_cityscapes(checkpoint, dataset)
+    with Predictions(folder) as predictions:
+        for name, predicted in predict(model, dataset, interval, workers, quiet):
+            predictions.write(name, predicted)
+    return len(predictions.names)
