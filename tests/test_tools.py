@@ -297,6 +297,27 @@ def test_a_cityscapes_model_is_scored_on_camvid_in_its_original_form(tool, train
     assert results[0]["miou"] == results[1]["miou"] and results[0]["iou"] == results[1]["iou"]
 
 
+def test_evaluate_makes_a_report_of_one_model_and_of_several(
+    tool, trained, deeplab_weights, tiny_run, tmp_path, capsys
+):
+    models = [*trained, *tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights, "--name", "new", "--name", "old"]
+    common = "--device", "cpu", "--workers", 0, "--report", tmp_path / "report"
+    assert tool("evaluate", "--sweep", "1,3", *models, "--temporal", *common) == 0
+    page = (tmp_path / "report/index.html").read_text()
+    assert page.count('class="group"') == 1 + 2 and '"shown":[["new",3],["old",1]]' in page
+    assert "--sweep 1,3" in page and str(deeplab_weights) in page and '"distance":2' in page
+    assert f"report: {tmp_path / 'report/index.html'}" in capsys.readouterr().out
+    # Another one in its place, with a clip of its own choice and without the figures that this one has.
+    last = json.loads(re.search(r'id="clips">(.*?)</script>', page, re.S)[1])[1]["name"]
+    assert tool("evaluate", *trained, "--interval", 3, "--clip", last, *common) == 0
+    page = (tmp_path / "report/index.html").read_text()
+    (clip,) = json.loads(re.search(r'id="clips">(.*?)</script>', page, re.S)[1])
+    assert clip["name"] == last and clip["shown"] == [["accel", 3]] and len(clip["frames"]) > 1
+    assert not (tmp_path / "report/temporal.png").exists() and "Steadiness" not in page
+    read = json.loads((tmp_path / "report/results.json").read_text())
+    assert read["models"]["accel"][0]["interval"] == 3
+
+
 @pytest.mark.parametrize("kind", ["folder", "mp4"])
 def test_demo_labels_a_video(tool, trained, tmp_path, kind):
     source = write_frames(tmp_path / "drive") if kind == "folder" else write_video(tmp_path / "drive.mp4")
@@ -572,6 +593,9 @@ def deeplab_weights(tmp_path_factory):
         (["--submission", "s", "--split", "val", "--interval", "5"], ["3 frames come directly before it", "needs 4"]),
         (["--official", "data.name=camvid", "data.root=CAMVID"], ["Cityscapes' layout only, not CamVid"]),
         (["--submission", "s", "--split", "val", "data.name=camvid", "data.root=CAMVID"], ["layout only, not CamVid"]),
+        (["--report", "CAMVID"], ["--report", "holds", "which is of no earlier report", "choose a new"]),
+        (["--report", "out", "--clip", "x"], ["--clip x: no labelled frame of that name", "such as"]),
+        (["--clip", "x"], ["--clip chooses what --report shows: add --report DIR"]),
     ],
 )
 def test_a_mistake_in_evaluation_is_one_line(

@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--submission", metavar="DIR", help="only write labelIds of the split (default: test) here")
     parser.add_argument("--json", help="write the result here too")
     parser.add_argument("--csv", help="write the figures by interval and distance here")
+    parser.add_argument("--report", metavar="DIR", help="write a page to look at here, with plots, JSON and CSV")
+    parser.add_argument("--clip", metavar="NAME", action="append", help="for --report: show the frames up to this one")
     parser.add_argument("--optimize", action="store_true", help="prepare the models for speed, for each frame size")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read images (default: 1)")
@@ -42,7 +44,8 @@ def main() -> None:
     from accel.devices import choose_device
     from accel.evaluation import cityscapes, report
     from accel.evaluation.command import read_request, submit
-    from accel.evaluation.comparison import load_comparison, run_comparison
+    from accel.evaluation.comparison import load_comparison, record_clips, run_comparison
+    from accel.evaluation.page import Origin, write_report
     from accel.evaluation.predictions import Predictions, require_cityscapes
     from accel.progress import console
 
@@ -56,10 +59,11 @@ def main() -> None:
     if args.official:
         require_cityscapes(asked.entries[0].checkpoint, comparison.dataset)
     report.print_class_maps(comparison.class_maps)
+    recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
     with Predictions(args.predictions) if args.official else nullcontext() as predictions:
         record = predictions and predictions.write
         how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
-        found = run_comparison(comparison, *how, on_labels=record)
+        found = run_comparison(comparison, *how, on_labels=record, recorder=recorder)
         official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
 
     if args.sweep:
@@ -73,6 +77,9 @@ def main() -> None:
         report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
     if args.csv:
         report.write_csv(args.csv, found)
+    if args.report:
+        page = write_report(args.report, found, recorder.clips(), Origin.of(asked.entries, device))
+        console.print(f"report: {page}", soft_wrap=True)
 
 
 if __name__ == "__main__":

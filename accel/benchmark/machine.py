@@ -47,6 +47,14 @@ def matrix_gflops(device: torch.device) -> dict[str, float]:
     return rates
 
 
+def machine_name(device: torch.device) -> str:
+    """What computes, in words, for a line of text."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}, PyTorch {torch.__version__}"
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

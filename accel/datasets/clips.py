@@ -102,6 +102,10 @@ class ClipDataset(Dataset, ABC):
         """
         return str(index), self.history(index)
 
+    def name(self, index: int) -> str:
+        """What a person would call labelled frame `index`: the name of its clip. Here: its video and its number."""
+        return "-".join(map(str, self.place(index)))
+
     @abstractmethod
     def clip(self, index: int, length: int) -> Clip:
         """The clip of `length` frames ending in labelled frame `index`, as stored: no augmentation.

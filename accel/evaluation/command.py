@@ -12,6 +12,7 @@ import torch
 
 from accel.config import load_config
 from accel.evaluation.comparison import Entry, pair_up, whole_numbers
+from accel.evaluation.page import check_folder
 from accel.evaluation.predictions import write_submission
 from accel.inference.loading import load_model
 from accel.inference.schedule import FixedInterval
@@ -41,7 +42,7 @@ def read_request(args: Namespace) -> Request:
     if args.predictions and not args.official:
         raise ValueError("--predictions goes with --official; to write predictions alone there is --submission")
     if args.submission:
-        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv")
+        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report")
         if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
             raise ValueError(f"--submission only writes predictions, and scores nothing: leave {', '.join(given)} out")
     intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
@@ -50,6 +51,10 @@ def read_request(args: Namespace) -> Request:
     entries = pair_up(args.cfg, args.checkpoint, args.name)
     if len(entries) > 1 and not sweeping:
         raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
+    if args.report:
+        check_folder(args.report)
+    elif args.clip:
+        raise ValueError("--clip chooses what --report shows: add --report DIR")
     for path in filter(None, (args.json, args.csv)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     return Request(entries, intervals, sweeping or args.avg, widths, args.flow if args.temporal else None)

@@ -13,6 +13,7 @@ from accel.datasets import ClipDataset, build_dataset, data_root
 from accel.datasets.class_maps import ClassMap
 from accel.evaluation.across import MappedDataset, bring_together
 from accel.evaluation.evaluator import compare
+from accel.evaluation.player import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.sweep import OnLabels
 from accel.evaluation.temporal import choose_flow
@@ -106,11 +107,13 @@ def run_comparison(
     flow: str | None = None,
     workers: int = 1,
     on_labels: OnLabels | None = None,
+    recorder: ClipRecorder | None = None,
 ) -> SweepResult:
     """Every model at every interval.
 
     average, widths, on_labels: as in `sweep`.
     flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
+    recorder: of clips to show; `record_clips` makes it.
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
@@ -120,14 +123,16 @@ def run_comparison(
         flow = choose_flow(videos, models.values(), flow)
     results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels)
     if flow is not None:
-        # To one without memory, all intervals are the same.
-        at = {(name, k): k if model.carries_state else 1 for name, model in models.items() for k in intervals}
+        at = {(name, k): _lasting(model, k) for name, model in models.items() for k in intervals}
         runs = {(name, k): Run(models[name], k) for (name, _), k in at.items()}
-        temporal = run_videos(runs, videos, flow, workers=workers)
+        temporal = run_videos(runs, videos, flow, watch=recorder, workers=workers)
         results = {
             name: tuple(replace(r, temporal=temporal[name, at[name, r.interval]]) for r in found)
             for name, found in results.items()
         }
+    elif recorder is not None:
+        runs = {(name, k): Run(models[name], k) for name, k in recorder.shown}
+        run_videos(runs, dataset, None, recorder.indices, watch=recorder, workers=workers)
     return SweepResult(
         data=comparison.data.name,
         split=comparison.split,
@@ -139,6 +144,15 @@ def run_comparison(
     )
 
 
+def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | None = None) -> ClipRecorder:
+    """A recorder of clips (by the names of their last frames; default: of the first two videos), for `run_comparison`.
+
+    Raises ValueError for a name that no labelled frame has.
+    """
+    shown = [(name, _lasting(model, interval)) for name, model in comparison.models.items()]
+    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown)
+
+
 def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
     """The numbers in "1,2,5", ascending, as a command line's argument. ValueError if that is not what it holds."""
     parts = text.split(",")
@@ -148,6 +162,11 @@ def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
     if twice := [n for n in numbers if numbers.count(n) > 1]:
         raise ValueError(f"{argument} {text}: {twice[0]} stands there twice")
     return tuple(numbers)
+
+
+def _lasting(model: VideoModel, interval: int) -> int:
+    """To a model without memory, all intervals are as 1."""
+    return interval if model.carries_state else 1
 
 
 def _name(cfg: Path) -> str:

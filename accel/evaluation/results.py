@@ -39,7 +39,7 @@ class TemporalResult:
 
     consistency: mIoU between each frame's labels and those of the frame before, brought here by `flow`.
     consistency_iou: the same for each class by its name.
-    flow: "exact", "dis" or "model".
+    flow: "exact", "dis" or "model"; None where frames were not compared.
     compared: the share of pixels that the flow tells about, and that are compared.
     flicker: the share of pixels that change and change back within three frames.
     frames, pairs, triples: how many frames were labelled, and how many comparisons of two and of three were made.
@@ -47,7 +47,7 @@ class TemporalResult:
 
     consistency: float | None
     consistency_iou: dict[str, float | None]
-    flow: str
+    flow: str | None
     compared: float | None
     flicker: float | None
     frames: int

@@ -51,7 +51,7 @@ class RunFrame:
 def run_videos(
     runs: dict[Hashable, Run],
     dataset: ClipDataset,
-    flow: Flow = "dis",
+    flow: Flow | None = "dis",
     indices: Sequence[int] | None = None,
     watch: Callable[[RunFrame], None] | None = None,
     workers: int = 1,
@@ -60,7 +60,7 @@ def run_videos(
     """How steady the labels of each run are, over all frames from which a labelled one can be reached.
 
     runs: by any names, all models on one device; they go through the videos side by side, every frame read once.
-    flow: between consecutive frames; see `accel.evaluation.temporal`.
+    flow: between consecutive frames; see `accel.evaluation.temporal`. None: they are not compared.
     indices: of the labelled frames whose videos to run; None: all.
     watch: called with each frame, to keep what should be shown: nothing else of it stays in memory.
 
@@ -70,7 +70,7 @@ def run_videos(
     playing = {name: _Playing(run, dataset.num_classes) for name, run in runs.items()}
     device = next(iter(runs.values())).model.device
     indices = range(len(dataset)) if indices is None else indices
-    prepare = None if flow == "model" else partial(_matches, flow=flow)
+    prepare = None if flow in (None, "model") else partial(_matches, flow=flow)
     previous = None  # the frame before, for flow that is the models' own
     with bar("videos", len(indices), quiet) as progress:
         stretches = read_stretches(dataset, indices, prepare=prepare, lead=True, workers=workers)
@@ -113,7 +113,7 @@ class _Playing:
         self.tally.update(self.labels, matches.of(self.model))
         self.number += 1
 
-    def result(self, class_names: Sequence[str], flow: Flow) -> TemporalResult:
+    def result(self, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
         tally = self.tally
         return TemporalResult(
             consistency=share(tally.consistency),
@@ -130,11 +130,11 @@ class _Playing:
 class _Matches:
     """The counterparts of one frame's pixels in the frame before, for all models or for each of them."""
 
-    def __init__(self, flow: Flow, stretch: Stretch, place: int, image: Tensor, previous: Tensor | None):
+    def __init__(self, flow: Flow | None, stretch: Stretch, place: int, image: Tensor, previous: Tensor | None):
         self.flow, self.image, self.previous = flow, image, previous
         self.known: dict[int, Tensor] = {}
         self.shared = None
-        if previous is not None and flow != "model":
+        if previous is not None and flow not in (None, "model"):
             missing = len(stretch.clip.frames) - len(stretch.extra)  # the first frame's, where it follows nothing
             self.shared = torch.from_numpy(stretch.extra[place - missing]).to(image.device)
 

@@ -114,6 +114,12 @@ def test_stills_have_no_temporal_figures():
     assert found.consistency is found.compared is found.flicker is None and found.frames == 2
 
 
+def test_without_flow_frames_are_shown_and_not_compared():
+    results, seen = watched({"a": Run(Teller(), 3)}, Films((0, 3, 6), flows={}), flow=None)
+    assert [int(frame.image[0, 0, 1]) for frame in seen] == [*range(7)]
+    assert (results["a"].consistency, results["a"].pairs, results["a"].flow) == (None, 0, None)
+
+
 @pytest.mark.gpu
 def test_on_the_gpu_the_figures_are_the_same():
     dataset = Films((0, 3, 6), (2,), flows={(0, 2): moving(1)})
