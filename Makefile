@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 demo: install
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
 
+# Up to four tests at a time, each on one thread: more threads would wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
 
 lint: install
 	$(BIN)/ruff check .
