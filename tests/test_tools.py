@@ -596,6 +596,12 @@ def deeplab_weights(tmp_path_factory):
         (["--report", "CAMVID"], ["--report", "holds", "which is of no earlier report", "choose a new"]),
         (["--report", "out", "--clip", "x"], ["--clip x: no labelled frame of that name", "such as"]),
         (["--clip", "x"], ["--clip chooses what --report shows: add --report DIR"]),
+        (["--flow", "dis"], ["--flow goes with --temporal"]),
+        (["--widths", "1,2"], ["--widths goes with --boundary"]),
+        (["--json", "."], ["--json", "is a folder; expected the name of a file"]),
+        (["--json", "a", "--csv", "./a"], ["--json and --csv are one file"]),
+        (["--report", "r", "--json", "r/all.json"], ["--json", "lies in the folder of --report"]),
+        (["--report", "r", "--official", "--predictions", "r"], ["--predictions", "lies in the folder of --report"]),
     ],
 )
 def test_a_mistake_in_evaluation_is_one_line(

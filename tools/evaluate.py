@@ -24,9 +24,9 @@ def main() -> None:
     parser.add_argument("--avg", action="store_true", help="average over all distances from the key frame")
     parser.add_argument("--sweep", metavar="LIST", help="several intervals, such as 1,2,5, at all distances")
     parser.add_argument("--boundary", action="store_true", help="also mIoU near the class borders")
-    parser.add_argument("--widths", metavar="LIST", default="1,2,4,8,16", help="how near, in pixels (1,2,4,8,16)")
+    parser.add_argument("--widths", metavar="LIST", help="for --boundary: how near, in pixels (default: 1,2,4,8,16)")
     parser.add_argument("--temporal", action="store_true", help="also temporal consistency and flicker")
-    parser.add_argument("--flow", default="auto", help="for --temporal: auto, exact, dis, model (default: auto)")
+    parser.add_argument("--flow", help="for --temporal: auto, exact, dis, model (default: auto)")
     parser.add_argument("--split", help="split to score (default: the configuration's data.test_split)")
     parser.add_argument("--official", action="store_true", help="have cityscapesscripts score the predictions, too")
     parser.add_argument("--predictions", metavar="DIR", help="with --official: keep the predictions (labelIds) here")
@@ -70,8 +70,6 @@ def main() -> None:
         report.print_sweep(found)
     else:
         report.print_result(found.single(), official and cityscapes.official_table(official))
-    if official:
-        console.print(cityscapes.check_agreement(found.single().miou, official))
     if args.json:
         values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
         report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
@@ -80,6 +78,8 @@ def main() -> None:
     if args.report:
         page = write_report(args.report, found, recorder.clips(), Origin.of(asked.entries, device))
         console.print(f"report: {page}", soft_wrap=True)
+    if official:  # last: where the two disagree this raises, and nothing is lost
+        console.print(cityscapes.check_agreement(found.single().miou, official))
 
 
 if __name__ == "__main__":

@@ -42,22 +42,45 @@ def read_request(args: Namespace) -> Request:
     if args.predictions and not args.official:
         raise ValueError("--predictions goes with --official; to write predictions alone there is --submission")
     if args.submission:
-        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report")
+        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report", "widths", "flow")
         if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
             raise ValueError(f"--submission only writes predictions, and scores nothing: leave {', '.join(given)} out")
     intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
     FixedInterval(intervals[0])
-    widths = whole_numbers("--widths", args.widths) if args.boundary else ()
+    widths = whole_numbers("--widths", args.widths or "1,2,4,8,16") if args.boundary else ()
     entries = pair_up(args.cfg, args.checkpoint, args.name)
+    if len(entries) > 1 and args.submission:
+        raise ValueError(f"--submission takes one model, got {len(entries)}")
     if len(entries) > 1 and not sweeping:
         raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
+    if args.flow is not None and not args.temporal:
+        raise ValueError("--flow goes with --temporal")
+    if args.widths is not None and not args.boundary:
+        raise ValueError("--widths goes with --boundary")
+    _check_outputs(args)
     if args.report:
         check_folder(args.report)
     elif args.clip:
         raise ValueError("--clip chooses what --report shows: add --report DIR")
     for path in filter(None, (args.json, args.csv)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return Request(entries, intervals, sweeping or args.avg, widths, args.flow if args.temporal else None)
+    return Request(entries, intervals, sweeping or args.avg, widths, (args.flow or "auto") if args.temporal else None)
+
+
+def _check_outputs(args: Namespace) -> None:
+    """ValueError for files to write that are folders, are one file, or lie in the report's folder, which is its own."""
+    files = {name: Path(getattr(args, name)).resolve() for name in ("json", "csv") if getattr(args, name)}
+    for name, path in files.items():
+        if path.is_dir():
+            raise ValueError(f"--{name} {path}: is a folder; expected the name of a file to write")
+    if len(files) == 2 and files["json"] == files["csv"]:
+        raise ValueError(f"--json and --csv are one file, {files['json']}: give two")
+    if args.report:
+        own = Path(args.report).resolve()
+        others = files | ({"predictions": Path(args.predictions).resolve()} if args.predictions else {})
+        for name, path in others.items():
+            if path == own or own in path.parents:
+                raise ValueError(f"--{name} {path}: lies in the folder of --report, which holds the report alone")
 
 
 def submit(

@@ -73,11 +73,11 @@ def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerC
     """
     folder = Path(folder)
     check_folder(folder)
+    plots = draw_plots(sweep)  # all that may fail comes before the earlier report goes
+    page = build_page(sweep, clips, plots, origin)
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         (folder / name).unlink(missing_ok=True)
-    plots = draw_plots(sweep)
-    page = build_page(sweep, clips, plots, origin)
     (folder / "index.html").write_text(page, encoding="utf-8")  # first, so that half a report is known as one
     for name, plot in plots.items():
         (folder / f"{name}.png").write_bytes(plot.png)

@@ -142,11 +142,11 @@ def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -
     names = [name for name in longest if name in names]
     figure, axes = _figure(1.1 + len(class_names) * (0.14 + 0.17 * len(names)))
     colour, height = colours(list(longest)), 0.8 / len(names)
-    rows = np.arange(len(class_names))
+    rows, handles = np.arange(len(class_names)), []
     for i, name in enumerate(names):
         shares = [longest[name].iou[c] for c in class_names]
         at = rows - 0.4 + (i + 0.5) * height
-        axes.barh(at, [100 * (s or 0) for s in shares], height * 0.9, color=colour[name], label=name)
+        handles.append(axes.barh(at, [100 * (s or 0) for s in shares], height * 0.9, color=colour[name]))
         for y, share in zip(at, shares, strict=True):
             text = "-" if share is None else f"{100 * share:.0f}"
             axes.annotate(text, (100 * (share or 0), y), (3, 0), textcoords="offset points", va="center", size=9.5)
@@ -156,7 +156,8 @@ def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -
     axes.set_xlim(0, 108)
     axes.set_xlabel("IoU in per cent")
     axes.set_ylim(len(class_names) - 0.45, -0.55)
-    figure.legend(loc="outside upper center", ncols=min(2, len(names)), frameon=False)
+    titles = [_short(name) for name in names]
+    figure.legend(handles, titles, loc="outside upper center", ncols=min(2, len(names)), frameon=False)
     return figure
 
 

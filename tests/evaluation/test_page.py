@@ -197,3 +197,16 @@ def test_one_result_at_its_farthest_distance_makes_a_report(found, tmp_path):
     write_report(tmp_path / "r", replace(sweep, models={"one": (result,)}, intervals=(3,)), [], ORIGIN)
     text = (tmp_path / "r/index.html").read_text()
     assert "only the farthest distance" in text and "by distance from" not in text
+
+
+def test_an_earlier_report_stays_if_the_new_one_cannot_be_made(found, tmp_path, monkeypatch):
+    write_report(tmp_path, *found, ORIGIN)
+    before = (tmp_path / "index.html").read_text()
+
+    def fail(sweep):
+        raise RuntimeError("no plots today")
+
+    monkeypatch.setattr("accel.evaluation.page.draw_plots", fail)
+    with pytest.raises(RuntimeError):
+        write_report(tmp_path, *found, ORIGIN)
+    assert (tmp_path / "index.html").read_text() == before and (tmp_path / "results.csv").is_file()

@@ -92,3 +92,12 @@ def test_the_same_results_make_the_same_files(sweep):
     first, second = plots.draw_plots(sweep), plots.draw_plots(sweep)
     assert [*first] == ["accuracy_speed", "distance", "classes", "confusion"]
     assert all(first[name].svg == second[name].svg and first[name].png == second[name].png for name in first)
+
+
+@pytest.mark.parametrize("name", ["_x", r"a$\\foo$"])
+def test_any_name_stands_in_the_legend_of_classes(sweep, name):
+    longest = {name: sweep.models["one"][-1], "an other": sweep.models["an other"][-1]}
+    figure = plots._classes(longest, sweep.class_names)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 2

@@ -81,8 +81,8 @@
 
   function followAddress() {
     const wanted = new URLSearchParams(location.hash.slice(1));
-    const which = Math.min(Math.max(Number(wanted.get("clip")) || 0, 0), clips.length - 1);
-    const frame = Number(wanted.get("frame"));
+    const which = Math.min(Math.max(Math.trunc(Number(wanted.get("clip"))) || 0, 0), clips.length - 1);
+    const frame = Math.trunc(Number(wanted.get("frame")));
     open(which, frame ? frame - 1 : clips[which].start);
   }
 
