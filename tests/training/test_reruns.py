@@ -9,6 +9,7 @@ from torch import nn
 from accel.config import load_stages
 from accel.devices import has_bfloat16
 from accel.evaluation.timing import time_interleaved
+from accel.models.video import VideoModel
 from accel.training.trainer import WEIGHTS, is_done, train
 
 
@@ -57,7 +58,7 @@ def test_bfloat16_support_is_what_onednn_says(monkeypatch):
 def test_models_take_turns_when_timed():
     calls = []
 
-    class Watched(nn.Module):
+    class Watched(VideoModel):
         def __init__(self, name):
             super().__init__()
             self.name, self.weight = name, nn.Parameter(torch.zeros(1))
