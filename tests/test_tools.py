@@ -198,6 +198,26 @@ def test_labels_that_contradict_each_other_end_the_official_score(refused, train
     assert "own mIoU" in line and "were the labelTrainIds of these data made from their labelIds?" in line
 
 
+def test_labels_that_the_official_scorer_cannot_read_are_refused_before_the_model_runs(
+    refused, trained, tiny_cityscapes, monkeypatch
+):
+    path = tiny_cityscapes / "gtFine/val/ulm/ulm_000000_000098_gtFine_labelIds.png"
+    path.unlink()  # its labelTrainIds are there
+    monkeypatch.setattr("accel.evaluation.comparison.run_comparison", lambda *_, **__: pytest.fail("the model ran"))
+    line = refused("evaluate", *trained, "--official", "--device", "cpu", "--workers", 0)
+    assert str(path) in line and "compares with labelIds, which 1 of 4 labelled frames do not have" in line
+
+
+def test_a_submission_that_failed_can_be_tried_again(tool, trained, tiny_cityscapes, tmp_path, capsys):
+    image = tiny_cityscapes / "leftImg8bit_sequence/val/ulm/ulm_000000_000203_leftImg8bit.png"
+    whole = image.read_bytes()
+    damage(image)
+    options = ["--submission", tmp_path / "sent", "--split", "val", "--device", "cpu", "--workers", 0]
+    assert tool("evaluate", *trained, *options) == 2 and not list((tmp_path / "sent").iterdir())
+    image.write_bytes(whole)
+    assert tool("evaluate", *trained, *options) == 0 and len(list((tmp_path / "sent").iterdir())) == 4
+
+
 def test_own_and_official_score_agree_on_generated_scenes(tool, trained, tmp_path, capsys):
     options = ["data.name=streetscape", f"data.root={tmp_path}/scenes", "data.snippets={val: 2}", "data.size=[64, 128]"]
     assert tool("evaluate", *trained, *options, "--interval", 5, "--official", "--device", "cpu", "--workers", 0) == 0

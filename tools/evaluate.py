@@ -46,7 +46,7 @@ def main() -> None:
     from accel.evaluation.command import read_request, submit
     from accel.evaluation.comparison import load_comparison, record_clips, run_comparison
     from accel.evaluation.page import Origin, write_report
-    from accel.evaluation.predictions import Predictions, require_cityscapes
+    from accel.evaluation.predictions import Predictions
     from accel.progress import console
 
     asked, device = read_request(args), choose_device(args.device)
@@ -57,13 +57,15 @@ def main() -> None:
 
     comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
     if args.official:
-        require_cityscapes(asked.entries[0].checkpoint, comparison.dataset)
+        cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     report.print_class_maps(comparison.class_maps)
     recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
     with Predictions(args.predictions) if args.official else nullcontext() as predictions:
         record = predictions and predictions.write
         how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
         found = run_comparison(comparison, *how, on_labels=record, recorder=recorder)
+        if predictions:
+            predictions.finish()
         official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
 
     if args.sweep:

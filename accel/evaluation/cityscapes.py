@@ -2,6 +2,7 @@
 
     with Predictions(folder) as predictions:
         result = evaluate(model, dataset, interval, on_labels=predictions.write)
+        predictions.finish()
         scores = score_predictions(predictions, dataset)
         print(check_agreement(result.miou, scores))
 
@@ -24,8 +25,9 @@ from cityscapesscripts.helpers.labels import category2labels, labels
 from rich.table import Table
 
 from accel.datasets.cityscapes import Cityscapes
+from accel.datasets.clips import ClipDataset
 from accel.datasets.images import UNDEFINED, read_labels
-from accel.evaluation.predictions import Predictions
+from accel.evaluation.predictions import Predictions, require_cityscapes
 
 TOLERANCE = 1e-6  # how far our own mIoU may be from the official one
 
@@ -109,6 +111,21 @@ def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> Officia
             scores("averageScoreInstCategories", "categoryInstScores", countable) if with_instances else None
         ),
     )
+
+
+def require_truth(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
+    """The data set, if the scorer can take it and the checkpoint's predictions; else ValueError or FileNotFoundError.
+
+    The scorer compares with labelIds; labelTrainIds, which everything else here is content with, do not tell it enough.
+    """
+    dataset = require_cityscapes(checkpoint, dataset)
+    missing = [path for path in map(dataset.label_id_path, range(len(dataset))) if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]}: no such file; cityscapesscripts compares with labelIds, which {len(missing)} of "
+            f"{len(dataset)} labelled frames do not have (labelTrainIds alone are not enough)"
+        )
+    return dataset
 
 
 def score_predictions(predictions: Predictions, dataset: Cityscapes) -> OfficialScores:

@@ -104,14 +104,12 @@ class ClipRecorder:
         self._kept: dict[int, deque[_Kept]] = {end: deque(maxlen=FRAMES) for end in ends}
         self._members = {end: _members(dataset, end) for end in ends}
         self._distance = dict.fromkeys(self.shown, 0)
-        self._number = 0
 
     @property
     def indices(self) -> list[int]:
         return sorted(set().union(*self._members.values()))
 
     def __call__(self, frame: RunFrame) -> None:
-        self._number = 1 if frame.first else self._number + 1
         self._distance = {run: 0 if frame.is_key[run] else self._distance[run] + 1 for run in self.shown}
         wanted = [end for end, members in self._members.items() if frame.index in members]
         if not wanted:
@@ -137,7 +135,7 @@ class ClipRecorder:
         if counted is not None and counted.any():
             wrong = {run: float((each != frame.truth)[counted].mean()) for run, each in labels.items()}
         return _Kept(
-            number=self._number,
+            number=self.dataset.history(frame.index) + 1 - frame.before,
             image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA),
             truth=None if frame.truth is None else _shrink(frame.truth, size),
             labels=[_shrink(each, size) for each in labels.values()],

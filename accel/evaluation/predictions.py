@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,28 +25,55 @@ from accel.models.video import VideoModel
 from accel.progress import bar
 
 _SUFFIX = "_pred_labelIds.png"  # scorer and server want CITY_SEQ_FRAME*.png
+_UNFINISHED = ".unfinished"
 _LABEL_IDS = np.array([trainId2label[i].id for i in range(len(CLASS_NAMES))], np.uint8)  # (19,) of our classes
 
 
 class Predictions:
     """A folder of predictions, CITY_SEQ_FRAME_pred_labelIds.png.
 
-    The scorer takes it as it is, the test server as a ZIP file. A folder that was not given is a temporary one, which
-    goes at the end of a `with` block.
+    The scorer takes it as it is, the test server as a ZIP file. What is written comes to lie in `folder` itself only
+    with `finish`; before, and for ever if that is never called, it lies in a folder of its own there, which goes at the
+    end of a `with` block and with the next attempt. A folder that was not given is a temporary one.
 
-    folder: made if need be. ValueError if it holds anything: results of two models must not mix, nor anything of
+    target: made if need be. ValueError if it holds anything else: results of two models must not mix, nor anything of
         the user's be overwritten.
+    folder: where the files are now. names: of the frames.
     """
 
-    def __init__(self, folder: str | Path | None = None):
-        self._temporary = tempfile.TemporaryDirectory(prefix="accel-") if folder is None else None
-        self.folder = Path(folder if folder is not None else self._temporary.name)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder}: not a folder; predictions need one")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if kept := next(self.folder.iterdir(), None):
-            raise ValueError(f"{self.folder}: holds {kept.name} already; predictions need a new or an empty folder")
+    def __init__(self, target: str | Path | None = None):
         self.names: list[str] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="accel-") if target is None else None
+        self._target = Path(self._temporary.name if target is None else target)
+        if self._target.exists() and not self._target.is_dir():
+            raise ValueError(f"{self._target}: not a folder; predictions need one")
+        self.folder = self._target / _UNFINISHED
+        if self._target.is_dir() and (kept := next((p for p in self._target.iterdir() if p != self.folder), None)):
+            raise ValueError(f"{self._target}: holds {kept.name} already; predictions need a new or an empty folder")
+        shutil.rmtree(self.folder, ignore_errors=True)  # of an attempt that was killed
+        self.folder.mkdir(parents=True)
+
+    @classmethod
+    def joining(cls, folder: str | Path) -> Predictions:
+        """Those that another process has begun, in its `folder`; that process finishes them.
+
+        ValueError if the folder is not there: on another machine, say.
+        """
+        joined = cls.__new__(cls)
+        joined.names, joined._temporary, joined._target, joined.folder = [], None, None, Path(folder)
+        if not joined.folder.is_dir():
+            raise ValueError(
+                f"{joined.folder}: not there for all processes; predictions of several machines need a folder that "
+                "all of them see"
+            )
+        return joined
+
+    def finish(self) -> None:
+        """All are written: move them to where they belong."""
+        for path in sorted(self.folder.iterdir()):
+            os.replace(path, self._target / path.name)
+        self.folder.rmdir()
+        self.folder = self._target
 
     def write(self, name: str, predicted: Tensor | np.ndarray) -> Path:
         """Write a frame's classes, (H, W) uint8 indices into Cityscapes' 19; the file is there whole or not at all.
@@ -79,6 +107,8 @@ class Predictions:
     def __exit__(self, *error) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
+        elif self._target is not None and self.folder != self._target:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @torch.inference_mode()
@@ -161,4 +191,5 @@ def write_submission(
     with Predictions(folder) as predictions:
         for name, predicted in predict(model, dataset, interval, workers, quiet):
             predictions.write(name, predicted)
+        predictions.finish()
     return len(predictions.names)

@@ -34,6 +34,7 @@ OnLabels = Callable[[str, Tensor], None]
 class Tally:
     """What was counted of one model. Tallies of a data set's parts add up to the one of the whole.
 
+    intervals, average: that were swept; `result_of` has results for these.
     matrices: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
         enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
         distances.
@@ -42,7 +43,9 @@ class Tally:
     """
 
     num_classes: int
-    widths: tuple[int, ...] = ()
+    widths: tuple[int, ...]
+    intervals: tuple[int, ...]
+    average: bool
     matrices: dict[tuple[int, int], TrimapMatrix] = field(default_factory=dict)
     scored: Counter[int] = field(default_factory=Counter)
     damaged: Counter[int] = field(default_factory=Counter)
@@ -61,12 +64,17 @@ class Tally:
         self.matrices[place].update(labels, target.labels, target.bands)
 
     def __add__(self, other: Tally) -> Tally:
+        """ValueError for tallies of different sweeps."""
+        if (self.intervals, self.average) != (other.intervals, other.average):
+            raise ValueError(f"tallies of the intervals {self.intervals} and {other.intervals} do not add up")
         matrices = dict(self.matrices)
         for place, matrix in other.matrices.items():
             matrices[place] = matrices[place] + matrix if place in matrices else matrix
         return Tally(
             self.num_classes,
             self.widths,
+            self.intervals,
+            self.average,
             matrices,
             self.scored + other.scored,
             self.damaged + other.damaged,
@@ -109,7 +117,7 @@ def sweep(
         indices = range(len(dataset))
     indices = [i for i in indices if dataset.history(i) >= intervals[0] - 1]
     device = next(iter(models.values())).device
-    tallies = {name: Tally(dataset.num_classes, widths) for name in models}
+    tallies = {name: Tally(dataset.num_classes, widths, intervals, average) for name in models}
     window = PassWindow(dataset, intervals, average, device)
     rehearsed: set[str] = set()
 
@@ -144,7 +152,13 @@ def sweep(
 
 
 def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
-    """The figures of one interval. ValueError where nothing could be read or nothing is labelled."""
+    """The figures of one interval. ValueError where it, or the average, was not swept, nothing could be read or nothing
+    is labelled."""
+    if interval not in tally.intervals:
+        swept = ", ".join(map(str, tally.intervals))
+        raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
+    if average and not tally.average and interval > 1:
+        raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
     scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
     if not scored:
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")

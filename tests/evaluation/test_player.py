@@ -102,4 +102,5 @@ def test_pictures_that_would_be_too_many_bytes_leave_the_beginning_out(monkeypat
 def test_a_damaged_frame_begins_the_clip_anew(capsys):
     (clip,) = recorded(Coloured((1, 4, 8), damaged=[(0, 3)]))
     assert [int(picture(frame.image)[0, 0, 1]) for frame in clip.frames] == pytest.approx([4, 5, 6, 7, 8], abs=2)
+    assert [frame.number for frame in clip.frames] == [5, 6, 7, 8, 9]  # of the video, which began before the damage
     assert "left out: frame0-3.png: damaged" in capsys.readouterr().out

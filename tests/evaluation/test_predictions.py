@@ -44,7 +44,9 @@ def test_classes_are_written_as_the_official_label_ids(tmp_path):
     classes = np.arange(19, dtype=np.uint8).repeat(3).reshape(3, 19)
     predictions = Predictions(tmp_path / "new/folder")
     path = predictions.write("ulm_000000_000019", torch.from_numpy(classes))
-    assert path == tmp_path / "new/folder/ulm_000000_000019_pred_labelIds.png"
+    assert path.name == "ulm_000000_000019_pred_labelIds.png" and not path.parent.samefile(tmp_path / "new/folder")
+    predictions.finish()
+    path = tmp_path / "new/folder/ulm_000000_000019_pred_labelIds.png"
     written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert written.dtype == np.uint8 and written.tolist() == [[trainId2label[c].id for c in row] for row in classes]
     assert predictions.names == ["ulm_000000_000019"] and list(path.parent.iterdir()) == [path]
@@ -69,7 +71,31 @@ def test_a_folder_that_was_not_given_goes_at_the_end():
 def test_a_folder_that_was_given_stays(tmp_path):
     with Predictions(tmp_path) as predictions:
         path = predictions.write("ulm_000000_000019", np.zeros((4, 4), np.uint8))
-    assert path.is_file()
+        predictions.finish()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and predictions.folder == tmp_path
+
+
+def test_a_folder_can_be_used_again_after_an_attempt_that_failed_or_was_killed(tmp_path):
+    with pytest.raises(RuntimeError), Predictions(tmp_path / "sent") as predictions:
+        predictions.write("ulm_000000_000019", np.zeros((4, 4), np.uint8))
+        raise RuntimeError("a damaged frame")
+    assert not list((tmp_path / "sent").iterdir())
+    killed = Predictions(tmp_path / "sent")
+    killed.write("ulm_000000_000019", np.zeros((4, 4), np.uint8))
+    with Predictions(tmp_path / "sent") as predictions:
+        predictions.write("ulm_000000_000020", np.zeros((4, 4), np.uint8))
+        predictions.finish()
+    assert [p.name for p in (tmp_path / "sent").iterdir()] == ["ulm_000000_000020_pred_labelIds.png"]
+
+
+def test_another_process_adds_to_the_same_predictions(tmp_path):
+    with Predictions(tmp_path / "sent") as predictions:
+        Predictions.joining(predictions.folder).write("ulm_000000_000019", np.zeros((4, 4), np.uint8))
+        predictions.write("ulm_000000_000020", np.zeros((4, 4), np.uint8))
+        predictions.finish()
+    assert len(list((tmp_path / "sent").glob("*.png"))) == 2
+    with pytest.raises(ValueError, match=r"nowhere: not there for all processes; .* a folder that all of them see"):
+        Predictions.joining(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +113,7 @@ def test_what_the_scorer_could_not_take_is_not_written(tmp_path, name, highest, 
     predictions.write("aachen_000001_000019", np.zeros((4, 4), np.uint8))
     with pytest.raises(ValueError, match=message):
         predictions.write(name, np.full((4, 4), highest, np.uint8))
-    assert [path.name for path in tmp_path.iterdir()] == ["aachen_000001_000019_pred_labelIds.png"]
+    assert [path.name for path in predictions.folder.iterdir()] == ["aachen_000001_000019_pred_labelIds.png"]
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -98,7 +124,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     predictions = Predictions(tmp_path)
     with pytest.raises(OSError, match="no space left"):
         predictions.write("ulm_000000_000019", np.zeros((4, 4), np.uint8))
-    assert not list(tmp_path.iterdir()) and not predictions.names
+    assert not list(predictions.folder.iterdir()) and not predictions.names
 
 
 @pytest.mark.parametrize("interval", [1, 2, 4])

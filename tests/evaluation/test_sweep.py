@@ -275,6 +275,20 @@ def test_splitting_the_set_over_processes_changes_nothing(parts):
     assert len(merged.seconds_key) >= len(whole.seconds_key)
 
 
+def test_what_was_not_swept_has_no_result():
+    dataset = Films(DENSE)
+    tally = run(Teller(), dataset, (1, 4))["model"]
+    for interval in (2, 5):
+        with pytest.raises(ValueError, match=f"interval {interval} was not swept, .* those of 1, 4"):
+            result_of(tally, dataset.class_names, interval)
+    farthest = run(Teller(), dataset, (1, 4), average=False)["model"]
+    assert result_of(farthest, dataset.class_names, 4, average=False).by_distance.keys() == {3}
+    with pytest.raises(ValueError, match="interval 4 was swept at its farthest distance only"):
+        result_of(farthest, dataset.class_names, 4)
+    with pytest.raises(ValueError, match="do not add up"):
+        tally + farthest
+
+
 def share_of_the_work(rank, parts):
     dataset = Films(*FILMS["mixed"])
     indices = np.array_split(np.arange(len(dataset)), parts)[rank].tolist()
