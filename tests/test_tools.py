@@ -117,6 +117,20 @@ def test_train_runs_the_stages_of_a_recipe(tool, tiny_run, tmp_path, capsys):
     assert capsys.readouterr().out.count("done before") == 2
 
 
+def test_check_data_lists_what_training_could_not_read_and_trains_nothing(
+    tool, tiny_run, tiny_cityscapes, tmp_path, capsys
+):
+    assert tool("train", *tiny_run("accel"), "--check-data") == 0
+    assert "16 files of 4 labelled frames read, all are fit for training" in capsys.readouterr().out
+    first, second = sorted((tiny_cityscapes / "leftImg8bit_sequence/train").rglob("*_000002_leftImg8bit.png"))
+    damage(first)
+    second.unlink()
+    assert tool("train", *tiny_run("accel"), "--check-data") == 2
+    out = capsys.readouterr().out
+    assert f"{first}: the PNG is cut off" in out and f"{second}: no such file" in out
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("average", [False, True])
 def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, average):
     arguments = ["--interval", 3, "--json", tmp_path / "new/out.json", "--device", "cpu", "--workers", 0]

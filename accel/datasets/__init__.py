@@ -7,24 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel.datasets.clips import IGNORED, Batch, Clip, ClipDataset, collate
+from accel.datasets.clips import IGNORED, Batch, Clip, ClipDataset, OnMissing, collate
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
 
 
 def build_dataset(
-    config: DataConfig, split: str, progress: Callable[[int, int], None] | None = None, with_flow: bool = False
+    config: DataConfig,
+    split: str,
+    progress: Callable[[int, int], None] | None = None,
+    with_flow: bool = False,
+    on_missing: OnMissing | None = None,
 ) -> ClipDataset:
     """The data set of a configuration.
 
     split: "train", "val" or "test", as the data set calls it.
     with_flow: clips carry their exact flow where it is known; working it out takes time.
     progress: called with (done, total) while generated data are being written.
+    on_missing: called with a message for each labelled frame whose image is not there, which is then left out; None:
+        that is an error.
 
     Raises FileNotFoundError with the expected layout where the data are missing.
     """
-    return BUILDERS[config.name](config, split, progress, with_flow)
+    return BUILDERS[config.name](config, split, progress, with_flow, on_missing)
 
 
 def data_root(config: DataConfig) -> Path:
@@ -39,22 +45,22 @@ def data_root(config: DataConfig) -> Path:
     return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
 
 
-def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.cityscapes import Cityscapes
 
-    return Cityscapes(data_root(config), split)
+    return Cityscapes(data_root(config), split, on_missing=on_missing)
 
 
-def _camvid(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.camvid import CamVid
     from accel.datasets.camvid_original import CamVidOriginal, original_folders
 
     root = data_root(config)
     is_original = not (root / f"{split}annot").is_dir() and original_folders(root, split) is not None
-    return (CamVidOriginal if is_original else CamVid)(root, split)
+    return (CamVidOriginal if is_original else CamVid)(root, split, on_missing)
 
 
-def _streetscape(config: DataConfig, split: str, progress, with_flow: bool) -> ClipDataset:
+def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.cityscapes import Streetscape
     from accel.datasets.streetscape import generate_streetscape
 
@@ -62,7 +68,7 @@ def _streetscape(config: DataConfig, split: str, progress, with_flow: bool) -> C
     if split not in config.snippets:
         raise ValueError(f"data.snippets has no {split!r} split; it has {', '.join(config.snippets)}")
     generate_streetscape(root, {split: config.snippets[split]}, config.size, progress=progress)
-    return Streetscape(root, split, with_flow=with_flow, limit=config.snippets[split])
+    return Streetscape(root, split, with_flow, config.snippets[split], on_missing)
 
 
 BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape}

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset
+from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
 from accel.datasets.images import UNDEFINED, read_frames, read_labels
 
 CLASS_NAMES = (
@@ -49,12 +49,14 @@ class CamVid(ClipDataset):
 
     root:  the folder with SPLIT and SPLITannot.
     split: "train", "val" or "test".
+    on_missing: called with a message for each labelled frame that is not there, which is then left out; None: that is
+        an error.
     """
 
     class_names = CLASS_NAMES
     palette = PALETTE
 
-    def __init__(self, root: str | Path, split: str = "train"):
+    def __init__(self, root: str | Path, split: str = "train", on_missing: OnMissing | None = None):
         self.root, self.split = Path(root), split
         self._images, self._annotations = self._folders()
         if not (self._images.is_dir() and self._annotations.is_dir()):
@@ -65,9 +67,12 @@ class CamVid(ClipDataset):
             raise self._not_there()
         for name in names:
             if name not in on_disk:
-                raise FileNotFoundError(f"{self._images / name}.png: no such file, but the {split} split lists it")
+                problem = f"{self._images / name}.png: no such file, but the {split} split lists it"
+                if on_missing is None:
+                    raise FileNotFoundError(problem)
+                on_missing(problem)
         before = _frames_before(on_disk)
-        self._labelled = [_LabelledFrame(name, _chain(name, before)) for name in names]
+        self._labelled = [_LabelledFrame(name, _chain(name, before)) for name in names if name in on_disk]
 
     def __len__(self) -> int:
         return len(self._labelled)
@@ -93,10 +98,17 @@ class CamVid(ClipDataset):
                 f"a clip of {length} needs {length - 1} "
                 f"(CamVid's train and test are stills a second apart; val is video)"
             )
-        label_path, labels = self._labels(labelled.name)
-        names = [*reversed(labelled.before[: length - 1]), labelled.name]
-        frames = read_frames([self._images / f"{name}.png" for name in names], label_path, labels.shape)
+        label_path, labels = self.labels(index)
+        frames = read_frames(self.image_paths(index, length), label_path, labels.shape)
         return Clip(frames, labels, None, labelled.name)
+
+    def image_paths(self, index: int, length: int) -> list[Path]:
+        labelled = self._labelled[index]
+        names = [*reversed(labelled.before[: length - 1]), labelled.name]
+        return [self._images / f"{name}.png" for name in names]
+
+    def labels(self, index: int) -> tuple[Path, np.ndarray]:
+        return self._labels(self._labelled[index].name)
 
     def _folders(self) -> tuple[Path, Path]:
         """Of the frames and of their labels."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.camvid import CLASS_NAMES, CamVid, numbered
-from accel.datasets.clips import IGNORED
+from accel.datasets.clips import IGNORED, OnMissing
 from accel.datasets.images import UNDEFINED, read_colour_labels
 
 # Class, colour (label_colors.txt), and which of the 11 classes it belongs to in SegNet's labels; None: unlabelled.
@@ -73,8 +73,8 @@ class CamVidOriginal(CamVid):
     Without ROOT/SPLIT.txt, frames that share one folder are split as SegNet does (`segnet_split`).
     """
 
-    def __init__(self, root: str | Path, split: str = "train"):
-        super().__init__(root, split)
+    def __init__(self, root: str | Path, split: str = "train", on_missing: OnMissing | None = None):
+        super().__init__(root, split, on_missing)
         self._colours = self.root / "label_colors.txt"
         colour_table(self._colours)  # what is wrong in there is told at once; workers make the table themselves
 

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from cityscapesscripts.helpers.labels import labels as _LABELS
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset
+from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
 from accel.datasets.images import UNDEFINED, read_frames, read_labels
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
 
 CLASS_NAMES: tuple[str, ...] = tuple(label.name for label in _CLASSES)
 PALETTE: np.ndarray = np.array([label.color for label in _CLASSES], np.uint8)  # (19, 3) RGB
+
+_SNIPPET = 30  # frames
 
 _IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 
@@ -64,6 +66,8 @@ class Cityscapes(ClipDataset):
     split: the folder below those: "train", "val" or "test" (whose published labels are all ignored).
     with_labels: if not, clips carry none and no label file is read; where gtFine has no such split, its place as
         the list of the frames in question is taken by leftImg8bit, which holds the same ones.
+    on_missing: called with a message for each labelled frame that is not there, which is then left out; None: that is
+        an error.
 
     Folders are listed here, once. Raises FileNotFoundError if they are not there, or a labelled frame is not.
     """
@@ -71,8 +75,11 @@ class Cityscapes(ClipDataset):
     class_names = CLASS_NAMES
     palette = PALETTE
 
-    def __init__(self, root: str | Path, split: str = "train", with_labels: bool = True):
+    def __init__(
+        self, root: str | Path, split: str = "train", with_labels: bool = True, on_missing: OnMissing | None = None
+    ):
         self.root, self.split, self.with_labels = Path(root), split, with_labels
+        self._on_missing = on_missing
         self.is_video = (self.root / "leftImg8bit_sequence" / split).is_dir()
         stills = self.root / "leftImg8bit" / split
         self._images = self.root / "leftImg8bit_sequence" / split if self.is_video else stills
@@ -118,13 +125,36 @@ class Cityscapes(ClipDataset):
                 f"{self.image_path(index)}: {labelled.history} frames come directly before it, "
                 f"a clip of {length} needs {length - 1}{cause}"
             )
-        paths = [self.image_path(index, before) for before in reversed(range(length))]
+        paths = self.image_paths(index, length)
         if not self.with_labels:
             frames = read_frames(paths)
             return Clip(frames, None, self._flows(paths[1:], frames.shape[1:3]), labelled.name)
-        label_path, labels = self._labels(labelled)
+        label_path, labels = self.labels(index)
         frames = read_frames(paths, label_path, labels.shape)
         return Clip(frames, labels, self._flows(paths[1:], labels.shape), labelled.name)
+
+    def image_paths(self, index: int, length: int) -> list[Path]:
+        return [self.image_path(index, before) for before in reversed(range(length))]
+
+    def labels(self, index: int) -> tuple[Path, np.ndarray]:
+        labelled = self._labelled[index]
+        suffix, table = (_TRAIN_IDS, _FROM_TRAIN_ID) if labelled.has_train_ids else (_LABEL_IDS, _FROM_ID)
+        path = self._annotations / labelled.city / (labelled.name + suffix)
+        return path, read_labels(path, table)
+
+    def gaps(self, index: int, length: int) -> list[Path]:
+        """A snippet has 30 frames: older ones belong to another, and tell nothing about this one."""
+        labelled = self._labelled[index]
+        oldest = max(int(labelled.frame) - _SNIPPET + 1, 0)
+        before = range(labelled.history + 1, int(labelled.frame) - oldest + 1)
+        there = [self.image_path(index, steps).is_file() for steps in before]
+        if not any(there):  # the video begins here
+            return []
+        return [
+            self.image_path(index, steps)
+            for steps, found in zip(before, there, strict=True)
+            if steps < length and not found
+        ]
 
     def flow(self, image_path: Path) -> np.ndarray | None:
         """(H, W, 2) float32 displacement in pixels from this frame to the one before; NaN: not visible.
@@ -132,11 +162,6 @@ class Cityscapes(ClipDataset):
         None where it is not known: always, in Cityscapes; for data sets that are stored alike and know it.
         """
         return None
-
-    def _labels(self, labelled: _LabelledFrame) -> tuple[Path, np.ndarray]:
-        suffix, table = (_TRAIN_IDS, _FROM_TRAIN_ID) if labelled.has_train_ids else (_LABEL_IDS, _FROM_ID)
-        path = self._annotations / labelled.city / (labelled.name + suffix)
-        return path, read_labels(path, table)
 
     def _flows(self, paths: list[Path], size: tuple[int, int]) -> np.ndarray | None:
         flows = []
@@ -162,10 +187,14 @@ class Cityscapes(ClipDataset):
             if not (sequence and frame.isdecimal()):
                 raise ValueError(f"{listing / city / name}_*: expected a name CITY_SEQ_FRAME")
             if name not in images:
-                raise FileNotFoundError(
+                problem = (
                     f"{self._images / city / (name + _IMAGE)}: no such file, but {listing.parent.name}/{self.split} "
                     f"lists this frame"
                 )
+                if self._on_missing is None:
+                    raise FileNotFoundError(problem)
+                self._on_missing(problem)
+                continue
             labelled = _LabelledFrame(city, sequence, frame, 0, name in with_train_ids)
             history = 0
             while history < int(frame) and (before := labelled.name_before(history + 1)) in images:
@@ -192,8 +221,15 @@ class Streetscape(Cityscapes):
     limit:     use the first so many labelled frames, in order of name, where more have been generated.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", with_flow: bool = True, limit: int | None = None):
-        super().__init__(root, split)
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        with_flow: bool = True,
+        limit: int | None = None,
+        on_missing: OnMissing | None = None,
+    ):
+        super().__init__(root, split, on_missing=on_missing)
         if limit is not None and not 1 <= limit <= len(self):
             raise ValueError(
                 f"limit must be between 1 and the {len(self)} labelled frames of {self.root}, split {split}; "

@@ -1,31 +1,31 @@
 """Image and label files: read whole and right, or refused with a message that names the file.
 
-OpenCV decodes, but it is trusting: many versions return the readable part of a cut-off PNG, all scale 16 bits
-to 8 and expand palettes to colours. So the file is examined first (`_examine`), which takes little time.
+OpenCV decodes, but it is trusting, scales 16 bits to 8 and expands palettes to colours. So the file is examined first
+(`accel.datasets.image_headers`), which takes little time.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: four times an 8K frame; more is a damaged header or an attack
-UNDEFINED = 254  # entry of a label table for stored values that mean nothing in the data set
+from accel.datasets.image_headers import (
+    MAX_BYTES_PER_PIXEL,
+    MAX_PIXELS_VARIABLE,
+    PNG_GREY,
+    PNG_PALETTE,
+    PNG_RGB,
+    PNG_RGBA,
+    examine,
+    max_pixels,
+)
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_PNG_GREY, _PNG_RGB, _PNG_PALETTE, _PNG_RGBA = 0, 2, 3, 6  # colour types of the PNG header
-_PNG_WITH_COLOURS = (_PNG_RGB, _PNG_PALETTE, _PNG_RGBA)
-_PNG_COLOURS = {
-    _PNG_GREY: "grey", _PNG_RGB: "RGB", _PNG_PALETTE: "palette", 4: "grey + alpha", _PNG_RGBA: "RGB + alpha",
-}  # fmt: skip
+UNDEFINED = 254  # entry of a label table for stored values that mean nothing in the data set
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -34,7 +34,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises FileNotFoundError if there is no such file, ValueError if it is damaged, too large or no image.
     """
     data = _read_bytes(path)
-    _examine(data, path)
+    examine(data, path)
     image = _decode(data, cv2.IMREAD_COLOR, path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
@@ -71,12 +71,12 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
     table: (256,) uint8, the class index of each stored value, `UNDEFINED` where a stored value is an error.
     """
     data = _read_bytes(path)
-    header = _examine(data, path)
-    if not isinstance(header, _PngHeader):
+    header = examine(data, path)
+    if header.kind != "PNG":
         raise ValueError(f"{path}: labels must be PNG files (other formats alter values); found {header}")
-    if header.colour == _PNG_PALETTE:
+    if header.colour == PNG_PALETTE:
         labels = _palette_indices(data, path)
-    elif header.colour == _PNG_GREY and header.bits == 8:
+    elif header.colour == PNG_GREY and header.bits == 8:
         labels = _decode(data, cv2.IMREAD_GRAYSCALE, path)
     else:
         raise ValueError(f"{path}: expected labels as one channel of 8 bits (or palette indices); found {header}")
@@ -93,10 +93,10 @@ def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
     Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
     """
     data = _read_bytes(path)
-    header = _examine(data, path)
-    if not isinstance(header, _PngHeader):
+    header = examine(data, path)
+    if header.kind != "PNG":
         raise ValueError(f"{path}: labels must be PNG files (other formats alter colours); found {header}")
-    if header.colour not in _PNG_WITH_COLOURS or header.bits > 8:
+    if header.colour not in (PNG_RGB, PNG_PALETTE, PNG_RGBA) or header.bits > 8:
         raise ValueError(f"{path}: expected colours of 8 bits a channel (or a palette); found {header}")
     image = cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR, path), cv2.COLOR_BGR2BGRA)
     codes = image.view("<u4")[..., 0]  # one number a pixel; the highest byte is the alpha, 255
@@ -139,12 +139,23 @@ def _ranges(values: list[int]) -> str:
 
 def _read_bytes(path: str | Path) -> bytes:
     path = Path(path)
+    limit = MAX_BYTES_PER_PIXEL * max_pixels()
     try:
-        data = path.read_bytes()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise ValueError(f"{path}: not a file; expected an image")
+        if found.st_size > limit:
+            raise ValueError(
+                f"{path}: {found.st_size} bytes; at most {limit} are read ({MAX_PIXELS_VARIABLE}=N sets another limit)"
+            )
+        with path.open("rb") as file:
+            data = file.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (IsADirectoryError, NotADirectoryError):
+    except NotADirectoryError:
         raise ValueError(f"{path}: not a file; expected an image") from None
+    except OSError as error:  # a disk that fails, a file that may not be read
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not data:
         raise ValueError(f"{path}: the file is empty; expected an image")
     return data
@@ -154,83 +165,10 @@ def _decode(data: bytes, flags: int, path: str | Path) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:  # OpenCV's own limits on size
-        raise ValueError(f"{path}: cannot be decoded: {error.err}") from error
+        raise ValueError(f"{path}: cannot be decoded: {' '.join(error.err.split())}") from error
     if image is None:
         raise ValueError(f"{path}: damaged, or not an image (it starts with {data[:8]!r})")
     return image
-
-
-@dataclass(frozen=True)
-class _PngHeader:
-    width: int
-    height: int
-    bits: int  # a channel
-    colour: int  # colour type, a key of _PNG_COLOURS
-
-    def __str__(self) -> str:
-        return f"PNG with {self.bits} bit {_PNG_COLOURS.get(self.colour, f'colour type {self.colour}')}"
-
-
-def _examine(data: bytes, path: str | Path) -> _PngHeader | str:
-    """What kind of image this is: the header of a PNG, or the name of another format.
-
-    Raises ValueError if a PNG or JPEG is cut off, a PNG's checksums are wrong, or the image is too large.
-    Other formats are left to OpenCV's judgement.
-    """
-    if data.startswith(_PNG):
-        header = _examine_png(data, path)
-        width, height = header.width, header.height
-    elif data.startswith(_JPEG):
-        header = "JPEG"
-        width, height = _examine_jpeg(data, path)
-    else:
-        return f"another format (it starts with {data[:8]!r})"
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{path}: its header says {width} x {height} pixels; at most {MAX_PIXELS} are read")
-    return header
-
-
-def _examine_png(data: bytes, path: str | Path) -> _PngHeader:
-    header, position = None, len(_PNG)
-    while True:
-        if position + 12 > len(data):
-            raise ValueError(f"{path}: the PNG is cut off after {len(data)} bytes (no end marker)")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise ValueError(f"{path}: the PNG is cut off after {len(data)} bytes (inside chunk {kind!r})")
-        if zlib.crc32(memoryview(data)[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise ValueError(f"{path}: the PNG is damaged (checksum of chunk {kind!r} at byte {position})")
-        if header is None:
-            if kind != b"IHDR" or length < 13:
-                raise ValueError(f"{path}: the PNG is damaged (its first chunk is {kind!r}, not the header)")
-            header = _PngHeader(*struct.unpack_from(">IIBB", data, position + 8))
-        if kind == b"IEND":
-            return header
-        position = end + 4
-
-
-def _examine_jpeg(data: bytes, path: str | Path) -> tuple[int, int]:
-    """Width and height. The end marker is searched after the scan begins: an embedded preview has its own."""
-    width = height = 0
-    position = 2
-    while True:
-        if position + 4 > len(data):
-            raise ValueError(f"{path}: the JPEG is cut off after {len(data)} bytes (before the image data)")
-        mark, kind, length = struct.unpack_from(">BBH", data, position)
-        if mark != 0xFF:
-            raise ValueError(f"{path}: the JPEG is damaged (no marker at byte {position})")
-        if kind in (0xFF, 0x01):  # fill byte; marker without content
-            position += 1 if kind == 0xFF else 2
-            continue
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and position + 9 <= len(data):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-        if kind == 0xDA:  # start of scan
-            break
-        position += 2 + length
-    if data.rfind(b"\xff\xd9", position) < 0:
-        raise ValueError(f"{path}: the JPEG is cut off after {len(data)} bytes (no end marker)")
-    return width, height
 
 
 def _palette_indices(data: bytes, path: str | Path) -> np.ndarray:
@@ -239,5 +177,5 @@ def _palette_indices(data: bytes, path: str | Path) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow meets some damage with whatever it leads to
         raise ValueError(f"{path}: damaged palette PNG: {error}") from error
