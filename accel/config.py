@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from accel.yaml_files import parse_yaml, read_yaml
+
 CHOICES = ("model", "optimizer", "loss")  # sections whose `name` decides which keys they have
+MAX_FILES = 500  # that an experiment or a recipe may have, counting each as often as it is taken in
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 
 
@@ -42,12 +45,12 @@ class Branch(Section):
 
     encoder: str  # any segmentation-models-pytorch encoder
     pretrained: bool = False  # ImageNet weights
-    head_channels: int = Field(1024, ge=1)  # width of fc6
+    head_channels: int = Field(1024, ge=1, le=8192)  # width of fc6
 
 
 class FlowNetSConfig(Section):
     name: Literal["flownet_s"] = "flownet_s"
-    width: float = Field(1.0, gt=0)  # channel multiplier; 1 = published
+    width: float = Field(1.0, gt=0, le=2)  # channel multiplier; 1 = published
 
 
 class FrameByFrameConfig(Section):
@@ -230,15 +233,19 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return stages[0]
 
 
-def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = (), depth: int = 0) -> list[Config]:
+def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> list[Config]:
     """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
 
-    `depth` counts how many recipes led here. Raises as `load_config`.
+    Raises as `load_config`.
     """
+    return _load_stages(Path(path), overrides, [])
+
+
+def _load_stages(path: Path, overrides: list[str] | tuple[str, ...], read: list[Path], depth: int = 0) -> list[Config]:
+    """`depth` counts how many recipes led here, `read` has the files that were read so far."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path}: more than {MAX_DEPTH} recipes in each other; do they form a circle?")
-    path = Path(path)
-    values = _read(path)
+    values = _read(path, read)
     if "stages" not in values:
         return [_validate(values, overrides, path)]
     stages = values["stages"]
@@ -246,7 +253,7 @@ def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = (), d
         raise ValueError(f"{path}: a recipe holds one key, `stages`, a list of configuration files")
     if any(override.startswith("output=") for override in overrides):
         raise ValueError(f"{path} is a recipe: its stages have an output folder each, `output=` cannot be one for all")
-    return [config for stage in stages for config in load_stages(path.parent / stage, overrides, depth + 1)]
+    return [config for stage in stages for config in _load_stages(path.parent / stage, overrides, read, depth + 1)]
 
 
 def dump_config(config: Config) -> str:
@@ -299,38 +306,38 @@ def _first(error: ValidationError) -> str:
         return f"{key}.name: Field required"
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
-    shown = "" if isinstance(given, dict) else f", got {given!r}"
+    shown = "" if isinstance(given, dict) else f", got {_shown(given)}"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
-def _read(path: Path, depth: int = 0) -> dict:
-    """One file over its bases."""
+def _shown(value: Any) -> str:
+    """What was given, as far as it fits a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more than 4,300 digits has none
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _read(path: Path, read: list[Path], depth: int = 0) -> dict:
+    """One file over its bases. `read` has those that were read so far."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path}: more than {MAX_DEPTH} `base:` files on each other; do they form a circle?")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no configuration file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable YAML file ({error})") from None
-    try:
-        values = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ValueError(f"{path}{line}: not valid YAML: {problem}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply") from None
+    if len(read) >= MAX_FILES:
+        raise ValueError(f"{path}: more than {MAX_FILES} files for one experiment; do they take in each other?")
+    read.append(path)
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected keys and values, found {type(values).__name__}")
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ValueError(f"{path}: base: expected the path of a configuration file or a list of them, got {bases!r}")
+        raise ValueError(
+            f"{path}: base: expected the path of a configuration file or a list of them, got {_shown(bases)}"
+        )
     merged: dict = {}
     for base in bases:
-        merged = _merge(merged, _read(path.parent / base, depth + 1))
+        merged = _merge(merged, _read(path.parent / base, read, depth + 1))
     return _merge(merged, values)
 
 
@@ -351,24 +358,9 @@ def _parse_override(text: str) -> dict:
     if not equals or not key:
         raise ValueError(f"override {text!r}: expected key=value, such as train.steps=100")
     try:
-        parsed = yaml.load(value, _UniqueKeyLoader)
-    except yaml.YAMLError:
-        raise ValueError(f"override {text!r}: the value is not valid YAML") from None
+        parsed = parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"override {text!r}: the value is not valid YAML ({str(error).removeprefix(': ')})") from None
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return parsed
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain data only, and a key that stands twice is an error instead of a silent loss."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

@@ -8,6 +8,7 @@ ROOT/SPLIT.txt             the labelled NAMEs, one a line (SegNet's lines of two
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
 from accel.datasets.images import UNDEFINED, read_frames, read_labels
+from accel.datasets.small_files import read_text
 
 CLASS_NAMES = (
     "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -67,7 +69,7 @@ class CamVid(ClipDataset):
             raise self._not_there()
         for name in names:
             if name not in on_disk:
-                problem = f"{self._images / name}.png: no such file, but the {split} split lists it"
+                problem = f"{self._images}/{name:.255}.png: no such file, but the {split} split lists it"
                 if on_missing is None:
                     raise FileNotFoundError(problem)
                 on_missing(problem)
@@ -126,13 +128,13 @@ class CamVid(ClipDataset):
         path = self.root / f"{self.split}.txt"
         if not path.is_file():
             return []
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
         names = [PurePosixPath(words[0]).name.removesuffix(".png") for words in lines]
         if not names:
             raise ValueError(f"{path}: lists no frame")
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"{path}: lists {twice[0]} more than once")
+        name, times = Counter(names).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"{path}: lists {name:.100} more than once")
         return names
 
     def _not_there(self) -> FileNotFoundError:

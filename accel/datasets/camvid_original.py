@@ -18,6 +18,7 @@ import numpy as np
 from accel.datasets.camvid import CLASS_NAMES, CamVid, numbered
 from accel.datasets.clips import IGNORED, OnMissing
 from accel.datasets.images import UNDEFINED, read_colour_labels
+from accel.datasets.small_files import read_text
 
 # Class, colour (label_colors.txt), and which of the 11 classes it belongs to in SegNet's labels; None: unlabelled.
 #
@@ -146,16 +147,16 @@ def colour_table(path: Path) -> np.ndarray:
 
 def _read_colours(path: Path) -> dict[str, tuple[int, int, int]]:
     colours: dict[str, tuple[int, int, int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
         if not words:
             continue
         where = f"{path} line {number}"
-        if len(words) != 4 or not all(w.isdecimal() and int(w) <= 255 for w in words[:3]):
-            raise ValueError(f"{where}: expected R G B Class, found {line.strip()!r}")
+        if len(words) != 4 or not all(w.isdecimal() and len(w) <= 3 and int(w) <= 255 for w in words[:3]):
+            raise ValueError(f"{where}: expected R G B Class, found {line.strip()!r:.100}")
         *channels, name = words
         if name not in _GROUP:
-            raise ValueError(f"{where}: {name!r} is none of CamVid's 32 classes")
+            raise ValueError(f"{where}: {name!r:.100} is none of CamVid's 32 classes")
         colour = tuple(map(int, channels))
         if name in colours or colour in colours.values():
             raise ValueError(f"{where}: a second line for this class or this colour")

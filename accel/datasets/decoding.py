@@ -10,6 +10,8 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
+from accel.datasets.image_headers import max_pixels, refuse_too_large
+
 # AVColorSpace of a frame to libswscale's name; the others are left to `av`.
 _SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 
@@ -52,7 +54,10 @@ def decode(
 
 
 def check_video(container: av.container.InputContainer, name: str, expected: str) -> None:
-    """Close the container and raise ValueError if it holds no video that can be decoded."""
+    """Close the container and raise ValueError if it holds no video that can be decoded, or one of too large frames.
+
+    Its decoder is told to make none larger either, whatever comes up midway.
+    """
     if not container.streams.video:
         found = ", ".join(stream.type for stream in container.streams) or "no streams"
         container.close()
@@ -60,6 +65,13 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
     if container.streams.video[0].codec_context is None:  # a header too damaged to name its codec, or a codec unknown
         container.close()
         raise ValueError(f"{name}: FFmpeg has no decoder for its video stream; expected {expected}")
+    decoder = container.streams.video[0].codec_context
+    try:
+        refuse_too_large(decoder.width or 0, decoder.height or 0, name)
+    except ValueError:
+        container.close()
+        raise
+    decoder.options = {**decoder.options, "max_pixels": str(min(max_pixels(), 2**31 - 1))}
 
 
 def to_rgb(frame: av.VideoFrame, stored_size: tuple[int, int]) -> np.ndarray:

@@ -23,6 +23,9 @@ from accel.datasets.decoding import check_video, declared_end, decode, ends_earl
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
+_PLAYLIST = b"#EXTM3U"
+_PATIENCE = 60.0  # seconds that one reading from a file may take
+
 OnDamage = Callable[[str], None]
 Self = TypeVar("Self", bound="VideoReader")
 
@@ -206,8 +209,14 @@ class VideoFileReader(VideoReader):
         self.size = to_rgb(first, self._stored_size).shape[:2]
 
     def _open(self) -> av.container.InputContainer:
+        with self.path.open("rb") as file:
+            if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again
+                raise ValueError(
+                    f"{self.path}: a playlist of other files; expected a video file (or a stream's address)"
+                )
         try:
-            container = av.open(str(self.path))
+            # Nothing in a file makes FFmpeg open what lies on the network.
+            container = av.open(str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE)
         except av.FFmpegError as error:
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from accel.config import ModelConfig, parse_model
+from accel.weights.archives import check_archive
 
 WEIGHTS = "weights.safetensors"
 MAX_NAMED = 3  # parameters named in an error
@@ -58,18 +59,26 @@ def describe_weights(path: str | Path) -> Description:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors file ({error})") from None
+        raise ValueError(f"{path}: not a safetensors file ({_line(error)})") from None
     if metadata.get("format") != "accel":
         raise ValueError(f"{path}: not weights of this program (no `format: accel` in its metadata)")
     try:
-        return Description(
-            model=parse_model(json.loads(metadata["model"]), "model"),
-            class_names=tuple(json.loads(metadata["class_names"])),
-            palette=tuple(tuple(colour) for colour in json.loads(metadata["palette"])),
-            step=int(metadata["step"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged metadata ({error})") from None
+        return _described(metadata)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged metadata ({_line(error)})") from None
+
+
+def _described(metadata: dict[str, str]) -> Description:
+    model = parse_model(json.loads(metadata["model"]), "model")
+    names, palette = (json.loads(metadata[key]) for key in ("class_names", "palette"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names: expected a list of names")
+    if not len(names) == len(palette) == model.num_classes:
+        raise ValueError(f"{len(names)} class names and {len(palette)} colours for {model.num_classes} classes")
+    for colour in palette:
+        if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
+            raise ValueError(f"palette: {colour!r:.100} is no colour of three numbers 0 to 255")
+    return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]))
 
 
 def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
@@ -79,27 +88,36 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
     """
     path = weights_path(path)
     prefix = f"{part}." if part else ""
+    expected = model.state_dict()
     try:
         with safe_open(path, "pt") as file:
-            stored = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors file ({error})") from None
-    if not stored:
-        raise ValueError(f"{path}: holds no part called {part!r}")
-    expected = model.state_dict()
+            names = {name.removeprefix(prefix): name for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+            shapes = {name: file.get_slice(stored).get_shape() for name, stored in names.items()}
+            if not names:
+                raise ValueError(f"{path}: holds no part called {part!r}")
+            _refuse_other_architecture(path, expected, shapes)  # before anything is read
+            stored = {name: file.get_tensor(stored) for name, stored in names.items()}
+    except (SafetensorError, OSError, RuntimeError, OverflowError, KeyError) as error:
+        raise ValueError(f"{path}: not a safetensors file ({_line(error)})") from None
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise ValueError(f"{path}: damaged: {name} is {tensor.dtype}, expected {expected[name].dtype}")
+    model.load_state_dict(stored, assign=any(p.is_meta for p in model.parameters()))  # built without memory: use this
+
+
+def _refuse_other_architecture(path: Path, expected: dict[str, Tensor], shapes: dict[str, list[int]]) -> None:
     faults = {
-        "missing": [name for name in expected if name not in stored],
-        "left over": [name for name in stored if name not in expected],
+        "missing": [name for name in expected if name not in shapes],
+        "left over": [name for name in shapes if name not in expected],
         "of another shape": [
-            f"{name} {list(stored[name].shape)} instead of {list(expected[name].shape)}"
+            f"{name} {shapes[name]} instead of {list(expected[name].shape)}"
             for name in expected
-            if name in stored and stored[name].shape != expected[name].shape
+            if name in shapes and shapes[name] != list(expected[name].shape)
         ],
     }
     if any(faults.values()):
         told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names)
         raise ValueError(f"{path}: weights of another architecture ({told})")
-    model.load_state_dict(stored, assign=any(p.is_meta for p in model.parameters()))  # built without memory: use this
 
 
 def load_parts(model: nn.Module, init: dict[str, str]) -> None:
@@ -127,10 +145,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Read it back; runs no code from the file."""
     try:
+        check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not the state of a run ({reason})") from None
+        raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
 
 
 def _write_whole(path: Path, write) -> None:
@@ -145,4 +163,9 @@ def _write_whole(path: Path, write) -> None:
 
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+    return ", ".join(f"{name:.100}" for name in names[:MAX_NAMED]) + more
+
+
+def _line(error: Exception) -> str:
+    """Its first line, as far as it fits one."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

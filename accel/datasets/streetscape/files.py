@@ -21,10 +21,12 @@ import cv2
 import numpy as np
 from cityscapesscripts.helpers.labels import labels
 
+from accel.datasets.small_files import read_text
 from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
 
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
 CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}
+MAX_SIDE = 8192  # pixels of a frame
 LABELLED = 19  # the 20th frame, as in Cityscapes
 DESCRIPTION = "streetscape.json"
 _NAME = re.compile(r"([a-z]+)_(\d{6})_(\d{6})_(?:leftImg8bit|gtFine_\w+)\.png")
@@ -45,7 +47,7 @@ def generate_streetscape(
     """Write the snippets that `root` does not have yet, and return `root`.
 
     snippets: how many each of train, val and test should have (default: 60 train, 20 val); those there stay.
-    size:     (H, W) of the frames, each at least 64.
+    size:     (H, W) of the frames, each 64 to 8192.
     workers:  processes (default: one a CPU); 0 works in this process. Scripts that start processes need the
               usual `if __name__ == "__main__":` guard.
     progress: called with (done, total) snippets, of those that had to be written.
@@ -56,8 +58,8 @@ def generate_streetscape(
     snippets = {"train": 60, "val": 20} if snippets is None else snippets
     if unknown := set(snippets) - set(SPLITS):
         raise ValueError(f"snippets: unknown split {', '.join(sorted(unknown))}; expected {', '.join(SPLITS)}")
-    if min(size) < 64:
-        raise ValueError(f"size: expected (H, W) of at least 64 x 64, got {tuple(size)}")
+    if min(size) < 64 or max(size) > MAX_SIDE:
+        raise ValueError(f"size: expected (H, W), each 64 to {MAX_SIDE}, got {tuple(size)}")
     _describe(root, size, seed)
     jobs = [(root, split, i) for split in SPLITS for i in range(snippets.get(split, 0))]
     jobs = [(*job, tuple(size), seed) for job in jobs if not all(path.exists() for path in snippet_files(*job))]
@@ -157,13 +159,18 @@ def _describe(root: Path, size, seed: int) -> None:
 def _read_description(root: Path) -> dict:
     file = root / DESCRIPTION
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(read_text(file))
     except FileNotFoundError:
         raise ValueError(f"{root}: not a Streetscape root; expected {DESCRIPTION} in it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: damaged ({error}); expected a JSON object") from None
     if not isinstance(found, dict) or not {"seed", "size", "version"} <= set(found):
         raise ValueError(f"{file}: expected a JSON object with version, seed and size")
+    seed, size = found["seed"], found["size"]
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"{file}: seed {seed!r:.100}: expected a whole number from 0")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 64 <= n <= MAX_SIDE for n in size)):
+        raise ValueError(f"{file}: size {size!r:.100}: expected [height, width], each 64 to {MAX_SIDE}")
     return found
 
 
