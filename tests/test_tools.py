@@ -217,7 +217,7 @@ def test_labels_that_the_official_scorer_cannot_read_are_refused_before_the_mode
 ):
     path = tiny_cityscapes / "gtFine/val/ulm/ulm_000000_000098_gtFine_labelIds.png"
     path.unlink()  # its labelTrainIds are there
-    monkeypatch.setattr("accel.evaluation.comparison.run_comparison", lambda *_, **__: pytest.fail("the model ran"))
+    monkeypatch.setattr("accel.evaluation.command.run_comparison", lambda *_, **__: pytest.fail("the model ran"))
     line = refused("evaluate", *trained, "--official", "--device", "cpu", "--workers", 0)
     assert str(path) in line and "compares with labelIds, which 1 of 4 labelled frames do not have" in line
 

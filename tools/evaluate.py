@@ -4,13 +4,10 @@ python tools/evaluate.py --cfg experiments/accel/accel18_camvid.yaml --checkpoin
 python tools/evaluate.py --sweep 1,2,5,10 --cfg A.yaml --checkpoint runs/A --cfg B.yaml --checkpoint runs/B --csv ab.csv
 
 On data in Cityscapes' layout, --official has cityscapesscripts score the predictions, too, and --submission DIR writes
-what the test server takes.
+what the test server takes. Several processes share the work: torchrun --nproc-per-node 2 tools/evaluate.py ...
 """
 
 from __future__ import annotations
-
-from contextlib import nullcontext
-from dataclasses import asdict
 
 from accel.cli import Parser, run
 
@@ -41,47 +38,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the files'")
     args = parser.parse_args()
 
-    from accel.devices import choose_device
-    from accel.evaluation import cityscapes, report
-    from accel.evaluation.command import read_request, submit
-    from accel.evaluation.comparison import load_comparison, record_clips, run_comparison
-    from accel.evaluation.page import Origin, write_report
-    from accel.evaluation.predictions import Predictions
-    from accel.progress import console
+    from accel.evaluation.command import evaluate
+    from accel.evaluation.processes import joined
 
-    asked, device = read_request(args), choose_device(args.device)
-    if args.submission:
-        where = args.submission, asked, args.overrides, args.split
-        console.print(submit(*where, device, args.optimize, args.workers))
-        return
-
-    comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
-    if args.official:
-        cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
-    report.print_class_maps(comparison.class_maps)
-    recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
-    with Predictions(args.predictions) if args.official else nullcontext() as predictions:
-        record = predictions and predictions.write
-        how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
-        found = run_comparison(comparison, *how, on_labels=record, recorder=recorder)
-        if predictions:
-            predictions.finish()
-        official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
-
-    if args.sweep:
-        report.print_sweep(found)
-    else:
-        report.print_result(found.single(), official and cityscapes.official_table(official))
-    if args.json:
-        values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
-        report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
-    if args.csv:
-        report.write_csv(args.csv, found)
-    if args.report:
-        page = write_report(args.report, found, recorder.clips(), Origin.of(asked.entries, device))
-        console.print(f"report: {page}", soft_wrap=True)
-    if official:  # last: where the two disagree this raises, and nothing is lost
-        console.print(cityscapes.check_agreement(found.single().miou, official))
+    with joined() as processes:
+        evaluate(args, processes)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,25 @@
-"""What a command of `tools/evaluate.py` asks for; what is wrong with the command itself is told before anything is
-loaded."""
+"""A command of `tools/evaluate.py`: what it asks for, and how that is done. What is wrong with the command itself is
+told before anything is loaded."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from accel.config import load_config
-from accel.evaluation.comparison import Entry, pair_up, whole_numbers
-from accel.evaluation.page import check_folder
-from accel.evaluation.predictions import write_submission
+from accel.evaluation import cityscapes, report
+from accel.evaluation.comparison import Entry, load_comparison, pair_up, record_clips, run_comparison, whole_numbers
+from accel.evaluation.page import Origin, check_folder, write_report
+from accel.evaluation.predictions import Predictions, write_submission
+from accel.evaluation.processes import ALONE, Processes
 from accel.inference.loading import load_model
 from accel.inference.schedule import FixedInterval
+from accel.progress import console
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,57 @@ class Request:
     average: bool
     widths: tuple[int, ...]
     flow: str | None
+
+
+def evaluate(args: Namespace, processes: Processes) -> None:
+    """Carry out a command of `tools/evaluate.py`, printing and writing what it asks for.
+
+    processes: that share the work; all of them make this call, and the first prints and writes.
+
+    Raises ValueError or OSError for what does not fit.
+    """
+    with processes.first_alone():  # which makes folders
+        asked, device = read_request(args), processes.device(args.device)
+    if args.submission:
+        where = args.submission, asked, args.overrides, args.split
+        written = submit(*where, device, args.optimize, args.workers, processes)
+        if processes.is_first:
+            console.print(written)
+        return
+
+    with processes.first_alone():  # which makes generated scenes
+        comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
+    if args.official:
+        cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
+    if processes.is_first:
+        report.print_class_maps(comparison.class_maps)
+    recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
+    with Predictions.shared(args.predictions, processes) if args.official else nullcontext() as predictions:
+        record = predictions and predictions.write
+        how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
+        found = run_comparison(comparison, *how, on_labels=record, recorder=recorder, processes=processes)
+        if predictions:
+            predictions.gather(processes)
+        if not processes.is_first:
+            return
+        if predictions:
+            predictions.finish()
+        official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
+
+    if args.sweep:
+        report.print_sweep(found)
+    else:
+        report.print_result(found.single(), official and cityscapes.official_table(official))
+    if args.json:
+        values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
+        report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
+    if args.csv:
+        report.write_csv(args.csv, found)
+    if args.report:
+        page = write_report(args.report, found, recorder.clips(), Origin.of(asked.entries, device))
+        console.print(f"report: {page}", soft_wrap=True)
+    if official:  # last: where the two disagree this raises, and nothing is lost
+        console.print(cityscapes.check_agreement(found.single().miou, official))
 
 
 def read_request(args: Namespace) -> Request:
@@ -91,11 +146,14 @@ def submit(
     device: torch.device,
     optimize: bool = False,
     workers: int = 1,
+    processes: Processes = ALONE,
 ) -> str:
     """`write_submission` of the one model of a request, and a line that says what was written. split: default test."""
     ((entry,), (interval,)), split = (request.entries, request.intervals), split or "test"
     config = load_config(entry.cfg, overrides)
     model = load_model(entry.checkpoint, config.model, device)
     model = model.optimized() if optimize else model
-    frames = write_submission(folder, entry.checkpoint, model, config.data, split, interval, workers)
+    frames = write_submission(
+        folder, entry.checkpoint, model, config.data, split, interval, workers, processes=processes
+    )
     return f"{frames} frames of {split} as labelIds in {folder}; the test server takes them as a ZIP file"

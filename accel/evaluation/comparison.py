@@ -14,6 +14,7 @@ from accel.datasets.class_maps import ClassMap
 from accel.evaluation.across import MappedDataset, bring_together
 from accel.evaluation.evaluator import compare
 from accel.evaluation.player import ClipRecorder, choose_clips
+from accel.evaluation.processes import ALONE, Processes
 from accel.evaluation.results import SweepResult
 from accel.evaluation.sweep import OnLabels
 from accel.evaluation.temporal import choose_flow
@@ -108,12 +109,14 @@ def run_comparison(
     workers: int = 1,
     on_labels: OnLabels | None = None,
     recorder: ClipRecorder | None = None,
-) -> SweepResult:
+    processes: Processes = ALONE,
+) -> SweepResult | None:
     """Every model at every interval.
 
     average, widths, on_labels: as in `sweep`.
     flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
     recorder: of clips to show; `record_clips` makes it.
+    processes: that share the work; all of them make this call, and the first has the result, the others None.
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
@@ -121,18 +124,22 @@ def run_comparison(
         if isinstance(dataset, MappedDataset):
             videos = MappedDataset(videos, dataset.class_map)
         flow = choose_flow(videos, models.values(), flow)
-    results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels)
+    results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels, processes=processes)
     if flow is not None:
         at = {(name, k): _lasting(model, k) for name, model in models.items() for k in intervals}
         runs = {(name, k): Run(models[name], k) for (name, _), k in at.items()}
-        temporal = run_videos(runs, videos, flow, watch=recorder, workers=workers)
+        temporal = run_videos(runs, videos, flow, watch=recorder, workers=workers, processes=processes)
         results = {
             name: tuple(replace(r, temporal=temporal[name, at[name, r.interval]]) for r in found)
             for name, found in results.items()
         }
     elif recorder is not None:
         runs = {(name, k): Run(models[name], k) for name, k in recorder.shown}
-        run_videos(runs, dataset, None, recorder.indices, watch=recorder, workers=workers)
+        run_videos(runs, dataset, None, recorder.indices, recorder, workers, processes=processes)
+    if recorder is not None:
+        recorder.gather(processes)
+    if not processes.is_first:
+        return None
     return SweepResult(
         data=comparison.data.name,
         split=comparison.split,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 from accel.datasets.clips import ClipDataset
+from accel.evaluation.processes import ALONE, Processes
+from accel.evaluation.reading import long_enough
 from accel.evaluation.results import EvaluationResult
-from accel.evaluation.sweep import OnLabels, result_of, sweep
+from accel.evaluation.sweep import OnLabels, check_intervals, result_of, sweep
 from accel.models.video import VideoModel
 
 
@@ -43,12 +47,23 @@ def compare(
     workers: int = 1,
     quiet: bool = False,
     on_labels: OnLabels | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, tuple[EvaluationResult, ...]]:
     """Each model's result at each interval, ascending: `evaluate` for all of them, with every forward pass made once.
 
     Arguments and errors are those of `sweep` and of `evaluate`.
+    processes: that share the work; all of them make this call, and the first has the results, the others none.
     """
-    tallies = sweep(models, dataset, intervals, average, widths, workers=workers, quiet=quiet, on_labels=on_labels)
+    intervals = check_intervals(intervals)
+    for interval in intervals:
+        long_enough(dataset, interval)  # refuses one that is too long
+    indices = processes.share(dataset, long_enough(dataset, intervals[0]), intervals[-1] - 1)
+    quiet = quiet or not processes.is_first
+    own = sweep(models, dataset, intervals, average, widths, indices, workers, quiet, on_labels)
+    parts = processes.collect({name: tally.on_host() for name, tally in own.items()})
+    if not processes.is_first:
+        return {}
+    tallies = {name: reduce(add, (part[name] for part in parts)) for name in models}
     return {
         name: tuple(result_of(tally, dataset.class_names, interval, average) for interval in sorted(intervals))
         for name, tally in tallies.items()

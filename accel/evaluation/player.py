@@ -14,6 +14,7 @@ from PIL import Image
 
 from accel import visualize
 from accel.datasets.clips import IGNORED, ClipDataset
+from accel.evaluation.processes import Processes
 from accel.evaluation.videos import RunFrame
 
 MODELS = 4  # shown side by side, at most: more are too small to compare
@@ -120,6 +121,13 @@ class ClipRecorder:
                 self._kept[end].clear()
             self._kept[end].append(kept)
 
+    def gather(self, processes: Processes) -> None:
+        """Take over, in the first of several processes, what the others have kept. A video's last part is shown."""
+        parts = processes.collect(self._kept)
+        if len(parts) > 1:
+            for end in self._kept:
+                self._kept[end] = max((p[end] for p in parts), key=lambda kept: kept[-1].place if kept else -1)
+
     def clips(self) -> list[PlayerClip]:
         """What was recorded, as pictures that fit a page together; clips of which nothing could be read are left
         out."""
@@ -135,6 +143,7 @@ class ClipRecorder:
         if counted is not None and counted.any():
             wrong = {run: float((each != frame.truth)[counted].mean()) for run, each in labels.items()}
         return _Kept(
+            place=self.dataset.place(frame.index)[1] - frame.before,
             number=self.dataset.history(frame.index) + 1 - frame.before,
             image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA),
             truth=None if frame.truth is None else _shrink(frame.truth, size),
@@ -157,8 +166,9 @@ class ClipRecorder:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A frame at the size of its pictures; per model in the order of the shown."""
+    """A frame at the size of its pictures; per model in the order of the shown. `place`: in its data set's numbers."""
 
+    place: int
     number: int
     image: np.ndarray
     truth: np.ndarray | None

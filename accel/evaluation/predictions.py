@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,6 +19,7 @@ from accel.config import DataConfig
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
 from accel.evaluation.across import MappedDataset
+from accel.evaluation.processes import ALONE, Processes
 from accel.inference.loading import check_classes
 from accel.inference.schedule import FixedInterval
 from accel.models.video import VideoModel
@@ -68,6 +69,17 @@ class Predictions:
             )
         return joined
 
+    @classmethod
+    def shared(cls, target: str | Path | None, processes: Processes) -> Predictions:
+        """In the first process as ever, in the others what they add to it; `gather` comes before `finish`."""
+        begun = cls(target) if processes.is_first else None
+        folder = processes.spread(begun and begun.folder)
+        return begun or cls.joining(folder)
+
+    def gather(self, processes: Processes) -> None:
+        """Wait until all processes have written theirs; the first has all names then."""
+        self.names = [name for names in processes.collect(self.names) for name in names]
+
     def finish(self) -> None:
         """All are written: move them to where they belong."""
         for path in sorted(self.folder.iterdir()):
@@ -113,9 +125,16 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    model: VideoModel, dataset: Cityscapes, interval: int, workers: int = 1, quiet: bool = False
+    model: VideoModel,
+    dataset: Cityscapes,
+    interval: int,
+    workers: int = 1,
+    quiet: bool = False,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Name and classes (H, W) uint8 of every frame of the data set, the key frame interval-1 frames before it.
+
+    indices: of the labelled frames to predict; None: all.
 
     Unlike an evaluation, this leaves nothing out: ValueError for an interval under 1, a frame that has fewer frames
     before it, or one that cannot be read.
@@ -129,8 +148,9 @@ def predict(
             )
     model = model.eval()
     device = model.device
-    loader = DataLoader(_Clips(dataset, interval), batch_size=None, num_workers=workers, collate_fn=_as_is)
-    with bar(f"interval {interval}", len(dataset), quiet) as progress:
+    indices = range(len(dataset)) if indices is None else indices
+    loader = DataLoader(_Clips(dataset, interval, indices), batch_size=None, num_workers=workers, collate_fn=_as_is)
+    with bar(f"interval {interval}", len(indices), quiet) as progress:
         for done, clip in enumerate(loader, 1):
             if isinstance(clip, str):
                 raise ValueError(clip)
@@ -142,15 +162,15 @@ def predict(
 class _Clips(Dataset):
     """All clips of one length; one that cannot be read comes as the message why, which crosses processes whole."""
 
-    def __init__(self, dataset: Cityscapes, length: int):
-        self.dataset, self.length = dataset, length
+    def __init__(self, dataset: Cityscapes, length: int, indices: Sequence[int]):
+        self.dataset, self.length, self.indices = dataset, length, indices
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> Clip | str:
+    def __getitem__(self, item: int) -> Clip | str:
         try:
-            return self.dataset.clip(index, self.length)
+            return self.dataset.clip(self.indices[item], self.length)
         except (ValueError, FileNotFoundError) as error:
             return str(error)
 
@@ -177,19 +197,26 @@ def write_submission(
     interval: int,
     workers: int = 1,
     quiet: bool = False,
+    processes: Processes = ALONE,
 ) -> int:
     """Label every frame of a split into a new folder, as the test server wants it; how many frames that are.
+
+    processes: that share the work; all of them make this call.
 
     The split's own labels are not needed. Raises what `Predictions` and `predict` do, ValueError for data in another
     layout than Cityscapes' or a checkpoint of other classes, FileNotFoundError where the data are missing.
     """
-    if config.name == "cityscapes":
-        dataset = Cityscapes(data_root(config), split, with_labels=False)
-    else:
-        dataset = build_dataset(config, split)
+    with processes.first_alone():
+        if config.name == "cityscapes":
+            dataset = Cityscapes(data_root(config), split, with_labels=False)
+        else:
+            dataset = build_dataset(config, split)
     require_cityscapes(checkpoint, dataset)
-    with Predictions(folder) as predictions:
-        for name, predicted in predict(model, dataset, interval, workers, quiet):
+    indices = processes.share(dataset, range(len(dataset)), 0)
+    with Predictions.shared(folder, processes) as predictions:
+        for name, predicted in predict(model, dataset, interval, workers, quiet or not processes.is_first, indices):
             predictions.write(name, predicted)
-        predictions.finish()
+        predictions.gather(processes)
+        if processes.is_first:
+            predictions.finish()
     return len(predictions.names)

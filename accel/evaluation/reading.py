@@ -119,6 +119,16 @@ def _plan(dataset: ClipDataset, indices: Sequence[int], context: int | None) -> 
     return plans
 
 
+def connected(dataset: ClipDataset, indices: Sequence[int], context: int | None) -> list[list[int]]:
+    """Labelled frames in groups, in the order of reading: no frame is read for two of them."""
+    groups: list[list[int]] = []
+    for plan in _plan(dataset, indices, context):
+        if not plan.follows:
+            groups.append([])
+        groups[-1].append(plan.index)
+    return groups
+
+
 class _Reader(Dataset):
     """Item i is what plan i reads, or the message why it cannot be read."""
 

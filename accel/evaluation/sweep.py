@@ -63,6 +63,12 @@ class Tally:
             self.matrices[place] = TrimapMatrix(self.num_classes, self.widths)
         self.matrices[place].update(labels, target.labels, target.bands)
 
+    def on_host(self) -> Tally:
+        """Its counts leave the accelerator, to travel to another process."""
+        for matrix in self.matrices.values():
+            matrix.counts, matrix.strays = matrix.counts.cpu(), matrix.strays.cpu()
+        return self
+
     def __add__(self, other: Tally) -> Tally:
         """ValueError for tallies of different sweeps."""
         if (self.intervals, self.average) != (other.intervals, other.average):

@@ -63,6 +63,13 @@ class TemporalTally:
             self.pixels_in_triples += labels.numel()
         self._last = [*self._last[-1:], labels]
 
+    def on_host(self) -> TemporalTally:
+        """Its counts leave the accelerator, to travel to another process; the next frame begins a video."""
+        self.start()
+        self.matrix.counts, self.matrix.strays = self.matrix.counts.cpu(), self.matrix.strays.cpu()
+        self.flickering = int(self.flickering)
+        return self
+
     def __add__(self, other: TemporalTally) -> TemporalTally:
         total = TemporalTally(len(self.matrix.counts))
         total.matrix = self.matrix + other.matrix

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from accel.datasets.clips import Clip, ClipDataset
+from accel.evaluation.processes import ALONE, Processes
 from accel.evaluation.reading import Stretch, read_stretches
 from accel.evaluation.results import TemporalResult, class_shares, share
 from accel.evaluation.temporal import Flow, TemporalTally, dis_matches, matches_of, model_matches
@@ -56,6 +58,7 @@ def run_videos(
     watch: Callable[[RunFrame], None] | None = None,
     workers: int = 1,
     quiet: bool = False,
+    processes: Processes = ALONE,
 ) -> dict[Hashable, TemporalResult]:
     """How steady the labels of each run are, over all frames from which a labelled one can be reached.
 
@@ -63,13 +66,16 @@ def run_videos(
     flow: between consecutive frames; see `accel.evaluation.temporal`. None: they are not compared.
     indices: of the labelled frames whose videos to run; None: all.
     watch: called with each frame, to keep what should be shown: nothing else of it stays in memory.
+    processes: that share the videos; all of them make this call, and the first has the results, the others none. Each
+        watches its own frames.
 
     A file that cannot be read is reported; the video goes on behind it with a key frame, and no comparison is made
     across the gap. The frames up to a labelled one are in memory together.
     """
     playing = {name: _Playing(run, dataset.num_classes) for name, run in runs.items()}
     device = next(iter(runs.values())).model.device
-    indices = range(len(dataset)) if indices is None else indices
+    indices = processes.share(dataset, range(len(dataset)) if indices is None else indices, None)
+    quiet = quiet or not processes.is_first
     prepare = None if flow in (None, "model") else partial(_matches, flow=flow)
     previous = None  # the frame before, for flow that is the models' own
     with bar("videos", len(indices), quiet) as progress:
@@ -87,7 +93,10 @@ def run_videos(
                 if watch is not None:
                     watch(_frame(stretch, place, first, playing))
             progress.update(done)
-    return {name: play.result(dataset.class_names, flow) for name, play in playing.items()}
+    parts = processes.collect({name: play.tally.on_host() for name, play in playing.items()})
+    if not processes.is_first:
+        return {}
+    return {name: _result(reduce(add, (p[name] for p in parts)), dataset.class_names, flow) for name in runs}
 
 
 class _Playing:
@@ -113,18 +122,18 @@ class _Playing:
         self.tally.update(self.labels, matches.of(self.model))
         self.number += 1
 
-    def result(self, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
-        tally = self.tally
-        return TemporalResult(
-            consistency=share(tally.consistency),
-            consistency_iou=class_shares(tally.matrix, class_names),
-            flow=flow,
-            compared=share(tally.compared),
-            flicker=share(tally.flicker),
-            frames=tally.frames,
-            pairs=tally.pairs,
-            triples=tally.triples,
-        )
+
+def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
+    return TemporalResult(
+        consistency=share(tally.consistency),
+        consistency_iou=class_shares(tally.matrix, class_names),
+        flow=flow,
+        compared=share(tally.compared),
+        flicker=share(tally.flicker),
+        frames=tally.frames,
+        pairs=tally.pairs,
+        triples=tally.triples,
+    )
 
 
 class _Matches:
