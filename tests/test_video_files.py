@@ -1,5 +1,6 @@
 """Video reading and writing, against PyAV's own view of the files and OpenCV's decoder."""
 
+import gc
 import os
 import struct
 import threading
@@ -364,3 +365,25 @@ def test_folder_mistakes_are_named(tmp_path):
         (folder / f"frame{i}.png").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 3 image files"):
         open_video(folder, on_damage=print)
+
+
+def test_reading_leaves_no_decoder_behind(tmp_path, video):
+    """Neither its threads nor its frames, and without the garbage collector: damage leaves errors with tracebacks."""
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[: os.path.getsize(video) * 4 // 5])
+
+    def read():
+        for path in (video, cut):
+            for _ in VideoFileReader(path, on_damage=lambda message: None):
+                pass
+
+    read()
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        for _ in range(3):
+            read()
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()

@@ -22,6 +22,9 @@ def decode(
     """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
 
     How the file ends comes last: a decoder holds frames back, and those are from before a cut.
+
+    Errors come without their tracebacks, which would keep this generator, and with it the decoder and its threads,
+    until the garbage collector looks.
     """
     stream = container.streams.video[0]
     packets = container.demux(stream)
@@ -31,7 +34,7 @@ def decode(
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
-            cut, packet = error, None
+            cut, packet = error.with_traceback(None), None
         if packet is not None and packet.is_corrupt:
             if cut is not None:
                 yield None, cut
@@ -48,7 +51,7 @@ def decode(
         except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
             pass
         except av.FFmpegError as error:
-            yield None, error
+            yield None, error.with_traceback(None)
     if cut is not None:
         yield None, cut
 
@@ -92,6 +95,9 @@ def to_rgb(frame: av.VideoFrame, stored_size: tuple[int, int]) -> np.ndarray:
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
     """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
+    rotation = getattr(frame, "rotation", None)  # av >= 13.1; degrees counterclockwise
+    if rotation is not None:  # to look at `side_data` makes a cycle: the frame stays until the garbage collector looks
+        return round(rotation / 90) % 4
     data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
     if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
         a, b = np.frombuffer(bytes(data), np.int32)[:2]

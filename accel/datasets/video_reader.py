@@ -211,12 +211,12 @@ class VideoFileReader(VideoReader):
     def _open(self) -> av.container.InputContainer:
         with self.path.open("rb") as file:
             if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again
-                raise ValueError(
-                    f"{self.path}: a playlist of other files; expected a video file (or a stream's address)"
-                )
+                raise ValueError(f"{self.path}: a playlist; expected a video file, or a stream's address")
         try:
             # Nothing in a file makes FFmpeg open what lies on the network.
-            container = av.open(str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE)
+            container = av.open(
+                str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE, metadata_errors="replace"
+            )
         except av.FFmpegError as error:
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error

@@ -193,3 +193,19 @@ def test_a_split_as_large_as_the_real_one_is_listed_in_seconds(tmp_path):
     train = Cityscapes(tmp_path, "train")
     assert time.process_time() - start < 1
     assert len(train) == 495 and all(train.history(i) == 19 for i in range(495))
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_clip_reads_its_own_frames_and_no_others(tiny_cityscapes, monkeypatch, length):
+    """Of a snippet's frames only those of the clip are decoded, whatever else lies there."""
+    read, opened = Path.open, []
+
+    def note(path, *arguments, **more):
+        opened.append(path.name)
+        return read(path, *arguments, **more)
+
+    dataset = Cityscapes(tiny_cityscapes, "train")
+    monkeypatch.setattr(Path, "open", note)
+    dataset.clip(2, length)
+    frames = [f"ulm_000000_{number:06d}_leftImg8bit.png" for number in range(99 - length, 99)]
+    assert opened == ["ulm_000000_000098_gtFine_labelTrainIds.png", *frames]
