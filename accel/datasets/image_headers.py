@@ -176,6 +176,7 @@ def _examine_webp(data: bytes, path: str | Path) -> ImageHeader:
 _WIDTH, _HEIGHT, _BITS, _OFFSETS, _SAMPLES, _COUNTS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = (
     256, 257, 258, 273, 277, 279, 322, 323, 324, 325,
 )  # fmt: skip
+_COMPRESSION, _DEFLATE = 259, (8, 32946)
 _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}  # of the entries that matter
 _MAX_TIFF_VALUES = 2**20  # strips or tiles
 
@@ -210,7 +211,21 @@ def _examine_tiff(data: bytes, path: str | Path) -> ImageHeader:
         for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
             if offset + count > len(data):
                 raise ValueError(f"{path}: the TIFF is cut off after {len(data)} bytes; a part of it is beyond that")
+            if tags.get(_COMPRESSION, (1,))[0] in _DEFLATE and not _is_whole(data[offset : offset + count]):
+                raise ValueError(f"{path}: the TIFF is damaged (checksum of the part at byte {offset})")
     return ImageHeader("TIFF", width, height)
+
+
+def _is_whole(compressed: bytes) -> bool:
+    """Whether data in zlib's format end as they should, with the right checksum: OpenCV leaves damaged parts grey."""
+    stream, rest = zlib.decompressobj(), compressed
+    try:
+        while rest and not stream.eof:
+            stream.decompress(rest, 2**20)
+            rest = stream.unconsumed_tail
+    except zlib.error:
+        return False
+    return stream.eof
 
 
 _PARSERS = {

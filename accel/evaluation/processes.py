@@ -163,7 +163,10 @@ def _started() -> Processes:
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, for what it starts
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
-        slurm = SLURMEnvironment(auto_requeue=False)
+        try:
+            slurm = SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:  # it wants --ntasks-per-node in place of --ntasks
+            raise ValueError(f"Slurm: {error}") from None
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
         return Processes(slurm.global_rank(), slurm.world_size(), slurm.local_rank())
     return ALONE

@@ -1,5 +1,6 @@
 import shutil
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np

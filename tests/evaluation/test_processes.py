@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from films import Films, Forgetful, Teller
 from accel.datasets.cityscapes import Cityscapes
 from accel.evaluation.evaluator import compare
 from accel.evaluation.player import ClipRecorder, choose_clips
-from accel.evaluation.processes import ALONE, SMALLEST_PIECE, Processes, shares
+from accel.evaluation.processes import ALONE, SMALLEST_PIECE, EndedError, Processes, shares
 from accel.evaluation.videos import Run, run_videos
 
 EVALUATE = Path(__file__).parents[2] / "tools/evaluate.py"
@@ -119,6 +120,31 @@ def test_processes_find_what_one_finds(tmp_path, films, damage, count):
     if films is FILMS["mixed"] and not damage:  # each (key frame, distance) once, but for a model's rehearsal
         asked = sum(together[3][1:], together[3][0])
         assert sum(asked.values()) <= sum(alone[3][0].values()) + 2 * count
+
+
+def waits_for_the_killed(rank, count, folder):
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        Processes(rank, count).collect(rank)
+    except EndedError as error:
+        Path(folder, f"said{rank}").write_text(str(error))
+
+
+def test_a_process_that_is_killed_ends_the_others_at_once(tmp_path):
+    fork, began = multiprocessing.get_context("fork"), time.monotonic()
+    started = [fork.Process(target=waits_for_the_killed, args=(rank, 3, str(tmp_path))) for rank in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0, -signal.SIGKILL, 0] and time.monotonic() - began < 30
+    for rank in (0, 2):
+        assert (
+            f"process {rank} of 3: another process of this evaluation is gone" in (tmp_path / f"said{rank}").read_text()
+        )
 
 
 # --- the command ------------------------------------------------------------------------------------------------

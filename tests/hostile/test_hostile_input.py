@@ -178,6 +178,20 @@ def test_images_of_other_formats_pipes_and_files_of_gigabytes_are_refused(tmp_pa
             read_image(tmp_path / name)
 
 
+def test_every_flipped_byte_of_a_compressed_tiff_is_noticed(tmp_path):
+    """OpenCV leaves what it cannot decompress grey, and says so to nobody."""
+    file, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(noise).save(file, "tiff", compression="tiff_deflate")
+    data, path = file.getvalue(), tmp_path / "a.tif"
+    path.write_bytes(data)
+    assert np.array_equal(read_image(path), noise)
+    start = data.index(zlib.compress(noise.tobytes())[:2], 8)  # zlib's own header
+    for at in range(start + 2, start + 1800, 50):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+        with pytest.raises(ValueError, match=r"a\.tif: the TIFF is damaged \(checksum"):
+            read_image(path)
+
+
 def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path, bounded):
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
