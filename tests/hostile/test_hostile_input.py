@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import forget_peak, megabytes
 from mutations import blank_png
 from PIL import Image
 from safetensors.torch import save_file
@@ -75,11 +75,11 @@ def test_damaged_files_end_in_a_result_or_a_clear_error(tmp_path, first, count):
 
 @pytest.fixture
 def bounded():
-    """What is read in this test must take little time, and add little to the most memory that was ever taken."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    """What is read in this test must take little time and memory."""
+    before, start = forget_peak(), time.monotonic()
     yield
     assert time.monotonic() - start < SECONDS
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # kilobytes
+    assert megabytes("VmHWM") - before < 100
 
 
 def bmp(width, height):
