@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from accel.yaml_files import parse_yaml, read_yaml
 
-CHOICES = ("model", "optimizer", "loss")  # sections whose `name` decides which keys they have
+CHOICES = ("model", "flow", "optimizer", "loss")  # sections whose `name` decides which keys they have
 MAX_FILES = 500  # that an experiment or a recipe may have, counting each as often as it is taken in
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 
@@ -46,11 +55,30 @@ class Branch(Section):
     encoder: str  # any segmentation-models-pytorch encoder
     pretrained: bool = False  # ImageNet weights
     head_channels: int = Field(1024, ge=1, le=8192)  # width of fc6
+    zero_init_residual: bool = False  # residual blocks of a ResNet start as identities
 
 
 class FlowNetSConfig(Section):
     name: Literal["flownet_s"] = "flownet_s"
     width: float = Field(1.0, gt=0, le=2)  # channel multiplier; 1 = published
+
+
+class ClassicalFlowConfig(Section):
+    """OpenCV's dense inverse search, for those who have no trained flow network. Nothing of it is learned."""
+
+    name: Literal["dis"]
+    preset: Literal["ultrafast", "fast", "medium"] = "medium"
+
+
+def _flow_name(values: Any) -> str:
+    """FlowNet-S, unless another is named."""
+    return values.get("name", "flownet_s") if isinstance(values, dict) else getattr(values, "name", "flownet_s")
+
+
+FlowConfig = Annotated[
+    Annotated[FlowNetSConfig, Tag("flownet_s")] | Annotated[ClassicalFlowConfig, Tag("dis")],
+    Discriminator(_flow_name),
+]
 
 
 class FrameByFrameConfig(Section):
@@ -63,7 +91,7 @@ class DeepFeatureFlowConfig(Section):
     name: Literal["deep_feature_flow"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
-    flow: FlowNetSConfig = FlowNetSConfig()
+    flow: FlowConfig = FlowNetSConfig()
 
 
 class AccelConfig(Section):
@@ -71,14 +99,14 @@ class AccelConfig(Section):
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
     update: Branch
-    flow: FlowNetSConfig = FlowNetSConfig()
+    flow: FlowConfig = FlowNetSConfig()
 
 
 class AccelSharedConfig(Section):
     name: Literal["accel_shared"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
-    flow: FlowNetSConfig = FlowNetSConfig()
+    flow: FlowConfig = FlowNetSConfig()
 
 
 class PublishedConfig(Section):
@@ -131,6 +159,8 @@ class DataConfig(Section):
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one carries the label
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames that come before
+    # Score on clips of so many frames, simulated from the labelled frames alone; None: on the frames as stored.
+    simulated_test_frames: int | None = Field(None, ge=1)
     # Streetscape only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
@@ -162,6 +192,7 @@ class Schedule(Section):
 
 class CrossEntropyConfig(Section):
     name: Literal["cross_entropy"] = "cross_entropy"
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one a class; None: all the same
 
 
 class OhemConfig(Section):
@@ -207,6 +238,18 @@ class Config(Section):
     # Part of the model to the run (or weights file) it starts from: `reference: runs/deeplab101`, or
     # `update: runs/deeplab18#reference` where the part has another name there; `all` means the whole model.
     init: dict[str, str] = {}
+    # Parameters that those runs lack: an error, or they keep their fresh weights. With `zero_init_residual` a deeper
+    # network starts as the shallower one that `init` names.
+    init_missing: Literal["error", "keep"] = "error"
+
+    @model_validator(mode="after")
+    def _one_weight_a_class(self) -> Config:
+        weights = getattr(self.train.loss, "class_weights", None)
+        if weights is not None and len(weights) != self.model.num_classes:
+            raise ValueError(
+                f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"
+            )
+        return self
 
     @field_validator("init")
     @classmethod

@@ -126,6 +126,8 @@ def test_settings_are_read_only(write):
         ("model.name=accell", ["model.name: unknown 'accell'", "'frame_by_frame', 'deep_feature_flow', 'accel'"]),
         ("train.optimizer.name=adam", ["train.optimizer.name: unknown 'adam'", "'sgd', 'adamw'"]),
         ("train.loss={threshold: 0.5}", ["train.loss.name: Field required"]),
+        ("train.loss={name: cross_entropy, class_weights: [1, 2]}", ["train.loss.class_weights: 2 weights", "19"]),
+        ("train.loss={name: cross_entropy, class_weights: [1, -2]}", ["train.loss.class_weights.1", "-2"]),
         ("data.name=kitti", ["data.name", "'cityscapes', 'camvid' or 'streetscape'", "got 'kitti'"]),
         ("train.steps=0", ["train.steps", "greater than or equal to 1", "got 0"]),
         ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),

@@ -22,7 +22,7 @@ def build_dataset(
 ) -> ClipDataset:
     """The data set of a configuration.
 
-    split: "train", "val" or "test", as the data set calls it.
+    split: "train", "val" or "test", as the data set calls it; of CamVid also parts, "train/fit" and "train/held".
     with_flow: clips carry their exact flow where it is known; working it out takes time.
     progress: called with (done, total) while generated data are being written.
     on_missing: called with a message for each labelled frame whose image is not there, which is then left out; None:
@@ -31,6 +31,19 @@ def build_dataset(
     Raises FileNotFoundError with the expected layout where the data are missing.
     """
     return BUILDERS[config.name](config, split, progress, with_flow, on_missing)
+
+
+def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) -> ClipDataset:
+    """The data set to score on: as `build_dataset`, or simulated clips where the configuration says so."""
+    if config.simulated_test_frames is None:
+        return build_dataset(config, split, with_flow=with_flow)
+    from accel.config import MotionConfig
+    from accel.datasets.motion import SimulatedMotion
+    from accel.datasets.simulated import SimulatedClips
+
+    stills = build_dataset(config, split)
+    motion = SimulatedMotion(stills.class_names, **(config.motion or MotionConfig()).model_dump())
+    return SimulatedClips(stills, motion, config.simulated_test_frames)
 
 
 def data_root(config: DataConfig) -> Path:
@@ -56,7 +69,8 @@ def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     from accel.datasets.camvid_original import CamVidOriginal, original_folders
 
     root = data_root(config)
-    is_original = not (root / f"{split}annot").is_dir() and original_folders(root, split) is not None
+    whole = split.partition("/")[0]
+    is_original = not (root / f"{whole}annot").is_dir() and original_folders(root, whole) is not None
     return (CamVidOriginal if is_original else CamVid)(root, split, on_missing)
 
 
@@ -73,4 +87,4 @@ def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_m
 
 BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape}
 
-__all__ = ["IGNORED", "Batch", "Clip", "ClipDataset", "build_dataset", "collate", "data_root"]
+__all__ = ["IGNORED", "Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]

@@ -32,6 +32,9 @@ PALETTE = np.array(  # (11, 3) RGB, from CamVid's label_colors.txt
 _UNLABELLED = 11
 _VIDEO_STEP = 2  # frame numbers at most this far apart are video: 15 Hz of 30
 
+_PARTS = ("fit", "held")
+_HELD = 12  # one frame of so many is held out
+
 _TABLE = np.full(256, UNDEFINED, np.uint8)
 _TABLE[: len(CLASS_NAMES)] = np.arange(len(CLASS_NAMES))
 _TABLE[[_UNLABELLED, IGNORED]] = IGNORED
@@ -50,7 +53,8 @@ class CamVid(ClipDataset):
     which make clips of one frame.
 
     root:  the folder with SPLIT and SPLITannot.
-    split: "train", "val" or "test".
+    split: "train", "val" or "test"; or a part of one, such as "train/held", the last twelfth of each recording in
+           it, and "train/fit", the rest: to choose models without a look at `val` or `test`.
     on_missing: called with a message for each labelled frame that is not there, which is then left out; None: that is
         an error.
     """
@@ -59,7 +63,10 @@ class CamVid(ClipDataset):
     palette = PALETTE
 
     def __init__(self, root: str | Path, split: str = "train", on_missing: OnMissing | None = None):
-        self.root, self.split = Path(root), split
+        self.root = Path(root)
+        self.split, _, part = split.partition("/")
+        if part not in ("", *_PARTS):
+            raise ValueError(f"split {split!r}: the parts of a split are {' and '.join(_PARTS)}")
         self._images, self._annotations = self._folders()
         if not (self._images.is_dir() and self._annotations.is_dir()):
             raise self._not_there()
@@ -67,6 +74,7 @@ class CamVid(ClipDataset):
         names = self._listed_names() or self._annotated_names()
         if not names:
             raise self._not_there()
+        names = _part(names, part)
         for name in names:
             if name not in on_disk:
                 problem = f"{self._images}/{name:.255}.png: no such file, but the {split} split lists it"
@@ -149,6 +157,19 @@ def numbered(name: str) -> tuple[str, int] | None:
     """0016E5_07959 as its recording and frame number; None for a name without one."""
     match = re.fullmatch(r"(.+_\D*)(\d+)", name)
     return (match[1], int(match[2])) if match else None
+
+
+def _part(names: list[str], part: str) -> list[str]:
+    """The frames of a part, in their order. What is held out is the end of every recording, in one piece: stills a
+    second apart look alike, and those shuffled out of training would be no test."""
+    if not part:
+        return names
+    recordings: dict[str, list[str]] = {}
+    for name in names:
+        number = numbered(name)
+        recordings.setdefault(number[0] if number else "", []).append(name)
+    held = {name for frames in recordings.values() for name in sorted(frames)[-(len(frames) // _HELD or 1) :]}
+    return [name for name in names if (name in held) == (part == "held")]
 
 
 def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from accel.config import DataConfig, load_config
-from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets import ClipDataset, build_test_dataset, data_root
 from accel.datasets.class_maps import ClassMap
 from accel.evaluation.across import MappedDataset, bring_together
 from accel.evaluation.evaluator import compare
@@ -95,7 +95,7 @@ def load_comparison(
     models = {e.name: load_model(e.checkpoint, c.model, device) for e, c in zip(entries, configs, strict=True)}
     if optimize:
         models = {name: model.optimized() for name, model in models.items()}
-    dataset = build_dataset(data, split)
+    dataset = build_test_dataset(data, split)
     models, dataset, maps = bring_together({e.name: e.checkpoint for e in entries}, models, dataset)
     return Comparison(models, data, split, dataset, maps)
 
@@ -120,7 +120,7 @@ def run_comparison(
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
-        videos = build_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
+        videos = build_test_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
         if isinstance(dataset, MappedDataset):
             videos = MappedDataset(videos, dataset.class_map)
         flow = choose_flow(videos, models.values(), flow)

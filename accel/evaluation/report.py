@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from accel.datasets.class_maps import ClassMap
+from accel.evaluation.flow import FlowScore
 from accel.evaluation.results import Accuracy, EvaluationResult, SweepResult, TemporalResult
 from accel.progress import console
 
@@ -52,6 +53,17 @@ def distance_table(result: EvaluationResult) -> Table:
         table.add_row(str(distance), percent(accuracy.miou), *map(percent, accuracy.trimap.values()))
     table.add_section()
     table.add_row("all, counted together", percent(result.miou), *map(percent, result.trimap.values()))
+    return table
+
+
+def flow_table(scores: Sequence[FlowScore]) -> Table:
+    """Flows beside each other."""
+    steps = sorted({step for score in scores for step in score.carried})
+    carried = (f"labels carried {n} step{'s' * (n > 1)}, mIoU %" for n in steps)
+    table = _table("flow", "end-point error, px", "photometric error", *carried)
+    for score in scores:
+        errors = ("-" if e is None else f"{e:.2f}" for e in (score.end_point_error, score.photometric_error))
+        table.add_row(score.name, *errors, *(percent(score.carried[n]) if n in score.carried else "-" for n in steps))
     return table
 
 

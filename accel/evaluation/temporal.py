@@ -10,7 +10,6 @@ matrix collects all pairs of frames. Pixels without a known counterpart in the f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Literal
 
 import cv2
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from accel.datasets.clips import IGNORED, ClipDataset
 from accel.evaluation.metrics import ConfusionMatrix
+from accel.models.classical_flow import dense_inverse_search
 from accel.models.images import subtract_mean
 from accel.models.propagation import FlowWarp
 from accel.models.scores import STRIDE
@@ -165,10 +165,10 @@ def _squared(flow: np.ndarray) -> np.ndarray:
 def dis_matches(frames: np.ndarray) -> np.ndarray:
     """(T-1, H, W) int32 `matches_of` frames (T, H, W, 3) uint8 by OpenCV's DIS flow, both ways (Kroeger et al., "Fast
     optical flow using dense inverse search", ECCV 2016)."""
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    grey, search = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames], dense_inverse_search()
     found = np.empty((len(frames) - 1, *frames.shape[1:3]), np.int32)
     for matches, before, now in zip(found, grey[:-1], grey[1:], strict=True):
-        matches[...] = matches_of(consistent(_dis().calc(now, before, None), _dis().calc(before, now, None)))
+        matches[...] = matches_of(consistent(search.calc(now, before, None), search.calc(before, now, None)))
     return found
 
 
@@ -176,7 +176,7 @@ def model_matches(model: nn.Module, now: Tensor, before: Tensor) -> Tensor:
     """(H, W) int32 matches by the model's own flow network, both ways, of two frames (3, H, W)."""
     flow, size = own_flow(model), now.shape[1:]
     now, before = subtract_mean(now[None]), subtract_mean(before[None])
-    backward, forward = (_in_pixels(flow(*pair), size) for pair in ((now, before), (before, now)))
+    backward, forward = (in_pixels(flow(*pair), size) for pair in ((now, before), (before, now)))
     return torch.from_numpy(matches_of(consistent(backward, forward))).to(now.device)
 
 
@@ -190,12 +190,7 @@ def own_flow(model: nn.Module) -> nn.Module:
     return propagation.flow
 
 
-def _in_pixels(flow: Tensor, size: tuple[int, int]) -> np.ndarray:
+def in_pixels(flow: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Flow (1, 2, h, w) in cells of 16 pixels as (H, W, 2) in pixels, between cells bilinear."""
     full = F.interpolate(STRIDE * flow.float(), scale_factor=STRIDE, mode="bilinear", align_corners=False)
     return full[0, :, : size[0], : size[1]].permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-@cache
-def _dis() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

@@ -12,6 +12,8 @@ from accel.devices import choose_device
 from accel.models import VideoModel, build_model
 from accel.weights.checkpoints import describe_weights, load_weights
 
+STARTS = ("pretrained", "zero_init_residual")  # keys of a branch that say how its weights start, not which fit
+
 
 def load_model(
     checkpoint: str | Path, expected: ModelConfig | None = None, device: str | torch.device = "auto"
@@ -52,7 +54,7 @@ def _architecture(config: ModelConfig) -> dict:
     flat = {}
     for key, value in without_pretrained(config).model_dump().items():
         if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": v for inner, v in value.items() if inner != "pretrained"}
+            flat |= {f"{key}.{inner}": v for inner, v in value.items() if inner not in STARTS}
         else:
             flat[key] = value
     return flat

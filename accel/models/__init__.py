@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from accel.models.backbones.smp import SmpBackbone
+from accel.models.classical_flow import DenseInverseSearch
 from accel.models.deeplab import DeepLab
 from accel.models.flownet import FlowNetS
 from accel.models.fusion import FeatureFusion, ScoreFusion
@@ -23,21 +26,27 @@ def build_model(config: c.ModelConfig) -> VideoModel:
 
 
 def _deeplab(branch: c.Branch, num_classes: int) -> DeepLab:
-    return DeepLab(SmpBackbone(branch.encoder, branch.pretrained), num_classes, branch.head_channels)
+    return DeepLab(
+        SmpBackbone(branch.encoder, branch.pretrained, branch.zero_init_residual), num_classes, branch.head_channels
+    )
 
 
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
     return FrameByFrame(_deeplab(config.reference, config.num_classes))
 
 
+def _flow(config: c.FlowConfig) -> nn.Module:
+    return FlowNetS(config.width) if config.name == "flownet_s" else DenseInverseSearch(config.preset)
+
+
 def _deep_feature_flow(config: c.DeepFeatureFlowConfig) -> DeepFeatureFlow:
-    return DeepFeatureFlow(_deeplab(config.reference, config.num_classes), FlowWarp(FlowNetS(config.flow.width)))
+    return DeepFeatureFlow(_deeplab(config.reference, config.num_classes), FlowWarp(_flow(config.flow)))
 
 
 def _accel(config: c.AccelConfig) -> Accel:
     return Accel(
         reference=_deeplab(config.reference, config.num_classes),
-        propagation=FlowWarp(FlowNetS(config.flow.width)),
+        propagation=FlowWarp(_flow(config.flow)),
         update=_deeplab(config.update, config.num_classes),
         fusion=ScoreFusion(config.num_classes),
     )
@@ -47,7 +56,7 @@ def _accel_shared(config: c.AccelSharedConfig) -> AccelShared:
     reference = _deeplab(config.reference, config.num_classes)
     return AccelShared(
         reference=reference,
-        propagation=FlowWarp(FlowNetS(config.flow.width)),
+        propagation=FlowWarp(_flow(config.flow)),
         fusion=FeatureFusion(reference.backbone.out_channels),
     )
 
@@ -69,6 +78,7 @@ __all__ = [
     "AccelShared",
     "DeepFeatureFlow",
     "DeepLab",
+    "DenseInverseSearch",
     "FeatureFusion",
     "FlowNetS",
     "FlowWarp",

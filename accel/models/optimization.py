@@ -70,8 +70,8 @@ def optimize(
             module.to(dtype, memory_format=torch.channels_last)
     frame = torch.zeros(1, 3, *size, device=device).to(memory_format=torch.channels_last)
     for module in list(fast.modules()):
-        if isinstance(module, FlowWarp):
-            # Two tensors, because the tracer takes one given twice for one input.
+        if isinstance(module, FlowWarp) and next(module.flow.parameters(), None) is not None:
+            # Classical flow is no network. Two tensors, because the tracer takes one given twice for one input.
             module.flow = _optimize_network(module.flow, (frame, frame.clone()), dtype, compile, gives=torch.float32)
         elif isinstance(module, DeepLab | SimplifiedDeepLab):
             cut = parts if module is getattr(fast, "reference", None) else 1

@@ -5,6 +5,7 @@ Objectives take a batch's tensors one by one, because Fabric moves and casts wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,12 +22,23 @@ if TYPE_CHECKING:
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over the labelled pixels."""
+    """Mean cross-entropy over the labelled pixels; with weights (K,), their mean weighted by the true class."""
+
+    def __init__(self, class_weights: Sequence[float] | None = None):
+        super().__init__()
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
-        total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
-        return total / (labels != IGNORED).sum().clamp_min(1)
+        weights = self.class_weights
+        if weights is not None:
+            weights = weights.to(logits.dtype)
+        total = F.cross_entropy(logits, labels.long(), weights, ignore_index=IGNORED, reduction="sum")
+        if weights is None:
+            return total / (labels != IGNORED).sum().clamp_min(1)
+        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(weights)]
+        return total / (counts * weights).sum().clamp_min(1e-12)
 
 
 class OnlineHardExamples(nn.Module):
@@ -128,7 +140,7 @@ def build_objective(config: c.TrainConfig, model: VideoModel) -> nn.Module:
     """The objective that `train.loss` names."""
     loss = config.loss
     builders = {
-        "cross_entropy": lambda: SegmentationObjective(model, CrossEntropy()),
+        "cross_entropy": lambda: SegmentationObjective(model, CrossEntropy(loss.class_weights)),
         "ohem": lambda: SegmentationObjective(model, OnlineHardExamples(loss.threshold, loss.min_kept)),
         "flow": lambda: FlowObjective(model),
     }

@@ -67,7 +67,7 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
         model = build_model(without_pretrained(config.model))
     else:
         model = build_model(config.model)
-        load_parts(model, config.init)
+        load_parts(model, config.init, keep_missing=config.init_missing == "keep")
     freeze(model, config.train.freeze)
     model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)

@@ -81,8 +81,10 @@ def _described(metadata: dict[str, str]) -> Description:
     return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]))
 
 
-def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
+def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missing: bool = False) -> None:
     """Fill `model` with the weights at `path`, or with those of one `part` of the model stored there.
+
+    keep_missing: parameters that are not stored there keep what they hold, instead of being an error.
 
     Raises ValueError that names file and parameters if one is missing, left over or of another shape.
     """
@@ -95,19 +97,22 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
             shapes = {name: file.get_slice(stored).get_shape() for name, stored in names.items()}
             if not names:
                 raise ValueError(f"{path}: holds no part called {part!r}")
-            _refuse_other_architecture(path, expected, shapes)  # before anything is read
+            _refuse_other_architecture(path, expected, shapes, keep_missing)  # before anything is read
             stored = {name: file.get_tensor(stored) for name, stored in names.items()}
     except (SafetensorError, OSError, RuntimeError, OverflowError, KeyError) as error:
         raise ValueError(f"{path}: not a safetensors file ({_line(error)})") from None
     for name, tensor in stored.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise ValueError(f"{path}: damaged: {name} is {tensor.dtype}, expected {expected[name].dtype}")
-    model.load_state_dict(stored, assign=any(p.is_meta for p in model.parameters()))  # built without memory: use this
+    on_meta = any(p.is_meta for p in model.parameters())  # built without memory: use what was read
+    model.load_state_dict({**expected, **stored}, assign=on_meta)
 
 
-def _refuse_other_architecture(path: Path, expected: dict[str, Tensor], shapes: dict[str, list[int]]) -> None:
+def _refuse_other_architecture(
+    path: Path, expected: dict[str, Tensor], shapes: dict[str, list[int]], keep_missing: bool
+) -> None:
     faults = {
-        "missing": [name for name in expected if name not in shapes],
+        "missing": [] if keep_missing else [name for name in expected if name not in shapes],
         "left over": [name for name in shapes if name not in expected],
         "of another shape": [
             f"{name} {shapes[name]} instead of {list(expected[name].shape)}"
@@ -120,12 +125,12 @@ def _refuse_other_architecture(path: Path, expected: dict[str, Tensor], shapes: 
         raise ValueError(f"{path}: weights of another architecture ({told})")
 
 
-def load_parts(model: nn.Module, init: dict[str, str]) -> None:
-    """Carry out a configuration's `init`: part of the model to `RUN` or `RUN#part`."""
+def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = False) -> None:
+    """Carry out a configuration's `init`: part of the model to `RUN` or `RUN#part`. keep_missing: as `load_weights`."""
     for part, source in init.items():
         path, _, source_part = source.partition("#")
         if part == "all":
-            load_weights(model, path, source_part)
+            load_weights(model, path, source_part, keep_missing)
             continue
         try:
             module = model.get_submodule(part)
@@ -134,7 +139,7 @@ def load_parts(model: nn.Module, init: dict[str, str]) -> None:
             raise ValueError(f"init: the model has no part {part!r}; it has {known}") from None
         if not Path(path).exists():
             raise FileNotFoundError(f"init.{part}: no run at {path}; train that first, or take its line out of `init`")
-        load_weights(module, path, source_part or part)
+        load_weights(module, path, source_part or part, keep_missing)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

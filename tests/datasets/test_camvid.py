@@ -2,7 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
+from accel.config import DataConfig
+from accel.datasets import build_dataset
 from accel.datasets.camvid import CamVid
+
+PARTS = ("train", "train/fit", "train/held")
 
 
 def test_val_is_one_video_and_train_and_test_are_stills(tiny_camvid):
@@ -126,3 +130,35 @@ def test_the_real_val_video_moves_little_from_frame_to_frame(camvid_root):
     frames = CamVid(camvid_root, "val").clip(60, 5).frames.astype(float)
     neighbours = np.abs(frames[1:] - frames[:-1]).mean()
     assert neighbours < np.abs(frames[4] - frames[0]).mean()
+
+
+def test_the_end_of_every_recording_is_held_out(tmp_path):
+    names = [f"0001TP_{n:06d}" for n in range(0, 36 * 30, 30)] + [f"0006R0_f{n:05d}" for n in range(0, 24 * 30, 30)]
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.png").touch()
+    (tmp_path / "train.txt").write_text("\n".join(reversed(names)))
+    whole, fit, held = ({s.name(i) for i in range(len(s))} for s in (CamVid(tmp_path, p) for p in PARTS))
+    assert held == {*names[33:36], *names[-2:]}
+    assert fit | held == whole and not fit & held
+
+
+def test_parts_of_a_split_are_called_by_their_names(tiny_camvid):
+    with pytest.raises(ValueError, match=r"split 'train/half': the parts of a split are fit and held"):
+        CamVid(tiny_camvid, "train/half")
+
+
+def test_parts_of_the_original_form(tmp_path):
+    root = tmp_path / "camvid"
+    names = [f"0006R0_f{n:05d}" for n in range(0, 360, 30)]
+    for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
+        (root / folder).mkdir(parents=True)
+    for name in names:
+        (root / "701_StillsRaw_full" / f"{name}.png").touch()
+        (root / "LabeledApproved_full" / f"{name}_L.png").touch()
+    (root / "train.txt").write_text("\n".join(names))
+    config = DataConfig(name="camvid", root=root)
+    held = build_dataset(config, "train/held")
+    assert [held.name(i) for i in range(len(held))] == names[-1:]
+    assert len(build_dataset(config, "train/fit")) == 11

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from accel.models.backbones import smp
 from accel.models.backbones.smp import SmpBackbone
 from accel.models.images import PIXEL_MEANS
 
@@ -155,3 +156,27 @@ def test_pretrained_weights_arrive(monkeypatch, tmp_path):
     monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", lambda *_, **__: str(path))
     loaded = SmpBackbone("resnet18", pretrained=True).encoder.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in stored.items())
+
+
+def test_residual_blocks_can_start_as_identities():
+    """A deeper network then starts as the shallower one: what the blocks add is nothing."""
+    backbone = SmpBackbone("resnet18", zero_init_residual=True)
+    blocks = [module for module in backbone.modules() if type(module).__name__ == "BasicBlock"]
+    assert len(blocks) == 8
+    image = torch.rand(2, 64, 8, 8)
+    plain = [block for block in blocks if block.downsample is None and block.conv1.in_channels == 64]
+    for block in plain:
+        assert torch.equal(block(image), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("mobilenet_v2", False, "'mobilenet_v2' has no residual blocks that zero_init_residual knows"),
+        ("resnet18", True, "zero_init_residual would undo what pretrained: true loads"),
+    ],
+)
+def test_starting_as_identities_where_it_cannot_be(name, pretrained, message, monkeypatch):
+    monkeypatch.setattr("accel.models.backbones.smp._make_encoder", lambda name, _: smp._build(name))
+    with pytest.raises(ValueError, match=message):
+        SmpBackbone(name, pretrained, zero_init_residual=True)

@@ -42,7 +42,21 @@ def test_cross_entropy_agrees_with_pytorch():
     )
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), OnlineHardExamples(0.7, 0.1)])
+def test_class_weights_agree_with_pytorch():
+    torch.manual_seed(0)
+    logits, weights = torch.randn(2, 4, 9, 11, dtype=torch.float64), [0.5, 2.0, 1.0, 0.0]
+    labels = torch.randint(0, 4, (2, 9, 11))
+    labels[torch.rand(2, 9, 11) < 0.3] = 255
+    expected = F.cross_entropy(logits, labels, torch.tensor(weights, dtype=torch.float64), ignore_index=255)
+    torch.testing.assert_close(CrossEntropy(weights)(logits, labels.to(torch.uint8)), expected)
+
+
+def test_class_weights_are_no_part_of_what_is_trained_or_saved():
+    loss = CrossEntropy([1.0, 2.0])
+    assert not loss.state_dict() and not list(loss.parameters())
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy([1.0, 2.0, 3.0]), OnlineHardExamples(0.7, 0.1)])
 def test_nothing_labelled_is_no_loss_and_no_gradient(loss):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     value = loss(logits, torch.full((1, 4, 4), 255, dtype=torch.uint8))

@@ -117,6 +117,24 @@ def test_a_part_whose_name_begins_another_is_not_mistaken_for_it(tmp_path):
     assert equal(model.reference, stored.reference)
 
 
+def test_what_a_shallower_network_lacks_can_keep_its_start(tmp_path):
+    stored = video_model(5, reference=4)
+    save_weights(tmp_path / "w.safetensors", stored, DESCRIPTION)
+
+    def deeper():
+        model = video_model(99, reference=4)
+        model.reference.backbone.append(nn.Conv2d(4, 4, 1))
+        return model
+
+    with pytest.raises(ValueError, match=r"2 missing: backbone\.2"):
+        load_parts(deeper(), {"reference": str(tmp_path / "w.safetensors")})
+    model, start = deeper(), deeper().reference.backbone[2].weight.clone()
+    model.reference.backbone[2].weight.data.copy_(start)
+    load_parts(model, {"reference": str(tmp_path / "w.safetensors")}, keep_missing=True)
+    assert equal(model.reference.backbone[:2], stored.reference.backbone)
+    assert torch.equal(model.reference.backbone[2].weight, start)
+
+
 @pytest.mark.parametrize(
     ("init", "words"),
     [

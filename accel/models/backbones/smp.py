@@ -25,14 +25,18 @@ class SmpBackbone(nn.Module):
 
     name: encoder name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
     pretrained: load ImageNet weights (downloads them unless they are cached).
+    zero_init_residual: the last batch norm of every residual block starts at zero, so that the block starts as an
+        identity (Goyal et al., "Accurate, large minibatch SGD", 2017, sec. 5.1). For ResNets without weights.
 
-    Raises ValueError for an unknown name (with near ones), for an encoder that takes frames of one size only and for
-    weights that cannot be had.
+    Raises ValueError for an unknown name (with near ones), for an encoder that takes frames of one size only, for
+    weights that cannot be had and for an encoder without such blocks.
     """
 
-    def __init__(self, name: str, pretrained: bool = False):
+    def __init__(self, name: str, pretrained: bool = False, zero_init_residual: bool = False):
         super().__init__()
         self.encoder, self.stride = _make_encoder(name, pretrained)
+        if zero_init_residual:
+            _start_as_identity(self.encoder, name, pretrained)
         self.out_channels = self.encoder.out_channels[-1]
         self._try(name)
 
@@ -87,6 +91,22 @@ def _make_encoder(name: str, pretrained: bool) -> tuple[nn.Module, int]:
             f"ImageNet weights for {name!r} could not be loaded ({_first_line(error)}); "
             "connect to the network once, or set pretrained: false"
         ) from error
+
+
+def _start_as_identity(encoder: nn.Module, name: str, pretrained: bool) -> None:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    if pretrained:
+        raise ValueError(f"encoder {name!r}: zero_init_residual would undo what pretrained: true loads; choose one")
+    last = [
+        m.bn3 if isinstance(m, Bottleneck) else m.bn2
+        for m in encoder.modules()
+        if isinstance(m, BasicBlock | Bottleneck)
+    ]
+    if not last:
+        raise ValueError(f"encoder {name!r} has no residual blocks that zero_init_residual knows (ResNets have)")
+    for norm in last:
+        nn.init.zeros_(norm.weight)
 
 
 def _check_name(name: str) -> None:

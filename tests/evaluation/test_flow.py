@@ -1,0 +1,137 @@
+"""What flow carries, by videos whose flow is known."""
+
+import numpy as np
+import pytest
+import torch
+from films import Films
+from torch import nn
+
+from accel.datasets.clips import IGNORED, Clip, ClipDataset
+from accel.evaluation.flow import carry_along, end_point_error, follow, of_network, score_flow, unmoved
+
+SIZE = (32, 48)
+
+
+class Shifting(ClipDataset):
+    """A picture that moves `dx` pixels to the right a frame, with labels and exact flow: `videos` of `frames` each."""
+
+    class_names = ("a", "b", "c")
+    palette = np.zeros((3, 3), np.uint8)
+    knows_flow = True
+
+    def __init__(self, dx, frames=4, videos=1, unlabelled=False):
+        rng = np.random.default_rng(0)
+        self.dx, self.frames = dx, frames
+        self.pictures = rng.integers(0, 256, (videos, *SIZE, 3), np.uint8)
+        self.labels = rng.integers(0, 3, (videos, *SIZE), np.uint8)
+        if unlabelled:
+            self.labels[:, :5] = IGNORED
+
+    def __len__(self):
+        return len(self.pictures) * self.frames
+
+    def place(self, index):
+        video, number = divmod(index, self.frames)
+        return str(video), number
+
+    def history(self, index):
+        return self.place(index)[1]
+
+    def clip(self, index, length):
+        video, number = divmod(index, self.frames)
+        times = range(number - length + 1, number + 1)
+        frames = np.stack([np.roll(self.pictures[video], t * self.dx, 1) for t in times])
+        flow = np.zeros((length - 1, *SIZE, 2), np.float32)
+        flow[..., 0] = -self.dx
+        flow[:, :, : max(self.dx, 0)] = np.nan  # came in from the other side
+        return Clip(frames, np.roll(self.labels[video], number * self.dx, 1), flow, str(index))
+
+
+def shift(dx):
+    def flow(now, before):
+        found = unmoved(now, before)
+        found[..., 0] = -dx
+        return found
+
+    return flow
+
+
+def test_the_end_point_error_is_the_length_of_the_difference():
+    clips = Shifting(3)
+    assert end_point_error(shift(3), clips) == 0
+    assert end_point_error(unmoved, clips) == pytest.approx(3)
+
+    def diagonal(now, before):
+        return np.float32([-3 + 3, 4]) + unmoved(now, before)
+
+    assert end_point_error(diagonal, clips) == pytest.approx(5)
+
+
+def test_clips_without_exact_flow_are_refused():
+    films = Films([3])
+    with pytest.raises(ValueError, match="exact flow is not known"):
+        end_point_error(unmoved, films)
+
+
+def iou_in_the_overlap(labels, dx, steps):
+    """mIoU of labels carried along exact flow: all are right but what came in, which takes the border's label."""
+    carried = labels
+    for _ in range(steps):
+        columns = np.clip(np.arange(labels.shape[1]) - dx, 0, None)
+        carried = carried[:, columns]
+    truth = np.roll(labels, steps * dx, 1)
+    return [((carried == k) & (truth == k)).sum() / ((carried == k) | (truth == k)).sum() for k in range(3)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_exact_flow_carries_all_that_stays_in_the_frame(steps):
+    video = Shifting(2)
+    photometric, carried = carry_along(shift(2), Shifting(2, frames=steps + 1), [steps])
+    assert carried[steps] == pytest.approx(np.mean(iou_in_the_overlap(video.labels[0], 2, steps)))
+    still, left_behind = carry_along(unmoved, video, [steps])
+    assert left_behind[steps] < 0.3 < 0.8 < carried[steps]
+    assert photometric < 0.1 * still
+
+
+def test_labels_do_not_leave_their_video():
+    one, two = Shifting(2, frames=3, videos=1), Shifting(2, frames=3, videos=2)
+    two.pictures[:], two.labels[:] = one.pictures, one.labels
+    (alone, carried), (together, both) = (carry_along(shift(2), video, [1, 2]) for video in (one, two))
+    assert together == pytest.approx(alone) and both == pytest.approx(carried)
+
+
+def test_what_is_not_labelled_counts_neither_here_nor_there():
+    _, carried = carry_along(unmoved, Shifting(0, unlabelled=True), [1, 3])
+    assert carried == {1: 1.0, 3: 1.0}
+
+
+def test_stills_carry_nothing():
+    with pytest.raises(ValueError, match="no two labelled frames"):
+        carry_along(unmoved, Shifting(1, frames=1, videos=3), [1])
+
+
+def test_following_takes_each_pixel_from_where_it_was():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    flow = np.zeros((3, 4, 2), np.float32)
+    flow[..., 0] = 1
+    assert follow(image, flow, 0).tolist() == [[1, 2, 3, 3], [5, 6, 7, 7], [9, 10, 11, 11]]
+
+
+def test_a_networks_cells_become_pixels():
+    class OneCellLeft(nn.Module):
+        def forward(self, current, previous):
+            assert current.dtype == torch.float32 and current.shape == (1, 3, *SIZE)
+            return torch.tensor([-1.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 2, 3)
+
+    frame = np.zeros((*SIZE, 3), np.uint8)
+    flow = of_network(OneCellLeft())(frame, frame)
+    assert flow.shape == (*SIZE, 2)
+    assert np.allclose(flow, [-16, 8])
+
+
+def test_a_score_holds_what_its_data_allow():
+    seen = []
+    score = score_flow("exact", shift(2), Shifting(2), Shifting(2), (1, 2), lambda done, of: seen.append((done, of)))
+    assert score.end_point_error == 0 and set(score.carried) == {1, 2}
+    assert seen == [(n, 8) for n in range(1, 9)]
+    assert score_flow("exact", shift(2), video=Shifting(2)).end_point_error is None
