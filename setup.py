@@ -2,4 +2,5 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["accel", "accel.*"]), "accel_ops"])
+operators = ["accel_ops", *(f"accel_ops.{name}" for name in find_packages("ops"))]
+setup(packages=[*find_packages(include=["accel", "accel.*"]), *operators])

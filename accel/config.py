@@ -18,12 +18,14 @@ from pydantic import (
     Tag,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from accel.yaml_files import parse_yaml, read_yaml
 
 CHOICES = ("model", "flow", "optimizer", "loss")  # sections whose `name` decides which keys they have
+INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
 MAX_FILES = 500  # that an experiment or a recipe may have, counting each as often as it is taken in
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 
@@ -81,32 +83,73 @@ FlowConfig = Annotated[
 ]
 
 
+class LearnedSamplingConfig(Section):
+    """Attention over learned offsets instead of flow: `accel.models.propagation.LearnedSampling`.
+
+    How fast the offsets learn is said by `train.lr_multipliers: {propagation.offsets: 2.5}`.
+    """
+
+    name: Literal["learned_sampling"]
+    encoder: str | None = None  # of the network that looks at every frame; None: the reference's first four stages
+    pretrained: bool = False  # ImageNet weights for that encoder
+    blocks: int | None = Field(None, ge=1, le=100)  # of that network's third residual stage, conv4; None: all of them
+    embedding: int = Field(256, ge=1, le=8192)  # channels in which features are compared
+    offsets: Literal["grid", "gaussian"] = "grid"  # where they start
+    radius: int = Field(4, ge=0, le=16)  # there are (2 * radius + 1)**2 offsets; the grid reaches as many cells
+    update_ratio: float = Field(1.0, ge=0, le=1)  # how much of the key frames' memory is aggregated features
+
+    @model_validator(mode="after")
+    def _pretrained_is_the_encoders(self) -> LearnedSamplingConfig:
+        if self.pretrained and self.encoder is None:
+            raise ValueError("`pretrained` is for an `encoder` of its own; without one, say it of the reference")
+        return self
+
+
+class PropagatingConfig(Section):
+    """A model that propagates features: by `flow`, unless `propagation` names another way."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PropagatingConfig:
+        if self.propagation is not None and "flow" in self.model_fields_set:
+            raise ValueError(f"`propagation: {self.propagation.name}` takes the place of `flow`; leave out one of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_counts(self, handler) -> dict[str, Any]:
+        values = handler(self)
+        del values["propagation" if self.propagation is None else "flow"]
+        return values
+
+
 class FrameByFrameConfig(Section):
     name: Literal["frame_by_frame"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
 
 
-class DeepFeatureFlowConfig(Section):
+class DeepFeatureFlowConfig(PropagatingConfig):
     name: Literal["deep_feature_flow"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
     flow: FlowConfig = FlowNetSConfig()
+    propagation: LearnedSamplingConfig | None = None
 
 
-class AccelConfig(Section):
+class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
     update: Branch
     flow: FlowConfig = FlowNetSConfig()
+    propagation: LearnedSamplingConfig | None = None
 
 
-class AccelSharedConfig(Section):
+class AccelSharedConfig(PropagatingConfig):
     name: Literal["accel_shared"]
     num_classes: int = Field(ge=1, le=255)
     reference: Branch
     flow: FlowConfig = FlowNetSConfig()
+    propagation: LearnedSamplingConfig | None = None
 
 
 class PublishedConfig(Section):
@@ -209,9 +252,21 @@ class FlowLossConfig(Section):
     name: Literal["flow"]
 
 
+class ValidationConfig(Section):
+    """mIoU measured while training; the weights with the best one are kept in checkpoints/best.
+
+    What is then reported on the same frames is too good: let it be another split than the one you test on.
+    """
+
+    split: str
+    every: int = Field(ge=1)  # steps
+    interval: int = Field(1, ge=1)  # the key frame lies interval-1 frames before the labelled one
+    frames: int | None = Field(None, ge=1)  # so many labelled frames, evenly spread over the split; None: all
+
+
 class TrainConfig(Section):
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)  # clips
+    batch_size: int = Field(ge=1)  # clips, over all devices together
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     schedule: Schedule = Schedule()
@@ -220,13 +275,20 @@ class TrainConfig(Section):
     )
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
     freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure any
+    sync_batch_norm: bool = True  # on several devices, batch norms measure the whole batch, not each its part
     lr_multipliers: dict[str, float] = {}  # parameter name pattern (such as fusion.*.weight) to factor
     clip_norm: float | None = Field(None, gt=0)  # largest norm of the gradient
     random_distance: bool = True  # key frame 1..clip_length-1 frames before the label, at random; else the first
     precision: Literal["float32", "bf16"] = "float32"  # bf16 falls back to float32 where it would be slower
-    workers: int = Field(2, ge=0)
+    deterministic: bool = False  # only algorithms that give the same bits again (matters on GPUs; slower)
+    workers: int = Field(2, ge=0)  # processes that read and augment, for each device
     log_every: int = Field(10, ge=1)
-    save_every: int = Field(500, ge=1)
+    save_every: int = Field(500, ge=1)  # steps from checkpoint to checkpoint
+    keep: int = Field(2, ge=1)  # how many checkpoints an unfinished run keeps
+    validation: ValidationConfig | None = None  # None: none, and no best weights
+    max_skipped: int = Field(10, ge=1)  # so many steps in a row without a finite loss and gradient end the run
+    timeout: float = Field(300, gt=0)  # seconds that a batch, a step or a checkpoint may take before the run ends
+    preempt_signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR1"  # save, requeue the Slurm job and exit
 
 
 class Config(Section):
@@ -326,10 +388,12 @@ def without_pretrained(config: ModelConfig) -> ModelConfig:
 
 
 def _validate(values: dict, overrides: list[str] | tuple[str, ...], path: Path) -> Config:
-    where = str(path)
-    for override in overrides:
-        values = _merge(values, _parse_override(override))
-        where = f"{path} with {' '.join(overrides)}"
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    layer = [_parse_override(override) for override in overrides]
+    for override in layer:  # all of them first: two that exclude each other are a mistake
+        values = _give_way(values, override)
+    for override in layer:
+        values = _merge(values, override)
     values.setdefault("output", f"runs/{path.stem}")
     try:
         return Config.model_validate(values)
@@ -380,8 +444,23 @@ def _read(path: Path, read: list[Path], depth: int = 0) -> dict:
         )
     merged: dict = {}
     for base in bases:
-        merged = _merge(merged, _read(path.parent / base, read, depth + 1))
-    return _merge(merged, values)
+        merged = _lay(merged, _read(path.parent / base, read, depth + 1))
+    return _lay(merged, values)
+
+
+def _lay(base: dict, over: dict) -> dict:
+    """The layer `over` on those below it."""
+    return _merge(_give_way(base, over), over)
+
+
+def _give_way(base: dict, over: dict) -> dict:
+    """`base` without the keys whose place one of `over` takes."""
+    gone = {INSTEAD_OF.get(key) for key, value in over.items() if value is not None}
+    kept = {key: value for key, value in base.items() if key not in gone}
+    for key, value in over.items():
+        if isinstance(kept.get(key), dict) and isinstance(value, dict):
+            kept[key] = _give_way(kept[key], value)
+    return kept
 
 
 def _merge(base: dict, over: dict) -> dict:

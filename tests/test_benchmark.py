@@ -9,7 +9,9 @@ import pytest
 import torch
 from test_optimization import lively, published
 from test_video import make
+from torch.utils.flop_counter import FlopCounterMode
 
+from accel.benchmark import propagation
 from accel.benchmark.accuracy import optimisation_accuracy
 from accel.benchmark.machine import describe_machine
 from accel.benchmark.models import (
@@ -22,10 +24,12 @@ from accel.benchmark.models import (
     time_mxnet,
     video_contenders,
 )
-from accel.benchmark.operators import benchmark_operators
+from accel.benchmark.operators import _sample_attend, benchmark_operators
+from accel.benchmark.propagation import MODELS, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
 from accel.benchmark.timing import interleaved, turns
 from accel.datasets.clips import Clip, ClipDataset
+from accel.models import ScoreMap, VideoModel
 
 CPU = torch.device("cpu")
 TOOL = Path(__file__).parents[1] / "tools" / "benchmark.py"
@@ -54,9 +58,37 @@ def test_a_frame_on_average_is_the_mean_over_an_interval():
 
 def test_every_operator_has_its_counterpart_beside_it():
     results = benchmark_operators((64, 96), CPU, 2)
-    assert {name.split(",")[0] for name in results} == {"warp", "deform_conv", "upsample_argmax"}
+    assert {name.split(",")[0] for name in results} == {"warp", "deform_conv", "sample_attend", "upsample_argmax"}
     for row in results.values():
         assert row["ratio"] == pytest.approx(row["counterpart_milliseconds"] / row["milliseconds"])
+
+
+@pytest.mark.slow
+def test_propagations_are_timed_and_their_memory_measured():
+    (float32, *_) = propagation_times((64, 96), CPU, 1).values()
+    ways = ("Low2High and move", "move", "the operator in it")
+    assert set(float32) == {f"learned sampling: {way}" for way in ways} | {"flow: move"}
+    assert min(float32.values()) > 0
+    small, large = (learning_memory(size, CPU)["float32"] for size in ((64, 96), (512, 1024)))
+    # At least the features, what was aligned and mixed, and their gradients: 1024 channels of 2048 cells each.
+    assert large["added_megabytes"] > small["added_megabytes"] + 4 * 8 and large["peak_megabytes"] < 1024
+
+
+def test_operations_of_whole_models_are_those_of_their_parts(monkeypatch):
+    name = "ResNet-50, learned sampling, blocks: 2"
+    monkeypatch.setattr(propagation, "MODELS", {key: propagation.MODELS[key] for key in (name, next(iter(MODELS)))})
+    operations = model_operations()
+    row = operations[name]
+    head = row["current frame"] - sum(share for part, share in row.items() if part.startswith("of it"))
+    assert head == pytest.approx(2 * 512 * (2048 * 256 + 256 * 19) / 1e9, rel=1e-3)  # fc6 and scores of 512 cells
+    assert row["later key frame"] - row["key frame"] == pytest.approx(row["of it aggregation"])
+    by_flow = next(other for key, other in operations.items() if key != name)
+    assert by_flow["key frame"] == row["key frame"] and set(by_flow) == {"key frame", "current frame"}
+
+
+def test_learned_sampling_is_timed_beside_what_gives_the_same():
+    own, counterpart = _sample_attend(32, (9, 14), torch.float32, CPU)
+    torch.testing.assert_close(own(), counterpart(), rtol=1e-3, atol=1e-4)
 
 
 def test_models_are_timed_optimised_and_as_they_are():
@@ -100,6 +132,61 @@ def test_streams_are_measured():
     rates = throughput(model, (32, 48), 3, frames=4, rounds=1)
     assert set(rates) == {"plain_loop", "stream"} and min(rates.values()) > 0
     assert memory(model, (32, 48), 3, frames=10)["last_megabytes"] > 0
+
+
+class Noting(VideoModel):
+    """Remembers key frames, and notes what it was asked for."""
+
+    remembers = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def optimized(self, *_):
+        return self
+
+    def _labelled(self, kind, image):
+        self.asked.append(kind)
+        return ScoreMap(torch.zeros(1, 5, *(-(-side // 16) for side in image.shape[2:]))), kind
+
+    def key_frame(self, image):
+        return self._labelled("key", image)
+
+    def next_frame(self, image, state):
+        return self._labelled("next", image)
+
+    def refresh(self, image, state):
+        return self._labelled("refresh", image)
+
+
+def test_later_key_frames_build_on_those_before():
+    """As when a user runs it: see `Segmenter`."""
+    model = Noting()
+    throughput(model, (32, 48), 2, frames=5, rounds=1)
+    assert model.asked == ["key", "next", "refresh", "next", "refresh"] * 4
+    model.asked.clear()
+    optimisation_accuracy(model, Halves(), 1, 1)
+    assert model.asked == ["key", "key", "refresh", "refresh"]
+
+
+@pytest.mark.slow
+def test_models_that_remember_have_a_row_for_later_key_frames():
+    model = lively(make("learned_sampling")).requires_grad_()
+    contenders = video_contenders("small", model, (64, 96), torch.float32, eager=True)
+    rows = [n + later for n in ("small", "small, eager float32") for later in ("", ", later key frames")]
+    assert sorted(contenders) == sorted(rows)
+    first, later = contenders["small"], contenders["small, later key frames"]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        image = torch.zeros(1, 3, 64, 96)
+        features = model.reference.features(image)
+        before = counter.get_total_flops()
+        model.propagation.update(features, features)
+    assert later.key_gflop - first.key_gflop == pytest.approx((counter.get_total_flops() - before) / 1e9)
+    assert later.current_gflop == first.current_gflop
+    found = profile_model(model, (64, 96), 1, optimised=False)
+    assert list(found) == ["key frame", "current frame", "later key frame"]
 
 
 def test_frames_move():
@@ -170,3 +257,13 @@ def test_the_tool_writes_json_and_tells_mistakes(tmp_path):
     }.items():
         wrong = run(*words)
         assert wrong.returncode == 2 and told in wrong.stderr, wrong.stderr
+
+
+def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config):
+    from accel.benchmark.training import training_overhead
+
+    config = tiny_config("accel", "train.clip_norm=1", "train.save_every=10")
+    found = training_overhead(config, "cpu", rounds=2)
+    assert found["step"] > 0 and found["bare_step"] > 0 and found["checkpoint"] > 0
+    assert found["checkpoint_overhead"] == pytest.approx(found["checkpoint"] / (10 * found["bare_step"]))
+    assert -0.9 < found["step_overhead"] < 5

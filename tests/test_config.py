@@ -110,6 +110,61 @@ def test_motion_means_what_the_data_set_says():
             assert known[key].default == field.default, key
 
 
+PROPAGATING = WHOLE.replace("frame_by_frame", "deep_feature_flow")
+SAMPLING = "model.propagation={name: learned_sampling, radius: 2}"
+
+
+def test_features_are_propagated_by_flow_unless_another_way_is_named(write):
+    path = write("run.yaml", PROPAGATING)
+    by_flow, by_sampling = load_config(path), load_config(path, [SAMPLING])
+    assert by_flow.model.propagation is None and by_flow.model.flow.width == 1
+    assert by_sampling.model.propagation.radius == 2 and by_sampling.model.propagation.embedding == 256
+    for config in (by_flow, by_sampling):
+        assert load_config(write("again.yaml", dump_config(config))) == config
+
+
+def test_what_is_written_says_one_way_of_propagation(write):
+    """Runs from before there were two read as they did."""
+    path = write("run.yaml", PROPAGATING)
+    by_flow = yaml.safe_load(dump_config(load_config(path)))["model"]
+    assert list(by_flow) == ["name", "num_classes", "reference", "flow"]
+    assert list(by_flow["flow"]) == ["name", "width"]
+    by_sampling = yaml.safe_load(dump_config(load_config(path, [SAMPLING])))["model"]
+    assert list(by_sampling) == ["name", "num_classes", "reference", "propagation"]
+
+
+BY_FLOW = PROPAGATING.replace("resnet18}", "resnet18}, flow: {width: 0.5}")
+
+
+def test_learned_sampling_is_a_config_line_away_from_flow(write):
+    write("flow.yaml", BY_FLOW)
+    by_line = load_config(write("sampling.yaml", "base: flow.yaml\nmodel: {propagation: {name: learned_sampling}}"))
+    by_override = load_config(write("run.yaml", BY_FLOW), ["model.propagation={name: learned_sampling}"])
+    assert by_line.model == by_override.model and by_line.model.propagation.embedding == 256
+    back = load_config(write("back.yaml", "base: sampling.yaml\nmodel: {flow: {width: 0.25}}"))
+    assert back.model.propagation is None and back.model.flow.width == 0.25
+    assert load_config(write("same.yaml", "base: flow.yaml\nmodel: {propagation: null}")).model.flow.width == 0.5
+    finer = load_config(write("finer.yaml", "base: sampling.yaml"), ["model.propagation.radius=2"])
+    assert (finer.model.propagation.radius, finer.model.propagation.name) == (2, "learned_sampling")
+
+
+def test_the_demos_flow_gives_way_to_learned_sampling():
+    demo = next(path for path in EXPERIMENTS if (path.parent.name, path.stem) == ("demo", "dff"))
+    assert load_config(demo).model.flow.width == 0.5
+    assert load_config(demo, ["model.propagation={name: learned_sampling}"]).model.propagation.radius == 4
+
+
+@pytest.mark.parametrize("overrides", [[SAMPLING, "model.flow.width=0.5"], ["model.flow.width=0.5", SAMPLING]])
+def test_two_ways_of_propagation_at_once_are_refused(write, overrides):
+    told = r"model: `propagation: learned_sampling` takes the place of `flow`; leave out"
+    for text in (PROPAGATING, BY_FLOW):
+        with pytest.raises(ValueError, match=told):
+            load_config(write("run.yaml", text), overrides)
+    both = BY_FLOW.replace("flow:", "propagation: {name: learned_sampling}, flow:")
+    with pytest.raises(ValueError, match=told):
+        load_config(write("run.yaml", both))
+
+
 def test_settings_are_read_only(write):
     with pytest.raises(ValidationError, match="frozen"):
         load_config(write("run.yaml", WHOLE)).seed = 3
@@ -118,6 +173,7 @@ def test_settings_are_read_only(write):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("model.propagation={name: learned_sampling}", ["unknown key 'propagation'"]),
         ("train.stepz=3", ["train", "unknown key 'stepz'", "did you mean 'steps'?"]),
         ("train.optimizer.momentun=0.5", ["train.optimizer: ", "did you mean 'momentum'?"]),
         ("model.reference.encodr=resnet18", ["model.reference: ", "did you mean 'encoder'?"]),
@@ -153,6 +209,27 @@ def test_a_mistake_is_one_line_with_the_key_and_what_was_found(write, override, 
     assert "\n" not in message
     assert all(word in message for word in words), message
     assert override.partition("=")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{name: learned}", ["model.propagation.name", "'learned_sampling'", "got 'learned'"]),
+        ("{radius: 4}", ["model.propagation.name: Field required"]),
+        ("{name: learned_sampling, radius: -1}", ["model.propagation.radius", "greater than or equal to 0", "got -1"]),
+        (
+            "{name: learned_sampling, offsets: ring}",
+            ["model.propagation.offsets", "'grid' or 'gaussian'", "got 'ring'"],
+        ),
+        ("{name: learned_sampling, update_ratio: 2}", ["model.propagation.update_ratio", "less than or equal to 1"]),
+        ("{name: learned_sampling, pretrained: true}", ["model.propagation: `pretrained` is for an `encoder`"]),
+        ("{name: learned_sampling, width: 2}", ["model.propagation", "unknown key 'width'"]),
+    ],
+)
+def test_a_mistake_in_the_propagation_is_named(write, settings, words):
+    with pytest.raises(ValueError) as error:
+        load_config(write("run.yaml", PROPAGATING), [f"model.propagation={settings}"])
+    assert all(word in str(error.value) for word in words), str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,21 @@ from accel.models import VideoModel
 def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int, clips: int) -> dict[str, float]:
     """mIoU of a model as it is (float32) and optimised, and the share of pixels that both label alike.
 
-    Over `clips` labelled frames, evenly spread over those with `interval - 1` frames before them, and the frames in
-    between: each clip is a key frame and the current frames after it, and the last one is scored. Raises ValueError
-    if no clip is long enough.
+    Over `clips` labelled frames, evenly spread over those with enough frames before them, and the frames in between:
+    each clip is a key frame and the `interval - 1` current frames after it, and the last one is scored. Models that
+    remember key frames get an interval before that, so that the second key frame builds on the first. Raises
+    ValueError if no clip is long enough.
     """
-    long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= interval - 1]
+    length = 2 * interval if model.remembers else interval
+    long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
     if not long_enough:
-        raise ValueError(f"no labelled frame of this data set has {interval - 1} frames before it")
+        raise ValueError(f"no labelled frame of this data set has {length - 1} frames before it")
     chosen = [long_enough[i * len(long_enough) // clips] for i in range(min(clips, len(long_enough)))]
     plain, fast = ConfusionMatrix(dataset.num_classes), ConfusionMatrix(dataset.num_classes)
     optimised: dict[tuple[int, int], VideoModel] = {}
     equal = pixels = 0
     for index in chosen:
-        clip = dataset.clip(index, interval)
+        clip = dataset.clip(index, length)
         frames = torch.from_numpy(clip.frames).to(model.device).permute(0, 3, 1, 2)
         size = tuple(frames.shape[2:])
         if size not in optimised:
@@ -34,8 +36,11 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
         for number, frame in enumerate(frames.split(1)):
             labels = []
             for which, network in enumerate((model, optimised[size])):
-                step = network.next_frame(frame, states[which]) if number else network.key_frame(frame)
-                scores, states[which] = step
+                if number == 0:
+                    scores, states[which] = network.key_frame(frame)
+                else:
+                    step = network.next_frame if number % interval else network.refresh
+                    scores, states[which] = step(frame, states[which])
                 labels.append(scores.labels(size)[0])
             equal += int((labels[0] == labels[1]).sum())
             pixels += labels[0].numel()
@@ -47,5 +52,5 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
         "miou_optimised": fast.miou(),
         "equal_labels": equal / pixels,
         "frames_scored": len(chosen),
-        "frames_compared": len(chosen) * interval,
+        "frames_compared": len(chosen) * length,
     }

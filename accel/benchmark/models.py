@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from accel.benchmark.timing import turns
 from accel.models import VideoModel
-from accel.models.optimization import simplify
+from accel.models.simplification import simplify
 
 CLASSES = 19
 ORIGINAL = Path(__file__).with_name("mxnet_original.py")
@@ -91,17 +91,28 @@ def benchmark_models(
 def video_contenders(
     name: str, model: VideoModel, size: tuple[int, int], dtype: torch.dtype | None, eager: bool
 ) -> dict[str, Contender]:
-    """A model in its optimised form; and as it is, in float32, if wished."""
-    frames = _frames(size, model.device)
+    """A model in its optimised form; and as it is, in float32, if wished. A model that remembers key frames twice: with
+    its first key frame, and with those after it, which build on the ones before."""
+    frames = two_frames(size, model.device)
     start = time.perf_counter()
     fast = model.optimized(size, dtype)
     preparation = time.perf_counter() - start
-    simple = _steps(simplify(copy.deepcopy(model)), frames, size)
-    contenders = {name: Contender(*_steps(fast, frames, size), *map(_gflop, simple), preparation)}
+    contenders = _contenders(name, fast, simplify(copy.deepcopy(model)), frames, size, preparation)
     if eager:
-        steps = _steps(model, frames, size)
-        contenders[f"{name}, eager float32"] = Contender(*steps, *map(_gflop, steps))
+        contenders |= _contenders(f"{name}, eager float32", model, model, frames, size)
     return contenders
+
+
+def _contenders(
+    name: str, model: VideoModel, counted: VideoModel, frames: Tensor, size: tuple[int, int], preparation: float = 0.0
+) -> dict[str, Contender]:
+    """What is timed of `model`; operations are those of `counted`, the same before it was compiled."""
+    steps, counts = steps_of(model, frames, size), gflop_of(counted, frames, size)
+    kinds = {name: "key frame"} | ({f"{name}, later key frames": "later key frame"} if model.remembers else {})
+    return {
+        row: Contender(steps[key], steps["current frame"], counts[key], counts["current frame"], preparation)
+        for row, key in kinds.items()
+    }
 
 
 @torch.inference_mode()
@@ -125,17 +136,17 @@ def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, C
             deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=CLASSES)
         ),
     }
-    frame = _frames(size, device)[:1].float().contiguous()
+    frame = two_frames(size, device)[:1].float().contiguous()
     contenders = {}
     for name, network in networks.items():
         network = network.eval().to(device)
         step = _labelling(network, frame)
-        contenders[f"{name}, eager float32"] = Contender(step, key_gflop=_gflop(step))
+        contenders[f"{name}, eager float32"] = Contender(step, key_gflop=gflop(step))
         start = time.perf_counter()
         compiled = _labelling(torch.compile(network), frame)
         compiled()
         preparation = time.perf_counter() - start
-        contenders[f"{name}, compiled float32"] = Contender(compiled, key_gflop=_gflop(step), preparation=preparation)
+        contenders[f"{name}, compiled float32"] = Contender(compiled, key_gflop=gflop(step), preparation=preparation)
     return contenders
 
 
@@ -160,7 +171,7 @@ def time_mxnet(python: str, symbols: Path, size: tuple[int, int], interval: int,
 def profile_model(
     model: VideoModel, size: tuple[int, int], frames: int = 5, optimised: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Where the time of a model's key and current frames goes: milliseconds a frame of the operators that take most,
+    """Where the time of each of a model's `steps_of` goes: milliseconds a frame of the operators that take most,
     of all the others together, and by the clock. On a CPU compiled loops are among the others."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -168,7 +179,7 @@ def profile_model(
     cuda = device.type == "cuda"
     model = model.optimized(size) if optimised else model
     found = {}
-    for name, step in zip(("key frame", "current frame"), _steps(model, _frames(size, device), size), strict=True):
+    for name, step in steps_of(model, two_frames(size, device), size).items():
         step()
         start = time.perf_counter()
         for _ in range(frames):
@@ -193,29 +204,36 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _frames(size: tuple[int, int], device: torch.device) -> Tensor:
+def two_frames(size: tuple[int, int], device: torch.device) -> Tensor:
     """Two frames (2, 3, H, W), laid out as a decoder leaves them."""
     return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
 
 
-def _steps(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> tuple[Callable, Callable]:
-    """A key frame and the current frame after it, each to labels in host memory."""
+def steps_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, Callable]:
+    """A key frame and the current frame after it, each to labels in host memory; and a key frame in the course of a
+    video, where that is more. frames: two of `size`, (2, 3, H, W)."""
     _, state = model.key_frame(frames[:1])
+    steps = {
+        "key frame": lambda: model.key_frame(frames[:1]),
+        "current frame": lambda: model.next_frame(frames[1:], state),
+    }
+    if model.remembers:
+        steps["later key frame"] = lambda: model.refresh(frames[1:], state)
+    return {name: (lambda step=step: step()[0].labels(size).cpu()) for name, step in steps.items()}
 
-    def key():
-        return model.key_frame(frames[:1])[0].labels(size).cpu()
 
-    def current():
-        return model.next_frame(frames[1:], state)[0].labels(size).cpu()
-
-    return key, current
+def gflop_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, float]:
+    """Floating-point operations of each of `steps_of`, in 10^9."""
+    model = copy.deepcopy(model).requires_grad_(False)  # PyTorch's counter trips over parameters that are inputs
+    return {name: gflop(step) for name, step in steps_of(model, frames, size).items()}
 
 
 def _labelling(network: nn.Module, frame: Tensor) -> Callable:
     return lambda: network(frame).argmax(1).to(torch.uint8).cpu()
 
 
-def _gflop(step: Callable) -> float:
+def gflop(step: Callable) -> float:
+    """Floating-point operations of a call, in 10^9."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() / 1e9

@@ -25,6 +25,7 @@ def benchmark_operators(size: tuple[int, int], device: torch.device, rounds: int
         "warp, 1024 channels": _warp(1024, cells, half, device),
         "deform_conv, 512 channels, 1 group": _deform_conv(512, 1, cells, half, device),
         "deform_conv, 512 channels, 4 groups": _deform_conv(512, 4, cells, half, device),
+        "sample_attend, 1024 channels, 81 offsets": _sample_attend(1024, cells, half, device),
         "upsample_argmax, smooth scores": _upsample_argmax(_smooth(cells, device), size),
         "upsample_argmax, noise": _upsample_argmax(torch.randn(1, CLASSES, *cells, device=device), size),
     }.items():
@@ -40,6 +41,7 @@ def benchmark_operators(size: tuple[int, int], device: torch.device, rounds: int
 COUNTERPARTS = {
     "warp": "torch.nn.functional.grid_sample, bfloat16 where the machine has it, channels-last, both",
     "deform_conv": "torchvision.ops.deform_conv2d in float32 (it has no bfloat16 on CPUs)",
+    "sample_attend": "one torch.nn.functional.grid_sample an offset, for keys and for values, in the same type",
     "upsample_argmax": "torch.nn.functional.interpolate and argmax, float32, both",
 }
 
@@ -51,14 +53,40 @@ def _channels_last(x: Tensor) -> Tensor:
 def _warp(channels: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):
     features = _channels_last(torch.randn(1, channels, *cells, device=device).to(dtype))
     flow = 2 * torch.randn(1, 2, *cells, device=device)
-    height, width = cells
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    at = torch.stack([columns, rows]).to(device) + flow[0]
-    grid = torch.stack([2 * at[0] / (width - 1) - 1, 2 * at[1] / (height - 1) - 1], -1)[None].to(dtype)
+    grid = _grid(flow[0], cells).to(dtype)
     return (
         lambda: accel_ops.warp(features, flow),
         lambda: F.grid_sample(features, grid, align_corners=True),
     )
+
+
+def _grid(flow: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Where a flow (2, h, w) in cells leads, as `grid_sample` wants it, (1, h, w, 2)."""
+    height, width = cells
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    at = torch.stack([columns, rows]).to(flow.device) + flow
+    return torch.stack([2 * at[0] / (width - 1) - 1, 2 * at[1] / (height - 1) - 1], -1)[None]
+
+
+def _sample_attend(channels: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):
+    """The published 256 channels of embedding and 9x9 offsets, moved off whole cells as learning does."""
+    value, query, key = (
+        _channels_last(torch.randn(1, c, *cells, device=device).to(dtype)) for c in (channels, 256, 256)
+    )
+    query = query / 16  # logits as of unit vectors
+    steps = torch.arange(-4, 5.0)
+    offsets = (torch.cartesian_prod(steps, steps) + 0.2 * torch.randn(81, 2)).to(device)
+    grids = [_grid(offset[:, None, None].expand(2, *cells), cells).to(dtype) for offset in offsets]
+
+    def counterpart():
+        keys = (F.grid_sample(key, grid, align_corners=True) for grid in grids)
+        weights = torch.stack([(query * sample).sum(1) for sample in keys], 1).float().softmax(1).to(dtype)
+        out = torch.zeros_like(value)
+        for k, grid in enumerate(grids):
+            out += weights[:, k, None] * F.grid_sample(value, grid, align_corners=True)
+        return out
+
+    return lambda: accel_ops.sample_attend(query, key, value, offsets), counterpart
 
 
 def _deform_conv(channels: int, groups: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):

@@ -20,6 +20,7 @@ from accel.benchmark.models import (
     video_contenders,
 )
 from accel.benchmark.operators import COUNTERPARTS, benchmark_operators
+from accel.benchmark.propagation import FRAME, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import latencies, memory, throughput
 from accel.devices import choose_device
 from accel.evaluation.report import write_json
@@ -27,7 +28,7 @@ from accel.models import build_published
 from accel.models.published import check_version
 from accel.progress import console
 
-SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy")
+SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training")
 
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -75,6 +76,8 @@ class Options:
             raise ValueError("to time the original, give both --mxnet PYTHON and --symbols FOLDER")
         if "accuracy" in self.sections and not (self.cfg and self.checkpoint):
             raise ValueError("accuracy needs a trained model and its data: give --cfg and --checkpoint")
+        if "training" in self.sections and not self.cfg:
+            raise ValueError("training needs a configuration to train: give --cfg")
 
 
 def run_benchmark(options: Options) -> dict:
@@ -89,6 +92,8 @@ def run_benchmark(options: Options) -> dict:
         "profile": _profile,
         "memory": _memory,
         "accuracy": _accuracy,
+        "propagation": _propagation,
+        "training": _training,
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +190,35 @@ def _accuracy(options: Options, device: torch.device) -> dict:
     result = optimisation_accuracy(model, dataset, options.interval, options.clips)
     _print("accuracy", {"": {k: f"{v:.4f}" for k, v in result.items()}})
     return {"cfg": options.cfg, **result}
+
+
+def _training(options: Options, device: torch.device) -> dict:
+    from accel.benchmark.training import training_overhead
+    from accel.config import load_config
+
+    result = training_overhead(load_config(options.cfg), str(device), options.rounds)
+    _print("training", {name: {"seconds or share": f"{value:.4f}"} for name, value in result.items()})
+    return {"cfg": options.cfg, **result}
+
+
+def _propagation(options: Options, device: torch.device) -> dict:
+    times = propagation_times(options.size, device, options.rounds)
+    ways = next(iter(times.values()))
+    _print("propagation, ms", {way: {name: f"{row[way]:.1f}" for name, row in times.items()} for way in ways})
+    taken = learning_memory(options.size, device)
+    _print("forward and backward", {name: _round(row) for name, row in taken.items()})
+    operations = model_operations()
+    columns = dict.fromkeys(column for row in operations.values() for column in row)
+    shown = {
+        name: {column: f"{row[column]:.1f}" if column in row else "" for column in columns}
+        for name, row in operations.items()
+    }
+    _print(f"GFLOP, {FRAME[0]} x {FRAME[1]}", shown)
+    return {
+        "milliseconds": times,
+        "learning_memory": taken,
+        "operations": {"size": list(FRAME), "gflop": operations},
+    }
 
 
 def _round(values: dict[str, float]) -> dict[str, str]:

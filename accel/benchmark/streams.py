@@ -61,7 +61,10 @@ def _plain_loop(model: VideoModel, path: Path, interval: int) -> None:
     with open_video(path) as frames:
         for number, frame in enumerate(frames):
             image = torch.from_numpy(frame).to(model.device).permute(2, 0, 1)[None]
-            scores, state = model.next_frame(image, state) if number % interval else model.key_frame(image)
+            if number == 0:
+                scores, state = model.key_frame(image)
+            else:
+                scores, state = (model.next_frame if number % interval else model.refresh)(image, state)
             scores.labels(frame.shape[:2])[0].cpu().numpy()
 
 

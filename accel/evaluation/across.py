@@ -44,12 +44,20 @@ class MappedModel(VideoModel):
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def remembers(self) -> bool:
+        return self.model.remembers
+
     def key_frame(self, image):
         scores, state = self.model.key_frame(image)
         return MappedScores(scores, self.table), state
 
     def next_frame(self, image, state):
         scores, state = self.model.next_frame(image, state)
+        return MappedScores(scores, self.table), state
+
+    def refresh(self, image, state):
+        scores, state = self.model.refresh(image, state)
         return MappedScores(scores, self.table), state
 
     def advance(self, image, state):

@@ -114,8 +114,10 @@ class _Playing:
             self.number = 0
             self.tally.start()
         self.is_key = self.schedule.is_key(self.number)
-        if self.is_key:
+        if self.number == 0:
             scores, self.state = self.model.key_frame(image[None])
+        elif self.is_key:
+            scores, self.state = self.model.refresh(image[None], self.state)
         else:
             scores, self.state = self.model.next_frame(image[None], self.state)
         self.labels = scores.labels(tuple(image.shape[1:]))[0]

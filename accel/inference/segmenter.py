@@ -129,8 +129,10 @@ class Segmenter:
         """Scores, state, and whether the frame is a key frame; `index` counts from the last fresh start."""
         is_key = index == 0 or self.schedule.is_key(index)
         gradually = self.flat_latency and self.schedule.interval > 1
-        if index == 0 or (is_key and not gradually):
+        if index == 0:
             return *self.model.key_frame(image), is_key
+        if is_key and not gradually:
+            return *self.model.refresh(image, state), is_key
         scores, state = self.model.next_frame(image, state)
         if is_key:
             state = self.model.renew(state, self.schedule.interval)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from accel.models.backbones.smp import SmpBackbone
+from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.classical_flow import DenseInverseSearch
 from accel.models.deeplab import DeepLab
 from accel.models.flownet import FlowNetS
 from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.propagation import FlowWarp
+from accel.models.propagation import FlowWarp, LearnedSampling, Propagation, gaussian_offsets, grid_offsets
 from accel.models.published import build_published
 from accel.models.scores import ScoreMap
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, FrameState, VideoModel
@@ -25,38 +25,67 @@ def build_model(config: c.ModelConfig) -> VideoModel:
     return BUILDERS[config.name](config)
 
 
-def _deeplab(branch: c.Branch, num_classes: int) -> DeepLab:
-    return DeepLab(
-        SmpBackbone(branch.encoder, branch.pretrained, branch.zero_init_residual), num_classes, branch.head_channels
-    )
+def _deeplab(branch: c.Branch, num_classes: int, early_blocks: int | None = None) -> DeepLab:
+    start = {"pretrained": branch.pretrained, "zero_init_residual": branch.zero_init_residual}
+    return DeepLab(SmpBackbone(branch.encoder, early_blocks=early_blocks, **start), num_classes, branch.head_channels)
 
 
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
     return FrameByFrame(_deeplab(config.reference, config.num_classes))
 
 
+def _reference(config: c.PropagatingConfig) -> DeepLab:
+    shared = config.propagation is not None and config.propagation.encoder is None
+    return _deeplab(config.reference, config.num_classes, config.propagation.blocks if shared else None)
+
+
+def _propagation(config: c.PropagatingConfig, reference: DeepLab) -> Propagation:
+    settings = config.propagation
+    return FlowWarp(_flow(config.flow)) if settings is None else _learned_sampling(settings, reference)
+
+
 def _flow(config: c.FlowConfig) -> nn.Module:
     return FlowNetS(config.width) if config.name == "flownet_s" else DenseInverseSearch(config.preset)
 
 
+def _learned_sampling(settings: c.LearnedSamplingConfig, reference: DeepLab) -> LearnedSampling:
+    backbone = reference.backbone
+    if settings.encoder is None:
+        low_level, low_channels = backbone.early, backbone.early_channels
+    else:
+        low_level = SmpBackbone(settings.encoder, settings.pretrained, EARLY, settings.blocks)
+        low_channels = low_level.out_channels
+    starts = {"grid": grid_offsets, "gaussian": lambda radius: gaussian_offsets((2 * radius + 1) ** 2)}
+    return LearnedSampling(
+        low_level,
+        low_channels,
+        backbone.out_channels,
+        offsets=starts[settings.offsets](settings.radius),
+        embedding=settings.embedding,
+        update_ratio=settings.update_ratio,
+    )
+
+
 def _deep_feature_flow(config: c.DeepFeatureFlowConfig) -> DeepFeatureFlow:
-    return DeepFeatureFlow(_deeplab(config.reference, config.num_classes), FlowWarp(_flow(config.flow)))
+    reference = _reference(config)
+    return DeepFeatureFlow(reference, _propagation(config, reference))
 
 
 def _accel(config: c.AccelConfig) -> Accel:
+    reference = _reference(config)
     return Accel(
-        reference=_deeplab(config.reference, config.num_classes),
-        propagation=FlowWarp(_flow(config.flow)),
+        reference=reference,
+        propagation=_propagation(config, reference),
         update=_deeplab(config.update, config.num_classes),
         fusion=ScoreFusion(config.num_classes),
     )
 
 
 def _accel_shared(config: c.AccelSharedConfig) -> AccelShared:
-    reference = _deeplab(config.reference, config.num_classes)
+    reference = _reference(config)
     return AccelShared(
         reference=reference,
-        propagation=FlowWarp(_flow(config.flow)),
+        propagation=_propagation(config, reference),
         fusion=FeatureFusion(reference.backbone.out_channels),
     )
 
@@ -84,6 +113,8 @@ __all__ = [
     "FlowWarp",
     "FrameByFrame",
     "FrameState",
+    "LearnedSampling",
+    "Propagation",
     "ScoreFusion",
     "ScoreMap",
     "SmpBackbone",

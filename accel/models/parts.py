@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -36,14 +37,15 @@ class Work:
             values = part(values)
         return replace(self, values=values, done=max(self.done, count))
 
-    def then(self, function: Callable[[Tensor], Tensor]) -> Work:
+    def then(self, function: Callable[[Any], Any]) -> Work:
         """The same work with something done to its result, as a piece of its last part."""
         *first, last = self.parts
         return replace(self, parts=(*first, lambda values: {Work.RESULT: function(last(values)[Work.RESULT])}))
 
     @property
-    def result(self) -> Tensor | None:
-        """What all parts together make; None until the last is done."""
+    def result(self) -> Any:
+        """What all parts together make: a tensor, unless `then` made something else of it; None until the last is
+        done."""
         return self.values[Work.RESULT] if self.done >= len(self.parts) else None
 
 

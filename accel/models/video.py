@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -13,7 +14,7 @@ from accel.models.deeplab import DeepLab
 from accel.models.fusion import FeatureFusion, ScoreFusion
 from accel.models.images import subtract_mean
 from accel.models.parts import Work, work_of
-from accel.models.propagation import FlowWarp
+from accel.models.propagation import Propagation
 from accel.models.scores import ScoreMap
 from accel.models.streams import side_by_side
 
@@ -22,9 +23,9 @@ from accel.models.streams import side_by_side
 class Renewal:
     """New reference features on their way: a frame's, worked out while the frames after it pass.
 
-    work: what there is to do for them, in parts.
+    work: what there is to do for them, in parts; its result is what `Propagation.update` gives.
     frames: over how many frames it is spread.  passed: how many of them have passed.
-    motion: from that frame to the last one, as `FlowWarp.motion` gives it; None at that frame itself.
+    motion: from that frame to the last one, as `Propagation.motion` gives it; None at that frame itself.
     """
 
     work: Work
@@ -37,7 +38,7 @@ class Renewal:
         passed = self.passed + 1
         return replace(self, work=self.work.until(passed * len(self.work.parts) // self.frames), passed=passed)
 
-    def follow(self, propagation: FlowWarp, motion: Tensor) -> Renewal:
+    def follow(self, propagation: Propagation, motion: Tensor) -> Renewal:
         """One frame on."""
         return replace(self, motion=motion if self.motion is None else propagation.join(self.motion, motion))
 
@@ -47,13 +48,22 @@ class FrameState:
     """What a model carries from frame to frame.
 
     image: the last frame (B, 3, H, W), RGB minus the mean.
-    features: the reference features (B, C, h, w), propagated to that frame.
+    features: the reference features (B, C, h, w), propagated to that frame; None where nobody needed them.
     renewal: features that are to take their place, while they are worked out.
+    key: the key frame's features, where those of every frame are made of them; None where `features` are both.
+    memory: what a new key frame's features are aggregated with; None where that is the key frame's features.
     """
 
     image: Tensor
-    features: Tensor
+    features: Tensor | None
     renewal: Renewal | None = None
+    key: Tensor | None = None
+    memory: Tensor | None = None
+
+    @property
+    def source(self) -> Tensor:
+        """What the next frame's features are made of."""
+        return self.features if self.key is None else self.key
 
 
 class VideoModel(nn.Module, ABC):
@@ -68,6 +78,12 @@ class VideoModel(nn.Module, ABC):
 
     carries_state = True
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a key frame in the course of a video builds on those before it: whether `refresh` is more than
+        `key_frame`."""
+        return False
+
     @abstractmethod
     def key_frame(self, image: Tensor) -> tuple[ScoreMap, FrameState | None]:
         """Start afresh from this frame: all that the model has, however slow."""
@@ -79,6 +95,13 @@ class VideoModel(nn.Module, ABC):
     def advance(self, image: Tensor, state: FrameState | None) -> FrameState | None:
         """Go past a frame whose scores nobody needs."""
         return self.next_frame(image, state)[1]
+
+    def refresh(self, image: Tensor, state: FrameState | None) -> tuple[ScoreMap, FrameState | None]:
+        """A key frame in the course of a video: after the frame that gave `state`, with all that the model has.
+
+        Models that remember earlier key frames build on them; to others it is a key frame like any.
+        """
+        return self.key_frame(image)
 
     def renew(self, state: FrameState | None, frames: int) -> FrameState | None:
         """Take the frame of `state` for a key frame whose work is spread over the `frames` frames after it.
@@ -111,15 +134,25 @@ class VideoModel(nn.Module, ABC):
 
         return optimize(self, size, dtype, device, compile, parts)
 
-    def forward(self, clip: Tensor) -> ScoreMap:
-        """Scores of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps."""
-        first, *between = clip.unbind(1)
+    def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> ScoreMap:
+        """Scores of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
+
+        refreshed: which of the frames after the first, counted from 0 for the first, are key frames too. ValueError
+            for a frame that is not among them.
+        """
+        first, *rest = clip.unbind(1)
+        odd = [t for t in refreshed if not 1 <= t <= len(rest)]
+        if odd:
+            raise ValueError(f"refreshed: frame {odd[0]} of a clip of {1 + len(rest)}: expected 1 to {len(rest)}")
         scores, state = self.key_frame(first)
-        if not between:
-            return scores
-        for image in between[:-1]:
-            state = self.advance(image, state)
-        return self.next_frame(between[-1], state)[0]
+        for t, image in enumerate(rest, 1):
+            if t in refreshed:
+                scores, state = self.refresh(image, state)
+            elif t < len(rest):
+                state = self.advance(image, state)
+            else:
+                scores, state = self.next_frame(image, state)
+        return scores
 
 
 class FrameByFrame(VideoModel):
@@ -147,10 +180,14 @@ class FrameByFrame(VideoModel):
 class DeepFeatureFlow(VideoModel):
     """Reference features on key frames, propagated to all others (Zhu et al., CVPR 2017)."""
 
-    def __init__(self, reference: DeepLab, propagation: FlowWarp):
+    def __init__(self, reference: DeepLab, propagation: Propagation):
         super().__init__()
         self.reference = reference
         self.propagation = propagation
+
+    @property
+    def remembers(self):
+        return self.propagation.remembers
 
     def key_frame(self, image):
         image = subtract_mean(image)
@@ -158,16 +195,31 @@ class DeepFeatureFlow(VideoModel):
         return self.reference.score(features), FrameState(image, features)
 
     def next_frame(self, image, state):
-        state = self.advance(image, state)
+        state = self._propagate(subtract_mean(image), state)
         return self.reference.score(state.features), state
 
     def advance(self, image, state):
-        return self._propagate(subtract_mean(image), state)
+        image = subtract_mean(image)
+        if self.propagation.recursive:
+            return self._propagate(image, state)
+        # Features are made of the key frame's: nobody needs this frame's, nor how things moved.
+        if state.renewal is not None:
+            state = self._switch(replace(state, renewal=state.renewal.go_on()))
+        return replace(state, image=image, features=None, key=state.source)
+
+    def refresh(self, image, state):
+        if not self.remembers:
+            return self.key_frame(image)
+        image = subtract_mean(image)
+        features, memory = self.propagation.update(self._memory(state), self.reference.features(image))
+        return self.reference.score(features), FrameState(image, features, memory=memory)
 
     def renew(self, state, frames):
         if frames < 1:
             raise ValueError(f"renewal over {frames} frames: expected 1 or more")
-        return replace(state, renewal=Renewal(self._reference_work(state.image), frames))
+        memory = self._memory(state)
+        work = self._reference_work(state.image).then(lambda features: self.propagation.update(memory, features))
+        return replace(state, renewal=Renewal(work, frames))
 
     def _reference_work(self, image: Tensor) -> Work:
         """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""
@@ -176,15 +228,32 @@ class DeepFeatureFlow(VideoModel):
     def _propagate(self, image: Tensor, state: FrameState) -> FrameState:
         """`state` at the frame after it, `image` (B, 3, H, W), RGB minus the mean."""
         if state.renewal is None:
-            motion = self.propagation.motion(image, state.image)
-            return FrameState(image, self.propagation.move(state.features, motion))
+            return self._at(image, state, state.source, self.propagation.motion(image, state.image))
         motion, renewal = side_by_side(
             lambda: self.propagation.motion(image, state.image), state.renewal.go_on, image.device, "reference"
         )
         renewal = renewal.follow(self.propagation, motion)
-        if renewal.passed == renewal.frames:
-            return FrameState(image, self.propagation.move(renewal.work.result, renewal.motion))
-        return FrameState(image, self.propagation.move(state.features, motion), renewal)
+        state = self._switch(replace(state, renewal=renewal))
+        return self._at(image, state, state.source, motion if state.renewal else renewal.motion)
+
+    def _at(self, image: Tensor, state: FrameState, source: Tensor, motion: Tensor) -> FrameState:
+        """`state` at another frame, its features moved there from `source`."""
+        key = None if self.propagation.recursive else source
+        return replace(state, image=image, features=self.propagation.move(source, motion), key=key)
+
+    @staticmethod
+    def _switch(state: FrameState) -> FrameState:
+        """`state` with the renewed features in place of the old ones, if the renewal has come to its end."""
+        if state.renewal.passed < state.renewal.frames:
+            return state
+        source, memory = state.renewal.work.result
+        return replace(state, renewal=None, features=source, key=None, memory=memory)
+
+    def _memory(self, state: FrameState) -> Tensor | None:
+        """What a new key frame's features are aggregated with; None where they are not."""
+        if not self.remembers:
+            return None
+        return state.source if state.memory is None else state.memory
 
 
 class Accel(DeepFeatureFlow):
@@ -193,7 +262,7 @@ class Accel(DeepFeatureFlow):
     On key frames the reference branch's own scores count, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: FlowWarp, update: DeepLab, fusion: ScoreFusion):
+    def __init__(self, reference: DeepLab, propagation: Propagation, update: DeepLab, fusion: ScoreFusion):
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
@@ -213,7 +282,7 @@ class AccelShared(DeepFeatureFlow):
     What is carried on is the propagated features, not the fused ones, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: FlowWarp, fusion: FeatureFusion):
+    def __init__(self, reference: DeepLab, propagation: Propagation, fusion: FeatureFusion):
         super().__init__(reference, propagation)
         self.fusion = fusion
 

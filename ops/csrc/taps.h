@@ -20,7 +20,7 @@ ACCEL_HOST_DEVICE bool is_nowhere(const Taps<A>& taps) {
   return taps.cell[0] < 0 && taps.cell[1] < 0 && taps.cell[2] < 0 && taps.cell[3] < 0;
 }
 
-// The rule for the layout of results, the same as in reference.py.
+// The rule for the layout of results, the same as in reference/.
 inline bool is_channels_last(const at::Tensor& features) {
   return features.size(1) > 1 && features.stride(1) == 1 && !features.is_contiguous();
 }

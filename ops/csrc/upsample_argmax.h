@@ -1,4 +1,4 @@
-// accel_ops::upsample_argmax: what the CPU and the CUDA kernels share. reference.py holds the definition.
+// accel_ops::upsample_argmax: what the CPU and the CUDA kernels share. reference/ holds the definition.
 //
 // Both work in patches: the 16x16 pixels between the centres of four cells, its corners. Patch (row, column) lies
 // between the cells row - 1 and row, column - 1 and column, and begins at pixel 16 * row - 8, 16 * column - 8; its

@@ -1,4 +1,4 @@
-// accel_ops::warp: what the CPU and the CUDA kernels share. reference.py holds the definition.
+// accel_ops::warp: what the CPU and the CUDA kernels share. reference/ holds the definition.
 #pragma once
 
 #include "taps.h"

@@ -52,6 +52,10 @@ def test_weights_that_were_pretrained_need_no_download(stored, tmp_path, monkeyp
         ({"num_classes": 19}, "model.num_classes is 3 in the checkpoint, 19 in the configuration"),
         ({"reference": BRANCH | {"encoder": "resnet34"}}, "model.reference.encoder is resnet18 in the checkpoint"),
         ({"update": BRANCH | {"head_channels": 9}}, "model.update.head_channels is 8 in the checkpoint, 9 in the"),
+        (
+            {"flow": None, "propagation": {"name": "learned_sampling"}},
+            "model.propagation.name is None in the checkpoint, learned_sampling in the configuration",
+        ),
         ({"flow": {"width": 0.5}}, "model.flow.width is 0.0625 in the checkpoint, 0.5 in the configuration"),
     ],
 )

@@ -44,6 +44,27 @@ def test_a_stream_is_key_frames_and_what_follows(model, interval):
         assert segmented.frame is frame
 
 
+def test_key_frames_in_a_stream_build_on_those_before_them():
+    torch.manual_seed(0)
+    sampling = {"name": "learned_sampling", "embedding": 8, "radius": 1}
+    values = {"name": "deep_feature_flow", "num_classes": 5, "reference": BRANCH, "propagation": sampling}
+    model = build_model(parse_model(values, "test")).eval()
+    for key, parameter in model.named_parameters():
+        if "quality" in key or "embed_" in key:
+            torch.nn.init.normal_(parameter, std=0.1)
+    state, lone = None, 0
+    frames = video(5)
+    found = list(Segmenter(model, FixedInterval(2)).stream(frames))
+    for t, (frame, segmented) in enumerate(zip(frames, found, strict=True)):
+        image = torch.from_numpy(frame).permute(2, 0, 1)[None]
+        step = model.next_frame if t % 2 else model.refresh if t else lambda image, _: model.key_frame(image)
+        with torch.no_grad():
+            scores, state = step(image, state)
+            lone += t % 2 == 0 and t > 0 and not torch.equal(scores.scores, model.key_frame(image)[0].scores)
+        np.testing.assert_array_equal(segmented.labels, scores.labels((50, 70))[0].numpy())
+    assert lone == 2  # alone, those key frames give something else
+
+
 def test_a_frame_of_another_size_is_a_key_frame(model):
     frames = video(4) + video(4, (33, 40)) + video(2)
     found = list(Segmenter(model, FixedInterval(3)).stream(frames))

@@ -4,15 +4,18 @@ import copy
 
 import pytest
 import torch
-from test_video import CLASSES, MODELS, clip_of, make
+from test_video import ALL as VIDEO_MODELS
+from test_video import CLASSES, WITHOUT_FLOW, clip_of, make
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.models import Accel, AccelShared, DeepLab, FlowNetS, FlowWarp, FrameByFrame
 from accel.models.backbones.published import PreActResNet, ResNetV1
+from accel.models.batch_norms import fold_batch_norms
+from accel.models.compilation import _in_form
 from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.optimization import _in_form, fold_batch_norms, simplify
 from accel.models.parts import Parts
+from accel.models.simplification import simplify
 
 SIZE = (64, 96)
 
@@ -33,7 +36,7 @@ def lively(model):
                 module.bias.data.copy_(random(module.bias, -0.3, 0.3))
         elif isinstance(module, nn.Conv2d) and module.bias is not None and module.bias.numel() > 2:
             module.bias.data.copy_(random(module.bias, -0.2, 0.2))
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def published(name):
@@ -57,12 +60,12 @@ def published(name):
     }[name]()
 
 
-ALL = (*MODELS, "published_accel", "published_shared", "published_18")
+ALL = (*VIDEO_MODELS, "published_accel", "published_shared", "published_18")
 
 
 @pytest.fixture(scope="module", params=ALL)
 def model(request):
-    return lively(make(request.param) if request.param in MODELS else published(request.param))
+    return lively(make(request.param) if request.param in VIDEO_MODELS else published(request.param))
 
 
 def scores_of(model, clip):
@@ -96,7 +99,7 @@ def test_optimised_models_give_the_same_scores(model, fast):
 @pytest.mark.parametrize("size", [(50, 70), (65, 98)])
 def test_any_frame_size_can_be_optimised_for(name, size):
     """Published networks lose a row of features at some sizes, and stretch them."""
-    model, clip = lively(make(name) if name in MODELS else published(name)), clip_of(size)
+    model, clip = lively(make(name) if name in VIDEO_MODELS else published(name)), clip_of(size)
     fast = model.optimized(size, dtype=torch.float32, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
@@ -109,9 +112,9 @@ def test_the_model_itself_stays_as_it_was():
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["accel", "published_shared"])
+@pytest.mark.parametrize("name", ["accel", "published_shared", "learned_sampling"])
 def test_bfloat16_gives_nearly_the_same_scores(name):
-    model = lively(make(name) if name in MODELS else published(name))
+    model = lively(make(name) if name in VIDEO_MODELS else published(name))
     clip = clip_of(SIZE)
     fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
@@ -131,9 +134,34 @@ def test_compiled_models_give_the_same_scores(dtype):
         assert fast.key_frame(clip[:, 0])[0].scores.shape == (1, CLASSES, 4, 6)
 
 
+@pytest.mark.parametrize("name", [WITHOUT_FLOW[0], pytest.param(WITHOUT_FLOW[1], marks=pytest.mark.slow)])
+def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
+    model, clip = lively(make(name)), clip_of(SIZE)
+    for fast in (model.optimized(SIZE, torch.float32, compile=False), model.optimized(None, torch.float32)):
+        with torch.inference_mode():
+            assert fast.remembers
+            state, expected = fast.key_frame(clip[:, 0])[1], model.key_frame(clip[:, 0])[1]
+            for t in range(1, 4):
+                step = "refresh" if t == 2 else "next_frame"
+                scores, state = getattr(fast, step)(clip[:, t], state)
+                same, expected = getattr(model, step)(clip[:, t], expected)
+                assert_same([scores], [same], 1e-3)
+
+
+def test_feature_fusion_is_optimised_with_flow_only():
+    from accel.models.propagation import LearnedSampling, grid_offsets
+
+    reference = make("deep_feature_flow").reference
+    channels = reference.backbone.out_channels
+    sampling = LearnedSampling(reference.backbone.early, reference.backbone.early_channels, channels, grid_offsets(1))
+    for size in (SIZE, None):  # at once, not at the first frame
+        with pytest.raises(ValueError, match="AccelShared with propagation by flow only"):
+            AccelShared(reference, sampling, FeatureFusion(channels)).eval().optimized(size)
+
+
 def test_all_batch_norms_after_convolutions_are_folded():
     for name, expected in (("frame_by_frame", 20), ("published_18", 4)):
-        model = lively(make(name) if name in MODELS else published(name))
+        model = lively(make(name) if name in VIDEO_MODELS else published(name))
         backbone = model.reference.backbone
         image = torch.randn(1, 3, *SIZE)
         before = backbone(image)
@@ -261,7 +289,7 @@ def test_simplified_models_do_less(model):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ALL)
 def test_on_a_gpu(name):
-    model = lively(make(name) if name in MODELS else published(name))
+    model = lively(make(name) if name in VIDEO_MODELS else published(name))
     clip = clip_of(SIZE, 4)
     fast = model.optimized(SIZE, dtype=torch.float32, device="cuda", parts=2)
     got, expected = [], []

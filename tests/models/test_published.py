@@ -18,8 +18,8 @@ from accel.models.images import subtract_mean
 from accel.models.propagation import FlowWarp
 from accel.models.published import VERSIONS
 from accel.models.video import Accel, AccelShared
+from accel.training.freezing import freeze
 from accel.training.optimizers import build_optimizer, learning_rate, set_learning_rate
-from accel.training.trainer import freeze
 from accel.weights import load_published
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

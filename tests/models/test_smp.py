@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from accel.models.backbones import smp
-from accel.models.backbones.smp import SmpBackbone
+from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.images import PIXEL_MEANS
 
 DILATED = [
@@ -40,6 +40,60 @@ def test_larger_encoders_do_too(name):
     backbone = SmpBackbone(name).eval()
     with torch.no_grad():
         assert backbone(torch.zeros(1, 3, 50, 70)).shape == (1, backbone.out_channels, 4, 5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet-b0", "mit_b0", "tu-convnext_atto", "densenet121"])
+def test_early_features_are_those_of_the_first_four_stages(name):
+    """Of an encoder that has no more, and of one that stops there."""
+    torch.manual_seed(0)
+    whole, early = SmpBackbone(name).eval(), SmpBackbone(name, depth=EARLY).eval()
+    early.load_state_dict({key: t for key, t in whole.state_dict().items() if key in early.state_dict()})
+    image = torch.randn(2, 3, 64, 96) * 50
+    with torch.no_grad():
+        expected = whole.encoder(whole._scale(image))[EARLY]
+        assert torch.equal(whole.early(image), expected)
+        torch.testing.assert_close(early(image), expected)
+        assert expected.shape[1] == whole.early_channels == early.out_channels == early.early_channels
+        for size in ((50, 70), (17, 33), (1, 1)):
+            for backbone in (whole.early, early):
+                assert backbone(torch.zeros(1, 3, *size)).shape[2:] == cells(size)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_early_features_may_be_taken_within_the_third_stage(blocks):
+    torch.manual_seed(0)
+    whole = SmpBackbone("resnet18", early_blocks=blocks).eval()
+    early = SmpBackbone("resnet18", depth=EARLY, early_blocks=blocks).eval()
+    early.load_state_dict({key: t for key, t in whole.state_dict().items() if key in early.state_dict()})
+    assert any(f"layer3.{blocks - 1}." in key for key in early.state_dict())
+    assert not any(f"layer3.{blocks}." in key or "layer4" in key for key in early.state_dict())
+    net, image = whole.encoder, torch.randn(1, 3, 64, 96) * 50
+    with torch.no_grad():
+        x = net.maxpool(net.relu(net.bn1(net.conv1(whole._scale(image)))))
+        expected = net.layer3[:blocks](net.layer2(net.layer1(x)))
+        assert torch.equal(whole.early(image), expected) and expected.shape[1] == whole.early_channels
+        torch.testing.assert_close(early(image), expected)
+        assert whole(image).shape == (1, 512, 4, 6)  # the backbone itself is whole
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "words"),
+    [("resnet18", 3, "has 2 blocks in its third stage; 3 are asked for"), ("mobilenet_v2", 1, "is no ResNet")],
+)
+def test_blocks_that_are_not_there_are_named(name, blocks, words):
+    for depth in (EARLY, 5):
+        with pytest.raises(ValueError, match=words):
+            SmpBackbone(name, depth=depth, early_blocks=blocks)
+
+
+def test_early_features_leave_out_the_last_stage():
+    whole, early = SmpBackbone("resnet18"), SmpBackbone("resnet18", depth=EARLY)
+    assert not any("layer4" in key for key in early.state_dict())
+    whole.encoder.layer4 = None  # not to be called
+    whole.early(torch.zeros(1, 3, 64, 64)).sum().backward()
+    early(torch.zeros(1, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None for b in (whole, early) for p in b.parameters())
+    assert whole.training and early.training and early.encoder.training
 
 
 @pytest.mark.parametrize(("name", "stride"), [("resnet18", 16), ("densenet121", 32)])
@@ -177,6 +231,6 @@ def test_residual_blocks_can_start_as_identities():
     ],
 )
 def test_starting_as_identities_where_it_cannot_be(name, pretrained, message, monkeypatch):
-    monkeypatch.setattr("accel.models.backbones.smp._make_encoder", lambda name, _: smp._build(name))
+    monkeypatch.setattr("accel.models.backbones.smp._make_encoder", lambda name, _, depth: smp._build(name, depth))
     with pytest.raises(ValueError, match=message):
         SmpBackbone(name, pretrained, zero_init_residual=True)

@@ -19,21 +19,38 @@ MODELS = {
     "accel": {"reference": BRANCH, "update": BRANCH, "flow": {"width": 1 / 16}},
     "accel_shared": {"reference": BRANCH, "flow": {"width": 1 / 16}},
 }
+WITHOUT_FLOW = {
+    "learned_sampling": {
+        "name": "deep_feature_flow",
+        "reference": BRANCH,
+        "propagation": {"name": "learned_sampling", "embedding": 8, "radius": 2},
+    },
+    "accel_learned_sampling": {
+        "name": "accel",
+        "reference": BRANCH,
+        "update": BRANCH,
+        "propagation": {"name": "learned_sampling", "embedding": 8, "encoder": "resnet18", "update_ratio": 0.5},
+    },
+}
+ALL = MODELS | WITHOUT_FLOW
 
 
 def make(name):
-    """The model, with a flow of some cells instead of next to none, so that warping matters."""
+    """The model, with a flow of some cells instead of next to none, so that warping matters, and with attention to some
+    offsets instead of to all alike."""
     from accel.config import parse_model
 
     torch.manual_seed(0)
-    model = build_model(parse_model({"name": name, "num_classes": CLASSES, **MODELS[name]}, "test"))
+    model = build_model(parse_model({"name": name, "num_classes": CLASSES, **ALL[name]}, "test"))
     for key, parameter in model.named_parameters():
         if "flow.predict" in key:
             nn.init.normal_(parameter, std=0.05 if parameter.dim() > 1 else 0.3)
+        if ".embed_" in key or ".low_to_high." in key:
+            nn.init.normal_(parameter, std=0.1)
     return model
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=ALL)
 def model(request):
     return make(request.param).eval()
 
@@ -66,14 +83,16 @@ def test_a_clip_is_a_key_frame_and_then_one_frame_after_another(model, frames):
 
 
 def test_advancing_gives_the_state_of_the_next_frame(model):
-    first, second = clip_of((50, 70), 2).unbind(1)
+    first, second, third = clip_of((50, 70), 3).unbind(1)
     with torch.no_grad():
         _, state = model.key_frame(first)
         advanced, (_, stepped) = model.advance(second, state), model.next_frame(second, state)
+        after = [model.next_frame(third, reached)[0].scores for reached in (advanced, stepped)]
+    assert torch.equal(*after)
     if advanced is None:
         assert stepped is None
     else:
-        assert torch.equal(advanced.features, stepped.features) and torch.equal(advanced.image, stepped.image)
+        assert torch.equal(advanced.source, stepped.source) and torch.equal(advanced.image, stepped.image)
 
 
 def test_frames_may_be_bytes_or_floating_point(model):
@@ -106,13 +125,34 @@ def test_a_key_frame_forgets_what_was_before(model):
     assert torch.equal(alone.scores, again.scores)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_gradient_of_a_clip_of_four_reaches_every_parameter(name):
     model = make(name).train()
     clip = clip_of((64, 96), 4, batch=2)
-    model(clip).upsample((64, 96)).square().mean().backward()
+    # Learned sampling has parts that only a second key frame needs.
+    refreshed = (2,) if name in WITHOUT_FLOW else ()
+    model(clip, refreshed).upsample((64, 96)).square().mean().backward()
     without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
+    # What is added to the quality of both maps alike says nothing: up to rounding, its gradient is zero.
+    alike = {key: p.grad for key, p in model.named_parameters() if ".quality." in key and key.endswith(".bias")}
+    assert [key for key in without if key not in alike] == []
+    assert all(gradient.abs().max() < 1e-6 for gradient in alike.values())
+
+
+@pytest.mark.parametrize("refreshed", [(1,), (2,), (1, 3), (3,)])
+def test_key_frames_within_a_clip_are_refreshes(model, refreshed):
+    clip = clip_of((50, 70), 4)
+    with torch.no_grad():
+        _, state = model.key_frame(clip[:, 0])
+        for t in range(1, 4):
+            scores, state = (model.refresh if t in refreshed else model.next_frame)(clip[:, t], state)
+        assert torch.equal(model(clip, refreshed).scores, scores.scores)
+
+
+@pytest.mark.parametrize("frame", [0, 2, 5])
+def test_key_frames_outside_a_clip_are_refused(model, frame):
+    with pytest.raises(ValueError, match=f"refreshed: frame {frame} of a clip of 2: expected 1 to 1"):
+        model(clip_of((32, 32), 2), (frame,))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 4, 32, 32), (1, 32, 32, 3), (1, 3, 0, 32)])
@@ -261,6 +301,39 @@ def test_joined_motions_add_up_also_beyond_the_frame():
         return torch.tensor([dx, 0.0]).view(1, 2, 1, 1).expand(1, 2, 3, 8).contiguous()
 
     assert torch.equal(FlowWarp.join(shift(2), shift(3)), shift(5))
+
+
+def test_passing_frames_while_features_are_renewed_only_goes_on_with_the_work():
+    """Where every frame asks the key frame, how things moved in a frame that nobody looks at is not worked out."""
+    model, clip = make("learned_sampling").eval(), clip_of((64, 96), 5)
+    with torch.no_grad():
+        _, state = model.key_frame(clip[:, 0])
+        stepped = passed = model.renew(state, 3)
+        for t in (1, 2, 3):
+            _, stepped = model.next_frame(clip[:, t], stepped)
+        motion, model.propagation.motion = model.propagation.motion, None  # not to be called
+        for t in (1, 2, 3):
+            passed = model.advance(clip[:, t], passed)
+            assert passed.renewal is None or (passed.renewal.passed, passed.renewal.frames) == (t, 3)
+        model.propagation.motion = motion
+        assert passed.renewal is None and stepped.renewal is None
+        assert torch.equal(passed.source, stepped.source) and torch.equal(passed.memory, stepped.memory)
+        # Some frames passed, some looked at.
+        mixed = model.advance(clip[:, 1], model.renew(state, 3))
+        mixed = model.advance(clip[:, 3], model.next_frame(clip[:, 2], mixed)[1])
+        after = [model.next_frame(clip[:, 4], s)[0].scores for s in (stepped, passed, mixed)]
+    assert torch.equal(after[0], after[1]) and torch.equal(after[0], after[2])
+
+
+def test_the_memory_is_updated_as_a_part_of_the_renewals_work():
+    model, clip = make("accel_learned_sampling").eval(), clip_of((64, 96), 3)
+    with torch.no_grad():
+        _, state = model.key_frame(clip[:, 0])
+        _, state = model.refresh(clip[:, 1], state)
+        expected = model.propagation.update(state.memory, model.reference.features(state.image))
+        work = model.renew(state, 1).renewal.go_on().work
+    assert all(torch.equal(a, b) for a, b in zip(work.result, expected, strict=True))
+    assert not torch.equal(*expected)  # half of the memory is the new key frame's
 
 
 def test_models_that_cannot_renew_say_so():

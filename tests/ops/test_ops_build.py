@@ -239,3 +239,18 @@ def test_cuda_sources_include_only_torch_core_and_c10_cuda():
             line.split("<")[1].split(">")[0] for line in source.read_text().splitlines() if "#include <" in line
         ]
         assert not [name for name in included if name.startswith(("ATen/cuda", "torch/extension", "torch/all"))]
+
+
+def test_a_wheel_has_every_package():
+    """`accel_ops` lives in the folder `ops`, so setuptools cannot find its packages alone."""
+    root = Path(__file__).parents[2]
+    said = subprocess.run(
+        [sys.executable, "-c", "from setuptools.dist import Distribution; from distutils.core import run_setup; "
+         "print(*run_setup('setup.py', stop_after='init').packages)"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    there = {path.parent.relative_to(root) for top in ("ops", "accel") for path in (root / top).rglob("__init__.py")}
+    names = {
+        ".".join(("accel_ops" if folder.parts[0] == "ops" else folder.parts[0], *folder.parts[1:])) for folder in there
+    }
+    assert set(said.stdout.split()) == names

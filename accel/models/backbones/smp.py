@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from accel.models.scores import STRIDE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EARLY = 4  # the stage of every encoder that ends at 1/16 of the frame
+WHOLE = 5
 SMALLEST = 64  # pixels; the spatial reduction in some encoders needs more than one cell
 TRIAL = (64, 96)  # frame size that no encoder has as its only one
 HUB_TIMEOUT = 5.0  # seconds
@@ -25,33 +28,59 @@ class SmpBackbone(nn.Module):
 
     name: encoder name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
     pretrained: load ImageNet weights (downloads them unless they are cached).
+    depth: how many of the encoder's stages; 5 are all, `EARLY` make low-level features.
+    early_blocks: after how many blocks of the last of those stages low-level features are taken; None: after all. Only
+        ResNets can be cut within a stage.
     zero_init_residual: the last batch norm of every residual block starts at zero, so that the block starts as an
         identity (Goyal et al., "Accurate, large minibatch SGD", 2017, sec. 5.1). For ResNets without weights.
 
     Raises ValueError for an unknown name (with near ones), for an encoder that takes frames of one size only, for
-    weights that cannot be had and for an encoder without such blocks.
+    weights that cannot be had and for blocks that are not there.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, zero_init_residual: bool = False):
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        depth: int = WHOLE,
+        early_blocks: int | None = None,
+        zero_init_residual: bool = False,
+    ):
         super().__init__()
-        self.encoder, self.stride = _make_encoder(name, pretrained)
+        self.encoder, self.stride = _make_encoder(name, pretrained, depth)
         if zero_init_residual:
             _start_as_identity(self.encoder, name, pretrained)
+        self.early_blocks = early_blocks
+        early = _up_to_early(self.encoder, early_blocks, name)
+        if depth == EARLY:
+            self.encoder = early
         self.out_channels = self.encoder.out_channels[-1]
+        self.early_channels = self.encoder.out_channels[EARLY]
+        # HRNet, for one, wants cells of all its stages also where not all are asked for.
+        self.multiple = self.stride if depth == WHOLE else 2**WHOLE
         self._try(name)
+        if depth < WHOLE:
+            self.encoder = _without_unused(self.encoder)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB minus the mean to features (B, C, ceil(H/16), ceil(W/16))."""
-        height, width = image.shape[2:]
-        cells = (-(-height // STRIDE), -(-width // STRIDE))
-        # Encoders want whole cells; zero is the mean colour here. What is over is cut off again.
-        right = max(SMALLEST - width, -width % self.stride)
-        bottom = max(SMALLEST - height, -height % self.stride)
-        image = F.pad(image, (0, right, 0, bottom))
-        features = self.encoder(self._scale(image))[-1]
+        features = self.encoder(self._padded(image))[-1]
         if self.stride != STRIDE:
             features = F.interpolate(features, scale_factor=self.stride / STRIDE, mode="bilinear")
-        return features[..., : cells[0], : cells[1]]
+        return _cropped(features, image)
+
+    def early(self, image: Tensor) -> Tensor:
+        """Low-level features (B, `early_channels`, ceil(H/16), ceil(W/16)), of the first four stages, without the work
+        of the last where the encoder can leave it out (timm's cannot)."""
+        encoder = _up_to_early(self.encoder, self.early_blocks)
+        return _cropped(encoder(self._padded(image))[EARLY], image)
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """What the encoder takes. It wants whole cells; zero is the mean colour here. What is over is cut off again."""
+        height, width = image.shape[2:]
+        right = max(SMALLEST - width, -width % self.multiple)
+        bottom = max(SMALLEST - height, -height % self.multiple)
+        return self._scale(F.pad(image, (0, right, 0, bottom)))
 
     @torch.no_grad()
     def _try(self, name: str) -> None:
@@ -74,18 +103,58 @@ class SmpBackbone(nn.Module):
         return ((image + image.new_tensor(PIXEL_MEANS).view(3, 1, 1)) / 255 - mean) / std
 
 
-def _make_encoder(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+def _up_to_early(encoder: nn.Module, blocks: int | None, name: str = "") -> nn.Module:
+    """The same layers of an encoder, but those after its low-level features are not run."""
+    early = copy.copy(encoder)
+    early._depth = EARLY
+    if blocks is None:
+        return early
+    stage = getattr(encoder, "layer3", None)  # of ResNets: their third residual stage, conv4
+    if not isinstance(stage, nn.Sequential):
+        raise ValueError(f"encoder {name!r} is no ResNet, which alone can be cut within a stage; leave out the blocks")
+    if not 1 <= blocks <= len(stage):
+        raise ValueError(f"encoder {name!r} has {len(stage)} blocks in its third stage; {blocks} are asked for")
+    early._modules = encoder._modules | {"layer3": stage[:blocks]}
+    return early
+
+
+def _without_unused(encoder: nn.Module) -> nn.Module:
+    """The encoder without the layers that its last map does not depend on: some hold those of all stages."""
+    trial = torch.zeros(1, 3, *TRIAL)
+    smaller = copy.deepcopy(encoder).eval()
+    with torch.enable_grad():
+        smaller(trial)[-1].sum().backward()
+    for module in list(smaller.modules()):
+        for name, child in list(module.named_children()):
+            parameters = list(child.parameters())
+            if parameters and all(parameter.grad is None for parameter in parameters):
+                setattr(module, name, nn.Identity())
+    smaller.zero_grad()
+    try:
+        smaller(trial)
+    except TypeError:  # it calls layers whose results it does not use
+        return encoder
+    return smaller.train()
+
+
+def _cropped(features: Tensor, image: Tensor) -> Tensor:
+    """What of the features belongs to the image."""
+    height, width = (-(-side // STRIDE) for side in image.shape[2:])
+    return features[..., :height, :width]
+
+
+def _make_encoder(name: str, pretrained: bool, depth: int) -> tuple[nn.Module, int]:
     """The encoder and its output stride."""
     from segmentation_models_pytorch.encoders import get_encoder
 
     _check_name(name)
-    encoder, stride = _build(name)
+    encoder, stride = _build(name, depth)
     if not pretrained:
         return encoder, stride
     weights = True if name.startswith("tu-") else "imagenet"
     try:
         with _offline_if_unreachable():
-            return get_encoder(name, weights=weights, output_stride=stride), stride
+            return get_encoder(name, weights=weights, output_stride=stride, depth=depth), stride
     except Exception as error:
         raise ValueError(
             f"ImageNet weights for {name!r} could not be loaded ({_first_line(error)}); "
@@ -126,16 +195,16 @@ def _check_name(name: str) -> None:
     )
 
 
-def _build(name: str) -> tuple[nn.Module, int]:
+def _build(name: str, depth: int) -> tuple[nn.Module, int]:
     """The encoder with fresh weights, and its output stride."""
     from segmentation_models_pytorch.encoders import get_encoder
 
     try:
-        return get_encoder(name, output_stride=STRIDE), STRIDE
+        return get_encoder(name, output_stride=STRIDE, depth=depth), STRIDE
     except (ValueError, NotImplementedError, TypeError, AssertionError):  # it cannot be dilated
         pass
     try:
-        return get_encoder(name), 2 * STRIDE
+        return get_encoder(name, depth=depth), min(2 * STRIDE, 2**depth)
     except Exception as error:
         raise ValueError(f"encoder {name!r} cannot be built: {_first_line(error)}") from error
 

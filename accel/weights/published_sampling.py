@@ -1,0 +1,78 @@
+"""Published weights of learned sampling: the LSTS release's names for the parameters of `LearnedSampling`."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from accel.models.propagation import LearnedSampling
+from accel.weights.mxnet_params import read_mxnet_params
+from accel.weights.published import Naming, Params, bare_names
+
+
+def sampling_names() -> dict[str, str]:
+    """The parameter of `LearnedSampling`, as in its state dict, to its name in the LSTS release (without `arg:`).
+
+    The network of the low-level features is not among them: in the release it is part of the detector's ResNet.
+    """
+    naming = Naming({"offsets": "init_offset"})
+    for i, layer in enumerate((0, 2, 4), 1):
+        naming.conv(f"low_to_high.{layer}", f"low2high_conv{i}", bias=True)
+    for ours, theirs in (("key_to_key", "key2key"), ("key_to_current", "key2cur")):
+        naming.conv(f"{ours}.embed_memory", f"embedding_conv_feat_oldkey_{theirs}", bias=True)
+        naming.conv(f"{ours}.embed_current", f"embedding_conv_feat_newkey_{theirs}", bias=True)
+        for i in (1, 2, 3):
+            naming.conv(f"{ours}.quality.{i - 1}", f"quality_conv{i}_{theirs}", bias=True)
+    return naming.parameters
+
+
+@torch.no_grad()
+def load_published_sampling(sampling: LearnedSampling, *params: Params) -> None:
+    """Fill a `LearnedSampling` with arrays by the names of `sampling_names`, in their shapes of the state dict.
+
+    params: MXNet's `.params` files, `.npz` files, or dictionaries of arrays; where several have a name, the last wins,
+        and names that are not of the sampling are passed over, since the release holds a whole detector.
+
+    Raises ValueError that lists what is missing or misshapen, with nothing changed.
+    """
+    merged: dict[str, np.ndarray] = {}
+    for source in params:
+        merged.update(bare_names(_read(source)))
+    own = sampling.state_dict()
+    wanted = {own[key]: (name, tuple(own[key].shape)) for key, name in sampling_names().items()}
+    problems = {
+        "missing": [name for name, _ in wanted.values() if name not in merged],
+        "misshapen": [
+            f"{name} {merged[name].shape} instead of {shape}"
+            for name, shape in wanted.values()
+            if name in merged and merged[name].shape != shape
+        ],
+    }
+    found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names]
+    if found:
+        files = [str(source) for source in params if not isinstance(source, Mapping)]
+        where = f"{' + '.join(files)}: " if files else ""
+        raise ValueError(f"{where}these parameters are not those of this learned sampling: {'; '.join(found)}")
+    for parameter, (name, _) in wanted.items():
+        parameter.copy_(torch.from_numpy(np.array(merged[name], np.float32)))
+
+
+def _read(source: Params) -> Mapping[str, np.ndarray]:
+    if isinstance(source, Mapping):
+        return source
+    if Path(source).suffix != ".npz":
+        return read_mxnet_params(source)
+    return _read_npz(source)
+
+
+def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npz file ({error})") from None

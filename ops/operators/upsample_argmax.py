@@ -1,0 +1,90 @@
+"""accel_ops.upsample_argmax: from scores at 1/16 of the frame to labels."""
+
+from __future__ import annotations
+
+import torch
+from accel_ops import reference
+from accel_ops.operators.registration import define, library
+from torch import Tensor
+
+
+def upsample_argmax(
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+) -> Tensor:
+    """The class of the highest logit of every pixel, from scores at 1/16 of the frame: fixed bilinear x16
+    upsampling, bias and argmax in one, which never holds logits at full size.
+
+    Pixel (x, y) samples the map at ((x + 0.5) / 16 - 0.5, (y + 0.5) / 16 - 0.5). A tie goes to the lower class,
+    and the first NaN wins over all else, as in `torch.argmax`. An infinite or NaN score is seen only by the pixels
+    between its cell's centre and those next to it.
+
+    Args:
+        scores: (B, K, h, w), float16, bfloat16, float32 or float64, in any layout; K from 1 to 255.
+        size: (H, W) of the frame. A map may be one cell smaller or larger than ceil(size / 16): what is over is
+            cut off at the right and bottom, what is missing is as beyond any border.
+        bias: (K,), of any of these types, added after upsampling; or None.
+        border: what is beyond the map. "replicate" repeats the outermost cells, as
+            `torch.nn.functional.interpolate(scale_factor=16, mode="bilinear", align_corners=False)` does; "zero"
+            is zero, as in a transposed convolution (kernel 32, stride 16, cropped by 8).
+
+    Returns:
+        (B, H, W) uint8. Sums are float32 (float64 for float64 scores), so logits that differ by no more than their
+        rounding may change places. No gradients, for labels have none.
+
+    Raises:
+        ValueError: for other shapes, types and borders, a size that does not belong to the map, or tensors on two
+            devices; with ACCEL_OPS=native, if the kernels can be neither found nor compiled.
+
+    Source: the upsampling of fully convolutional networks, Long et al., 2015, sec. 3.3, with fixed weights, as in
+    the released networks of Jain et al., Accel, 2019, and in segmentation-models-pytorch's heads.
+    """
+    return torch.ops.accel_ops.upsample_argmax(scores, size, bias, border)
+
+
+def upsample_argmax_margin(
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+) -> tuple[Tensor, Tensor]:
+    """`upsample_argmax`, and how sure it is: takes and raises the same.
+
+    Returns:
+        The labels, (B, H, W) uint8, and their margins, (B, H, W) float32: the highest logit of a pixel less the
+        second highest. Zero at a tie, +inf where there is only one class, NaN where the highest is NaN or both are
+        the same infinity. No gradients: to differentiate through a margin, upsample the scores themselves.
+    """
+    return torch.ops.accel_ops.upsample_argmax_margin(scores, size, bias, border)
+
+
+def _upsample_argmax_fake(
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+) -> Tensor:
+    reference.check_upsample_argmax(scores, size, bias, border)
+    return scores.new_empty((scores.shape[0], *size), dtype=torch.uint8)
+
+
+def _upsample_argmax_margin_fake(
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+) -> tuple[Tensor, Tensor]:
+    labels = _upsample_argmax_fake(scores, size, bias, border)
+    return labels, torch.empty_like(labels, dtype=torch.float32)
+
+
+define(
+    "upsample_argmax(Tensor scores, SymInt[2] size, Tensor? bias=None, str border='replicate') -> Tensor",
+    reference.upsample_argmax,
+    _upsample_argmax_fake,
+)
+define(
+    "upsample_argmax_margin(Tensor scores, SymInt[2] size, Tensor? bias=None, str border='replicate') "
+    "-> (Tensor, Tensor)",
+    reference.upsample_argmax_margin,
+    _upsample_argmax_margin_fake,
+)
+
+
+def _without_gradient(ctx, inputs, output) -> None:
+    ctx.mark_non_differentiable(*output)
+
+
+torch.library.register_autograd(
+    "accel_ops::upsample_argmax_margin", lambda ctx, *_: None, setup_context=_without_gradient, lib=library
+)
