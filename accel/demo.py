@@ -29,7 +29,8 @@ from accel.inference.video_writer import VideoWriter
 from accel.models import VideoModel
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
-from accel.training.trainer import has_settings, is_done, train
+from accel.training.run_folder import has_settings, is_done, newer_start
+from accel.training.trainer import train
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
@@ -172,7 +173,7 @@ def _train_demo_model(version: str, device: str):
         if not is_done(stage):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
             # The run is this program's own cache: one of other settings, or on older weights, is replaced.
-            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file()
+            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(newer_start(stage))
             train(stage, device, resume=True, overwrite=stale)
     return stages
 

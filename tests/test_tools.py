@@ -64,6 +64,46 @@ def only_line(stderr):
     return lines[0]
 
 
+# --- pictures of learned sampling ------------------------------------------------------------------------------
+
+SAMPLING = (
+    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: resnet18, head_channels: 8}, "
+    "propagation: {name: learned_sampling, embedding: 8, radius: 1}}"
+)
+
+
+def test_learned_sampling_goes_from_training_to_pictures(tool, tiny_run, tmp_path, capsys):
+    arguments = tiny_run("frame_by_frame", SAMPLING, "train.steps=2")
+    assert tool("train", *arguments, "--device", "cpu") == 0
+    run, frames = ["--checkpoint", tmp_path / "run"], write_frames(tmp_path / "frames", 2)
+    pair = ["--key", frames / "frame0.png", "--current", frames / "frame1.png", "--at", 40, 20]
+    assert tool("show_sampling", *run, "--offsets", "o.png", "--attention", "a.png", *pair, "--device", "cpu") == 0
+    said = capsys.readouterr().out
+    assert "o.png: steps 0 to 2, spread 0.82 to" in said and "a.png: most from" in said
+    assert Image.open("o.png").size == (640, 640) and Image.open("a.png").width > 140
+    summary = ["--summary", "s.json", *arguments[:2], "--distance", 1]
+    assert tool("show_sampling", *run, *summary, "--device", "cpu") == 0
+    assert "the strongest offset has" in " ".join(capsys.readouterr().out.split())
+    assert json.loads(Path("s.json").read_text())["distance"] == 1
+    assert tool("evaluate", *arguments, *run, "--interval", 2, "--device", "cpu", "--workers", 0) == 0
+    demo = ["--input", frames, "--interval", 1, "--output", "out"]
+    assert tool("demo", *run, *demo, "--device", "cpu") == 0
+    assert (tmp_path / "out").is_dir()
+
+
+def test_pictures_of_nothing_are_refused(refused, trained, tmp_path):
+    run = ["--checkpoint", tmp_path / "run"]
+    assert "nothing to draw" in refused("show_sampling", *run)
+    assert "--summary needs --cfg FILE" in refused("show_sampling", *run, "--summary", "s.json")
+    assert "--attention needs --key IMAGE" in refused("show_sampling", *run, "--attention", "a.png")
+    assert "only training with learned sampling records" in refused("show_sampling", *run, "--offsets", "o.png")
+    alone = ["--checkpoint", tmp_path / "run" / "weights.safetensors"]
+    assert "is a file; expected the folder of a run" in refused("show_sampling", *alone, "--offsets", "o.png")
+    frame = write_frames(tmp_path / "frames", 1) / "frame0.png"
+    pair = ["--key", frame, "--current", frame, "--at", 4, 4, "--device", "cpu"]
+    assert "has no learned sampling" in refused("show_sampling", *run, "--attention", "a.png", *pair)
+
+
 # --- the road -------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +155,18 @@ def test_train_runs_the_stages_of_a_recipe(tool, tiny_run, tmp_path, capsys):
     assert (tmp_path / "runs/two/weights.safetensors").is_file()
     assert tool("train", "--cfg", recipe, "train.steps=1", "--device", "cpu") == 0  # again: nothing to do
     assert capsys.readouterr().out.count("done before") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--devices", "0"), "error: --devices 0: expected 1 or more"),
+        (("--resume", "--overwrite"), "error: --resume goes on with a run, --overwrite begins it anew: choose one"),
+    ],
+)
+def test_arguments_of_training_that_make_no_sense_are_told(tool, tiny_run, capsys, arguments, message):
+    assert tool("train", *tiny_run("frame_by_frame"), *arguments) == 2
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_check_data_lists_what_training_could_not_read_and_trains_nothing(
@@ -242,7 +294,7 @@ def test_own_and_official_score_agree_on_generated_scenes(tool, trained, tmp_pat
 
 def test_optimised_models_score_nearly_the_same(tool, trained, tmp_path, monkeypatch):
     """TorchInductor, which takes a minute, has tests of its own."""
-    monkeypatch.setattr("accel.models.optimization._compile", lambda part, examples: part)
+    monkeypatch.setattr("accel.models.compilation._compile", lambda part, examples: part)
     results = []
     for option in ([], ["--optimize"]):
         arguments = ["--interval", 2, "--official", "--temporal", "--flow", "model", "--json", tmp_path / "out.json"]

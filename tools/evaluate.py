@@ -1,6 +1,6 @@
 """Score trained models on labelled video: mIoU, IoU of every class, seconds a frame.
 
-python tools/evaluate.py --cfg experiments/accel/accel18_camvid.yaml --checkpoint runs/accel18_camvid --interval 5
+python tools/evaluate.py --cfg experiments/camvid/accel18.yaml --checkpoint runs/camvid/accel18 --interval 5
 python tools/evaluate.py --sweep 1,2,5,10 --cfg A.yaml --checkpoint runs/A --cfg B.yaml --checkpoint runs/B --csv ab.csv
 
 On data in Cityscapes' layout, --official has cityscapesscripts score the predictions, too, and --submission DIR writes

@@ -43,6 +43,8 @@ def main() -> None:
     if args.stills:
         simulated = build_test_dataset(config.data.model_copy(update={"simulated_test_frames": 3}), args.stills)
     if args.json:
+        if Path(args.json).is_dir():
+            raise ValueError(f"--json {args.json}: is a folder; expected the name of a file to write")
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     scores = []
     for name, flow in flows.items():

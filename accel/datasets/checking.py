@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Findings:
-    """What checking a training split found.
+    """What checking a split found.
 
     title: the data set, its split and where it is.
-    labelled: how many labelled frames are trained on; left_out: how many are not, because too few frames come before
+    labelled: how many labelled frames are used; left_out: how many are not, because too few frames come before
         them; files: how many were read.
     problems: one line for each file that is missing or cannot be used, beginning with its path.
     """
@@ -45,14 +45,14 @@ class Findings:
 
 
 def check_data(configs: Sequence[Config], workers: int | None = None) -> int:
-    """Check the training split of every experiment, each distinct data set once, and print what is wrong.
+    """Check what every experiment trains and validates on, each distinct split once, and print what is wrong.
 
     workers: processes that read (default: one a CPU); 0: this one.
 
     Returns the exit code: 0, or 2 if any file cannot be used. Raises ValueError or FileNotFoundError where there are
     no data at all.
     """
-    findings = [check_split(data, lengths, workers) for data, lengths in _distinct(configs)]
+    findings = [check_split(data, split, lengths, workers) for data, split, lengths in _distinct(configs)]
     for found in findings:
         for problem in found.problems:
             console.print(problem)
@@ -61,13 +61,14 @@ def check_data(configs: Sequence[Config], workers: int | None = None) -> int:
     return 2 if any(found.problems for found in findings) else 0
 
 
-def check_split(data: DataConfig, lengths: Sequence[int], workers: int | None = None, quiet: bool = False) -> Findings:
-    """Read every file of a training split.
+def check_split(
+    data: DataConfig, split: str, lengths: Sequence[int], workers: int | None = None, quiet: bool = False
+) -> Findings:
+    """Read every file of a split.
 
-    lengths: of the stored clips that are trained on; a labelled frame is read with the longest one that it has the
+    lengths: of the stored clips that are used; a labelled frame is read with the longest one that it has the
         frames for. Every image must have the size of its labels.
     """
-    split = data.train_split
     found = Findings(f"{data.name} {split} at {data_root(data)}")
     try:
         with bar(f"{data.name} {split}", None, quiet) as progress:
@@ -159,17 +160,21 @@ class _Checks(Dataset):
                 yield f"{path}: {size[1]} x {size[0]} pixels, but {other} has {width} x {height}"
 
 
-def _distinct(configs: Sequence[Config]) -> Iterator[tuple[DataConfig, list[int]]]:
-    """The data sets that are trained on, with the lengths of the clips that are read of each."""
-    data: dict[tuple, DataConfig] = {}
+def _distinct(configs: Sequence[Config]) -> Iterator[tuple[DataConfig, str, list[int]]]:
+    """The data sets and splits that are trained and validated on, with the lengths of the clips that are read."""
+    data: dict[tuple, tuple[DataConfig, str]] = {}
     lengths: dict[tuple, set[int]] = {}
     for config in configs:
-        each = config.data
-        made = (each.snippets.get(each.train_split), each.size) if each.name == "streetscape" else ()
-        key = each.name, data_root(each).resolve(), each.train_split, made
-        data.setdefault(key, each)
-        lengths.setdefault(key, set()).add(1 if each.motion else each.clip_length)
-    return ((data[key], sorted(lengths[key])) for key in data)
+        each, validation = config.data, config.train.validation
+        uses = [(each.train_split, 1 if each.motion else each.clip_length)]
+        if validation is not None:
+            uses.append((validation.split, 1 if each.simulated_test_frames else validation.interval))
+        for split, length in uses:
+            made = (each.snippets.get(split), each.size) if each.name == "streetscape" else ()
+            key = each.name, data_root(each).resolve(), split, made
+            data.setdefault(key, (each, split))
+            lengths.setdefault(key, set()).add(length)
+    return ((*data[key], sorted(lengths[key])) for key in data)
 
 
 def _as_is(item: tuple[int, list[str]]) -> tuple[int, list[str]]:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from accel.evaluation.reading import connected
 from accel.progress import console
 
 T = TypeVar("T")
+LONGEST_WAIT = timedelta(days=1)  # for the slowest process, which may have the longest video; half an hour by default
 SMALLEST_PIECE = 4  # of a long video, in times the longest interval
 
 
@@ -131,7 +133,7 @@ def joined() -> Iterator[Processes]:
     if processes.count == 1:
         yield processes
         return
-    dist.init_process_group("gloo", rank=processes.rank, world_size=processes.count)
+    dist.init_process_group("gloo", rank=processes.rank, world_size=processes.count, timeout=LONGEST_WAIT)
     if not processes.is_first:
         console.file = io.StringIO()
     try:

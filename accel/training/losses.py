@@ -1,11 +1,12 @@
 """What training makes small. An objective holds the model and turns a batch into one loss.
 
-Objectives take a batch's tensors one by one, because Fabric moves and casts what it passes on.
+Objectives take a batch's tensors one by one, because Fabric moves and casts what it passes on; and `refreshed`, which
+frames after the first are key frames too (see `training.refreshing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from accel.datasets.clips import IGNORED
 from accel.models.images import subtract_mean
 from accel.models.scores import STRIDE
 from accel.models.video import VideoModel
+from accel.training.reductions import shared_count
 
 if TYPE_CHECKING:
     from accel import config as c
@@ -36,14 +38,14 @@ class CrossEntropy(nn.Module):
             weights = weights.to(logits.dtype)
         total = F.cross_entropy(logits, labels.long(), weights, ignore_index=IGNORED, reduction="sum")
         if weights is None:
-            return total / (labels != IGNORED).sum().clamp_min(1)
+            return total / shared_count((labels != IGNORED).sum())
         counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(weights)]
-        return total / (counts * weights).sum().clamp_min(1e-12)
+        return total / shared_count((counts * weights).sum())
 
 
 class OnlineHardExamples(nn.Module):
     """Cross-entropy over hard pixels: those whose true class has a probability under `threshold`, and in any case
-    the hardest `min_kept` share (Shrivastava et al., CVPR 2016, per pixel)."""
+    the hardest `min_kept` share (Shrivastava et al., CVPR 2016, per pixel). Of several processes each picks its own."""
 
     def __init__(self, threshold: float, min_kept: float):
         super().__init__()
@@ -53,11 +55,9 @@ class OnlineHardExamples(nn.Module):
         """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
         losses = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="none")
         losses = losses[labels != IGNORED]
-        if not len(losses):
-            return logits.sum() * 0
         hard = losses > -torch.log(torch.tensor(self.threshold))
-        kept = max(int(hard.sum()), int(self.min_kept * len(losses)), 1)
-        return losses.topk(kept).values.mean()
+        kept = min(max(int(hard.sum()), int(self.min_kept * len(losses)), 1), len(losses))
+        return losses.topk(kept).values.sum() / shared_count(torch.tensor(kept, device=logits.device))
 
 
 class SegmentationObjective(nn.Module):
@@ -68,11 +68,14 @@ class SegmentationObjective(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, frames: Tensor, labels: Tensor | None, flow: Tensor | None) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with labels (B, H, W)."""
+    def forward(
+        self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
+    ) -> Tensor:
+        """Scalar loss of clips (B, T, 3, H, W) with labels (B, H, W). refreshed: as in `VideoModel.forward`."""
         if labels is None:
             raise ValueError("train.loss: these clips have no labels to train on")
-        return self.loss(self.model(frames).upsample(tuple(labels.shape[1:])), labels)
+        scores = self.model(frames, refreshed)
+        return self.loss(scores.upsample(tuple(labels.shape[1:])), labels)
 
 
 class FlowObjective(nn.Module):
@@ -90,8 +93,11 @@ class FlowObjective(nn.Module):
             raise ValueError("train.loss flow needs a model with a trainable flow network (deep_feature_flow, accel)")
         self.model = model
 
-    def forward(self, frames: Tensor, labels: Tensor | None, flow: Tensor | None) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with exact flow (B, T-1, 2, H, W), over all neighbouring frames."""
+    def forward(
+        self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
+    ) -> Tensor:
+        """Scalar loss of clips (B, T, 3, H, W) with exact flow (B, T-1, 2, H, W), over all neighbouring frames; key
+        frames have no part in it."""
         if flow is None:
             raise ValueError("train.loss: these clips have no exact flow to train on")
         current = subtract_mean(frames[:, 1:].flatten(0, 1))
@@ -117,7 +123,7 @@ def end_point_error(flow: Tensor, target: Tensor) -> Tensor:
     difference = torch.where(known[:, None], flow - target, torch.zeros_like(flow))
     # The square root has no gradient at 0.
     length = (difference.square().sum(1) + 1e-12).sqrt()
-    return (length * known).sum() / known.sum().clamp_min(1)
+    return (length * known).sum() / shared_count(known.sum())
 
 
 def _pool(target: Tensor, size: torch.Size) -> Tensor:

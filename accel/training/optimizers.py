@@ -16,7 +16,8 @@ def build_optimizer(model: nn.Module, config: c.TrainConfig) -> torch.optim.Opti
     """SGD or AdamW over the trainable parameters.
 
     Every group carries its `multiplier` (`train.lr_multipliers`; the first pattern that fits counts). Weight decay
-    is for matrices and kernels only, not for biases and normalisation. ValueError for a pattern that fits nothing.
+    is for matrices and kernels only, not for biases, normalisation and the offsets of learned sampling, which are
+    positions. ValueError for a pattern that fits nothing.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     unused = set(config.lr_multipliers)
@@ -26,7 +27,8 @@ def build_optimizer(model: nn.Module, config: c.TrainConfig) -> torch.optim.Opti
         pattern = next((p for p in config.lr_multipliers if fnmatchcase(name, p)), None)
         unused.discard(pattern)
         multiplier = 1.0 if pattern is None else config.lr_multipliers[pattern]
-        groups.setdefault((multiplier, parameter.dim() > 1), []).append(parameter)
+        decays = parameter.dim() > 1 and name.rpartition(".")[2] != "offsets"
+        groups.setdefault((multiplier, decays), []).append(parameter)
     if unused:
         raise ValueError(
             f"train.lr_multipliers: no trainable parameter is called {' or '.join(sorted(unused))}; "

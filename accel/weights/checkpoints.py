@@ -1,7 +1,10 @@
-"""Weights on disk, with the model they belong to; and the state of an unfinished run."""
+"""Weights on disk, with the model they belong to; and the state of an optimizer."""
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from accel.config import ModelConfig, parse_model
@@ -39,8 +42,11 @@ def weights_path(path: str | Path) -> Path:
     return file
 
 
-def save_weights(path: Path, model: nn.Module, description: Description) -> None:
-    """Write a safetensors file, whole or not at all."""
+def save_weights(path: Path, model: nn.Module, description: Description) -> str:
+    """Write a safetensors file, whole or not at all, and return its SHA-256.
+
+    Raises OSError where the disk does not take it; what stood there before is then as it was.
+    """
     metadata = {
         "format": "accel",
         "model": json.dumps(description.model.model_dump(mode="json")),
@@ -49,7 +55,7 @@ def save_weights(path: Path, model: nn.Module, description: Description) -> None
         "step": str(description.step),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    return write_whole(path, to_safetensors(tensors, metadata))
 
 
 def describe_weights(path: str | Path) -> Description:
@@ -142,9 +148,11 @@ def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = Fals
         load_weights(module, path, source_part or part, keep_missing)
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of an unfinished run, whole or not at all."""
-    _write_whole(path, lambda temporary: torch.save(state, temporary))
+def save_state(path: Path, state: dict[str, Any]) -> str:
+    """Write the state of an optimizer, whole or not at all, and return its SHA-256. Raises as `save_weights`."""
+    data = io.BytesIO()
+    torch.save(state, data)
+    return write_whole(path, data.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -156,14 +164,40 @@ def load_state(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
 
 
-def _write_whole(path: Path, write) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> str:
+    """Write a file whose old or new content, never a part, is there after a crash or a power cut; return its SHA-256.
+
+    The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
+    before this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def sweep(path: Path) -> None:
+    """Clear away what killed processes left of writing `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.name.rpartition(".")[2].isdigit():
+            left.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _few(names: list[str]) -> str:

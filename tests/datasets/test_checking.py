@@ -22,7 +22,7 @@ def damage(path):
 
 
 def checked(data, *lengths, workers=0):
-    return check_split(data, lengths or (data.clip_length,), workers, quiet=True)
+    return check_split(data, data.train_split, lengths or (data.clip_length,), workers, quiet=True)
 
 
 def files_read(monkeypatch, action):
@@ -142,6 +142,16 @@ def test_a_recipe_has_each_data_set_checked_once_with_its_longest_clips(tiny_run
     assert "16 files of 4 labelled frames read; 1 problem" in capsys.readouterr().out
 
 
+def test_what_is_validated_on_is_checked_too(tiny_run, tiny_cityscapes, capsys):
+    arguments = tiny_run("frame_by_frame", "train.validation={split: val, every: 1}")
+    stages = load_stages(arguments[1], arguments[2:])
+    assert check_data(stages, workers=0) == 0
+    for path in (tiny_cityscapes / "leftImg8bit_sequence" / "val").rglob("*.png"):
+        damage(path)
+    assert check_data(stages, workers=0) == 2
+    assert "val/" in capsys.readouterr().out
+
+
 def test_stills_with_simulated_motion_need_no_frames_before_them(tiny_camvid):
     data = DataConfig(name="camvid", root=tiny_camvid, clip_length=4, motion={})
     assert check_data([_config(data)], workers=0) == 0
@@ -150,7 +160,7 @@ def test_stills_with_simulated_motion_need_no_frames_before_them(tiny_camvid):
 def _config(data):
     from types import SimpleNamespace
 
-    return SimpleNamespace(data=data)
+    return SimpleNamespace(data=data, train=SimpleNamespace(validation=None))
 
 
 def test_no_data_at_all_are_refused_as_ever(tmp_path):

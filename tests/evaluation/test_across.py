@@ -191,6 +191,26 @@ def test_a_mapped_model_renews_and_is_optimised_as_its_own_is(checkpoint):
     assert a.renewal is None and b.renewal is None
 
 
+def test_a_mapped_model_remembers_key_frames_as_its_own_does(checkpoint):
+    class Remembering(type(checkpoint("cityscapes")[1])):
+        remembers = True
+
+        def refresh(self, image, state):
+            scores, _ = self.next_frame(image, state)
+            return scores, "remembered"
+
+    _, model = checkpoint("cityscapes")
+    mapped = MappedModel(model, find_class_map(CITYSCAPES, CAMVID))
+    assert not mapped.remembers
+    model.__class__ = Remembering
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 3, 64, 96), np.uint8))
+    with torch.inference_mode():
+        _, state = mapped.key_frame(frames[0])
+        (plain, _), (seen, after) = model.refresh(frames[1], state), mapped.refresh(frames[1], state)
+    assert mapped.remembers and after == "remembered"
+    assert np.array_equal(seen.labels((64, 96)).numpy(), merged(plain.labels((64, 96)).numpy()))
+
+
 def test_a_mapped_model_without_memory_says_so():
     branch = {"encoder": "resnet18", "head_channels": 8}
     model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))

@@ -35,6 +35,19 @@ def test_key_frames_come_first_and_at_every_interval(interval):
     assert (results["a"].frames, results["a"].pairs, results["a"].triples) == (10, 6 + 2, 5 + 1)
 
 
+def test_later_key_frames_build_on_the_state_before_them():
+    class Rememberer(Teller):
+        refreshed = ()
+
+        def refresh(self, image, state):
+            self.refreshed += ((state.video, state.key + state.distance + 1),)
+            return self.key_frame(image)
+
+    model = Rememberer()
+    watched({"a": Run(model, 3)}, Films((0, 3, 6), (3,), flows={}))
+    assert model.refreshed == ((0, 3), (0, 6), (1, 3))
+
+
 def test_the_truth_is_there_on_labelled_frames():
     dataset = Films((0, 3, 6), (2,), flows={})
     _, seen = watched({"a": Run(Teller(), 2)}, dataset)

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -88,11 +90,14 @@ def test_hard_examples_are_found_by_the_true_class():
 
 
 class FixedScores(nn.Module):
+    """Notes which frames were key frames, the first aside."""
+
     def __init__(self, scores):
         super().__init__()
         self.scores = nn.Parameter(scores)
 
-    def forward(self, clip):
+    def forward(self, clip, refreshed=()):
+        self.refreshed = refreshed
         return ScoreMap(self.scores)
 
 
@@ -102,6 +107,15 @@ def test_segmentation_is_judged_at_full_size():
     loss = SegmentationObjective(FixedScores(scores), CrossEntropy())(torch.zeros(2, 1, 3, 20, 40), labels, None)
     full = F.interpolate(scores, scale_factor=16, mode="bilinear")[..., :20, :40]
     torch.testing.assert_close(loss, F.cross_entropy(full, labels.long()))
+
+
+def test_the_model_is_told_its_key_frames():
+    model = FixedScores(torch.zeros(1, 3, 1, 1))
+    objective = SegmentationObjective(model, CrossEntropy())
+    clip, labels = torch.zeros(1, 4, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.uint8)
+    for given, expected in (((), ()), (((2,),), (2,))):
+        objective(clip, labels, None, *given)
+        assert model.refreshed == expected
 
 
 def test_clips_without_labels_are_refused():
@@ -226,3 +240,46 @@ def test_a_model_without_flow_network_is_refused(model):
 def test_clips_without_flow_are_refused():
     with pytest.raises(ValueError, match="no exact flow"):
         FlowObjective(WithFlow(GivenFlow(0.0, 0.0)))(torch.zeros(1, 2, 3, 16, 16), None, None)
+
+
+# --- several processes ------------------------------------------------------------------------------------------
+
+
+def _loss_worker(rank: int, file: str, results: dict) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    logits, labels = _uneven()
+    share = slice(0, 1) if rank == 0 else slice(1, 3)
+    for name, loss in WEIGHTED.items():
+        own = logits[share].clone().requires_grad_()
+        value = loss(own, labels[share]) / 2  # as the mean over two processes counts it
+        value.backward()
+        results[name, rank] = value.item(), own.grad.numpy()
+    dist.destroy_process_group()
+
+
+def _uneven():
+    """Three images, the first one with hardly a label."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 6, 5, generator=generator)
+    labels = torch.randint(0, 4, (3, 6, 5), generator=generator).to(torch.uint8)
+    labels[0].fill_(255)[2, 3] = 3
+    return logits, labels
+
+
+WEIGHTED = {"even": CrossEntropy(), "weighted": CrossEntropy([0.01, 0.02, 0.03, 0.5])}
+
+
+def test_the_loss_of_two_processes_is_that_of_their_batches_together(tmp_path):
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        arguments = (str(tmp_path / "store"), results)
+        torch.multiprocessing.start_processes(_loss_worker, arguments, nprocs=2, start_method="forkserver")
+        found = dict(results)
+    logits, labels = _uneven()
+    for name, loss in WEIGHTED.items():
+        whole = logits.clone().requires_grad_()
+        value = loss(whole, labels)
+        value.backward()
+        assert found[name, 0][0] + found[name, 1][0] == pytest.approx(value.item(), rel=1e-5)
+        gradient = np.concatenate([found[name, 0][1], found[name, 1][1]])
+        np.testing.assert_allclose(gradient, whole.grad.numpy(), rtol=1e-4, atol=1e-8)

@@ -63,6 +63,19 @@ def test_every_parameter_has_its_rate_and_only_kernels_decay(model, name):
     }
 
 
+def test_learned_offsets_have_their_rate_and_do_not_decay(model):
+    """They are positions: decay would draw them together."""
+    model.propagation = nn.Module()
+    model.propagation.offsets = nn.Parameter(torch.ones(9, 2))
+    model.propagation.offset = nn.Conv2d(3, 18, 1)  # a deformable convolution's offsets are computed, by a kernel
+    optimizer = build_optimizer(
+        model, settings(optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.01}, lr_multipliers={"*.offsets": 2.5})
+    )
+    set_learning_rate(optimizer, 0.1)
+    assert rates(optimizer, model)["propagation.offsets"] == (0.25, 0)
+    assert rates(optimizer, model)["propagation.offset.weight"] == (0.1, 0.01)
+
+
 def test_frozen_parameters_are_left_out(model):
     model.reference.requires_grad_(False)
     assert set(rates(build_optimizer(model, settings()), model)) == {"fusion.weight", "fusion.bias"}

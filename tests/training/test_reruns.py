@@ -10,7 +10,9 @@ from accel.config import load_stages
 from accel.devices import has_bfloat16
 from accel.evaluation.timing import time_interleaved
 from accel.models.video import VideoModel
-from accel.training.trainer import WEIGHTS, is_done, train
+from accel.training.run_folder import is_done
+from accel.training.trainer import train
+from accel.weights.checkpoints import WEIGHTS
 
 
 def test_a_run_older_than_what_it_started_from_is_not_done(tiny_config, tmp_path):

@@ -1,6 +1,7 @@
 """The training loop and the run's folder."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import cv2
@@ -12,8 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from accel.config import load_config
 from accel.datasets import Batch
 from accel.models import build_model
-from accel.training import trainer
-from accel.training.trainer import from_distance, is_done, train
+from accel.training import loop, trainer
+from accel.training.feeding import from_distance
+from accel.training.run_folder import is_done
+from accel.training.trainer import train
 from accel.weights.checkpoints import describe_weights, load_weights
 
 STILL = (
@@ -43,14 +46,14 @@ def equal(a, b):
 
 def stop_at(monkeypatch, step):
     """Training breaks off when it comes to this step."""
-    rate = trainer.learning_rate
+    rate = loop.learning_rate
 
     def fail(at, config):
         if at == step:
             raise KeyboardInterrupt
         return rate(at, config)
 
-    monkeypatch.setattr(trainer, "learning_rate", fail)
+    monkeypatch.setattr(loop, "learning_rate", fail)
 
 
 # --- learning -------------------------------------------------------------------------------------------------
@@ -232,6 +235,22 @@ def test_a_run_leaves_settings_log_curves_and_weights(finished):
     assert steps == (2, 4, 5) and losses == pytest.approx([line["loss"] for line in log])
 
 
+def test_a_process_that_does_not_log_keeps_no_more_losses_than_the_one_that_does(tiny_config, monkeypatch):
+    """Those since the last line of the log, on the others as on the first one."""
+    kept = []
+    monkeypatch.setattr(trainer, "_log", lambda *_: nullcontext())  # as on the others
+    step = loop.Loop.step
+
+    def counted(self, *arguments):
+        stop = step(self, *arguments)
+        kept.append((len(self.progress.losses), self.total == sum(self.progress.losses)))
+        return stop
+
+    monkeypatch.setattr(loop.Loop, "step", counted)
+    train(tiny_config("frame_by_frame", *FINISHED), "cpu")
+    assert kept == [(1, True), (2, True), (1, True), (2, True), (1, True)]
+
+
 def test_weights_describe_model_and_classes(finished):
     description = describe_weights(finished.output)
     assert description.model == finished.model and description.step == 5
@@ -308,7 +327,7 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(tiny_config, monkeypatch, mo
     lines = [[(line["step"], line["loss"], line["lr"]) for line in log_of(c)] for c in (config, undisturbed)]
     assert lines[0] == lines[1]  # step 3, which was lost, is there once
     assert curve_of(config) == curve_of(undisturbed)
-    assert not (config.output / "state.pt").exists()
+    assert not (config.output / "checkpoints").exists()
 
 
 def test_a_run_that_stopped_before_its_first_save_begins_anew(tiny_config, monkeypatch):

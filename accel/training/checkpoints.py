@@ -1,0 +1,185 @@
+"""Checkpoints of an unfinished run: written whole or not at all, and not believed without their checksums.
+
+checkpoints/
+    step-00000500/          the last `train.keep` of them
+        weights.safetensors
+        optimizer.pt
+        progress.json
+        SHA256SUMS          as `sha256sum --check` reads it
+    best/                   with `train.validation`
+        weights.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from accel.progress import console
+from accel.weights.checkpoints import (
+    WEIGHTS,
+    Description,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+    sweep,
+    sync_folder,
+    write_whole,
+)
+
+FOLDER, BEST = "checkpoints", "best"
+OPTIMIZER, PROGRESS, SUMS = "optimizer.pt", "progress.json", "SHA256SUMS"
+
+
+@dataclass
+class Progress:
+    """How far a run is: all that the next step depends on, besides weights and optimizer.
+
+    Random numbers are no part of it: they are a function of seed, step and process.
+    """
+
+    step: int = 0  # steps taken
+    losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
+    skipped: int = 0  # steps left out, for a loss or a gradient that was no finite number
+    skipped_in_a_row: int = 0
+    validated: int = 0  # the step of the last validation
+    best: float | None = None  # mIoU of the best one
+
+
+class Checkpoints:
+    """Those of the run in `folder`, of which the last `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int = 1):
+        self.folder, self.keep = folder / FOLDER, keep
+
+    def steps(self) -> list[int]:
+        """Which there are, oldest first; whole or not."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-[0-9]*"))
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def save(
+        self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, description: Description
+    ) -> None:
+        """Write one, then remove the oldest. Raises OSError where the disk does not take it; those that are there are
+        then as they were."""
+        self._sweep()
+        final = self.path(progress.step)
+        made = self.folder / f".{final.name}"
+        try:
+            sums = {
+                WEIGHTS: save_weights(made / WEIGHTS, model, description),
+                OPTIMIZER: save_state(made / OPTIMIZER, optimizer.state_dict()),
+                PROGRESS: write_whole(made / PROGRESS, json.dumps(asdict(progress)).encode()),
+            }
+            write_whole(made / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+            self._remove(final)  # a damaged one that the run went back behind
+            os.rename(made, final)
+            sync_folder(self.folder)
+        except OSError:
+            self._sweep()
+            raise
+        for step in self.steps()[: -self.keep]:
+            self._remove(self.path(step))
+
+    def save_best(self, model: nn.Module, description: Description) -> None:
+        """Keep these weights as the best so far. Raises OSError."""
+        save_weights(self.folder / BEST / WEIGHTS, model, description)
+
+    def newest(self) -> int | None:
+        """The step of the newest whole one; None if there are none at all.
+
+        One whose content is not what was written is reported and left aside. ValueError if all are.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            fault = self.fault(step)
+            if not fault:
+                return step
+            console.print(f"warning: {self.path(step)} is damaged ({fault}): trying the one before")
+        if steps:
+            raise ValueError(f"{self.folder}: no checkpoint is whole; --overwrite begins the run anew")
+        return None
+
+    def fault(self, step: int) -> str:
+        """What is wrong with one, or nothing."""
+        folder = self.path(step)
+        try:
+            sums = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines())
+        except (OSError, ValueError):
+            return f"no {SUMS} to read"
+        for name in (WEIGHTS, OPTIMIZER, PROGRESS):
+            try:
+                digest = _sha256(folder / name)
+            except OSError as error:
+                return f"{name}: {error.strerror}"
+            if digest != sums.get(name):
+                return f"{name}: the checksum differs"
+        return ""
+
+    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Fill model and optimizer, and say how far the run was. Runs no code from the files.
+
+        ValueError for a checkpoint that another version of this program wrote.
+        """
+        folder = self.path(step)
+        progress = _progress(folder / PROGRESS)
+        load_weights(model, folder / WEIGHTS)
+        optimizer.load_state_dict(load_state(folder / OPTIMIZER))
+        return progress
+
+    def sweep(self) -> None:
+        """Clear away what a killed process left half written or half removed. For a process that has them to itself."""
+        self._sweep()
+        sweep(self.folder / BEST / WEIGHTS)
+
+    def clear(self, keep_best: bool = False) -> None:
+        """Remove them, once the run is done or begins anew."""
+        self._sweep()
+        for step in self.steps():
+            self._remove(self.path(step))
+        if not keep_best:
+            self._remove(self.folder / BEST)
+        with suppress(OSError):  # where something is left
+            self.folder.rmdir()
+
+    def _remove(self, path: Path) -> None:
+        """Take one away at once; half of it never stands there under its name."""
+        with suppress(FileNotFoundError):
+            hidden = self.folder / f".{path.name}.removed"
+            shutil.rmtree(hidden, ignore_errors=True)
+            os.rename(path, hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Clear away whole checkpoints that are half written or half removed."""
+        for path in (*self.folder.glob(".step-*"), *self.folder.glob(f".{BEST}.*")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _progress(path: Path) -> Progress:
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not the progress of a run of this version ({error})") from None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""The batches of a run, each process's share of them, and what their workers' failures mean."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from accel.config import Config
+from accel.datasets.clips import Batch, ClipDataset, collate
+from accel.datasets.motion import SimulatedMotion
+from accel.datasets.sampling import StepSampler, TrainingClips, init_worker
+from accel.datasets.transforms import ClipTransform
+
+DYING = 0.5  # seconds
+
+
+def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0, world_size: int = 1) -> DataLoader:
+    """The batches from step `start` on: of each, this process's equal share.
+
+    Raises ValueError if a batch cannot be shared out evenly, or for settings that do not fit the data.
+    """
+    settings, augmentation = config.train, config.data.augmentation
+    share, rest = divmod(settings.batch_size, world_size)
+    if rest:
+        raise ValueError(
+            f"train.batch_size is {settings.batch_size}, to be shared out evenly to {world_size} devices; "
+            f"expected a multiple of {world_size}"
+        )
+    transform = ClipTransform(**augmentation.model_dump())
+    motion = config.data.motion and SimulatedMotion(dataset.class_names, **config.data.motion.model_dump())
+    clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
+    parts = settings.accumulate
+    return DataLoader(
+        clips,
+        batch_sampler=StepSampler(start * parts, settings.steps * parts, share, rank, world_size),
+        num_workers=settings.workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        timeout=settings.timeout if settings.workers else 0,
+    )
+
+
+class Feed:
+    """Batch after batch, while this context is open.
+
+    `next` raises ValueError or FileNotFoundError, in one line, for a clip that cannot be read, and TimeoutError for one
+    that takes longer than `train.timeout`. A worker that dies, which PyTorch may notice at any moment, leaves the
+    context as ChildProcessError.
+    """
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __enter__(self) -> Feed:
+        before = set(multiprocessing.active_children())
+        self.batches = iter(self.loader)
+        self.workers = set(multiprocessing.active_children()) - before
+        return self
+
+    def next(self) -> Batch:
+        try:
+            return next(self.batches)
+        except Exception as error:
+            if self._worker_has_died():  # while it handed something over: then the connection breaks, in many ways
+                raise _death(error) from error
+            if isinstance(error, ValueError | FileNotFoundError):
+                # A worker's error comes wrapped in its traceback; its own last line is what counts.
+                last = str(error).strip().splitlines()[-1]
+                raise ValueError(last.removeprefix("ValueError: ").removeprefix("FileNotFoundError: ")) from error
+            if isinstance(error, RuntimeError) and "timed out" in str(error):
+                raise TimeoutError(
+                    f"no batch came from the data workers for {self.loader.timeout:g} s: a disk that hangs, or too "
+                    "few train.workers; train.timeout says how long to wait"
+                ) from error
+            raise
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        with _deaths_unnoticed():
+            if error is not None:
+                self._kill_workers()  # PyTorch would wait for one that hangs
+            del self.batches
+            self._kill_workers()  # Python would wait for one that hangs, when it ends
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            raise _death(error) from error
+
+    def _worker_has_died(self) -> bool:
+        """One that breaks a connection by dying may take a moment to be dead."""
+        sentinels = [worker.sentinel for worker in self.workers]
+        return bool(sentinels and multiprocessing.connection.wait(sentinels, timeout=DYING))
+
+    def _kill_workers(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.join()
+
+
+@contextmanager
+def _deaths_unnoticed() -> Iterator[None]:
+    """Without PyTorch's signal handler, which raises at any line once a worker has been killed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _death(error: Exception) -> ChildProcessError:
+    told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    return ChildProcessError(f"a data worker died ({told}); if the machine ran out of memory, fewer train.workers help")
+
+
+def _start_worker(worker: int) -> None:
+    """Workers go on while the run finishes its step: what asks a run to stop often comes to all its processes."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    init_worker(worker)
+
+
+def from_distance(batch: Batch, config: Config, step: int) -> Batch:
+    """The clip from its key frame on: 1..clip_length-1 frames before the label, drawn for each step and the same on
+    all devices, or always the first frame."""
+    length = batch.frames.shape[1]
+    if length <= 2 or not config.train.random_distance:
+        return batch
+    start = int(np.random.default_rng((config.seed, step)).integers(0, length - 1))
+    flow = None if batch.flow is None else batch.flow[:, start:]
+    return replace(batch, frames=batch.frames[:, start:], flow=flow)

@@ -1,0 +1,111 @@
+"""The processes a run is spread over, by Lightning Fabric: one a device, on one node or several."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.strategies import DDPStrategy
+
+from accel.devices import choose_device, has_bfloat16
+from accel.progress import console
+
+PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
+SLACK = 60.0  # seconds: what watches over the run should speak first, and knows more
+T = TypeVar("T")
+
+
+def launched() -> tuple[int, int]:
+    """Processes a node, and nodes, as torchrun, Slurm's srun or `accel.training.launch` started them; else 1, 1.
+
+    ValueError for a Slurm job that does not say how many tasks a node has.
+    """
+    if TorchElasticEnvironment.detect():
+        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return local, world // local
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if tasks == 1 or SLURMEnvironment.job_name() in ("bash", "interactive"):
+        return 1, 1
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(f"a Slurm job of {tasks} tasks: expected --ntasks-per-node, not only --ntasks")
+    local = int(os.environ["SLURM_NTASKS_PER_NODE"])
+    return local, tasks // local
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that were started together, or the only one."""
+    return launched() == (1, 1) or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
+    """Fabric on that device; where this process is one of several, connected with the others.
+
+    device: as for `choose_device`; of several processes on a node, each takes the GPU of its number.
+    precision: float32 or bf16, which becomes float32 where the device has none.
+    timeout: seconds that the others may take to come, and later to take part in what all do together.
+
+    Raises ValueError for devices that this machine lacks, ConnectionError if the others do not come.
+    """
+    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric logs through either, by the order of imports
+        logging.getLogger(name).setLevel(logging.WARNING)
+    local, nodes = launched()
+    several = local * nodes > 1
+    chosen = choose_device(device)
+    if several and chosen.index is not None:
+        raise ValueError(f"device {device!r} is one GPU, and this is one of {local * nodes} processes; expected 'cuda'")
+    if several and chosen.type == "cuda" and local > torch.cuda.device_count():
+        raise ValueError(f"{local} processes on a machine with {torch.cuda.device_count()} CUDA devices")
+    fabric = Fabric(
+        accelerator=chosen.type,
+        devices=local if several or chosen.index is None else [chosen.index],
+        num_nodes=nodes,
+        # A step may not use all that is trained: a flow network on clips of one frame, or the flow loss. Looking for
+        # such parameters also keeps the order in which gradients are summed the same from the first step on.
+        strategy=DDPStrategy(timeout=timedelta(seconds=timeout + SLACK), find_unused_parameters=True)
+        if several
+        else "auto",
+        precision=PRECISION["float32" if precision == "bf16" and not has_bfloat16(chosen) else precision],
+    )
+    if several:
+        try:
+            fabric.launch()
+        except dist.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise ConnectionError(f"{local * nodes} processes did not find each other ({reason})") from error
+        console.quiet = not fabric.is_global_zero
+    if precision == "bf16" and not has_bfloat16(chosen):
+        console.print(f"{chosen} has no bfloat16 in hardware: training in float32")
+    return fabric
+
+
+def on_main(fabric: Fabric, decide: Callable[[], T]) -> T:
+    """What `decide` returns on the first process, told to all: they see one file system, at one time.
+
+    What it raises is raised on the first; the others leave with exit code 2 and say nothing.
+    """
+    outcome, error = None, None
+    if fabric.is_global_zero:
+        try:
+            outcome = decide()
+        except (ValueError, OSError) as caught:
+            error = caught
+    outcome, failed = fabric.broadcast((outcome, error is not None))
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(2)
+    return outcome
+
+
+def use_deterministic_algorithms() -> None:
+    """Only algorithms that give the same bits for the same input; an operator that has none raises RuntimeError."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

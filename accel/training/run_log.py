@@ -1,0 +1,133 @@
+"""What a run says of its course: one JSON line a logged step, and TensorBoard curves made from these lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from accel.progress import console
+
+LOG, CURVES = "log.jsonl", "tensorboard"
+VALIDATION = "validation_miou"
+
+
+class RunLog:
+    """Appends to the log; a line is on its way to the disk when `write` returns.
+
+    start: the step the run goes on from; what was logged after it, before the run stopped, is dropped. validated: the
+    step of its last validation, `start` by default; a later one is made again, so its line is dropped, too. A line that
+    cannot be read ends what is kept, with a warning. The curves are drawn anew from the lines that stay: TensorBoard
+    writes late, and a killed run has lost some of its points.
+
+    Where the disk takes no more, lines wait in memory, a warning is printed once, and training goes on.
+    """
+
+    def __init__(self, folder: Path, start: int, validated: int | None = None):
+        self.folder = folder
+        path = folder / LOG
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.end = _length_up_to(path, start, start if validated is None else validated)
+        os.ftruncate(self.file, self.end)
+        self.waiting = b""
+        self.warned = False
+        self.curves = None
+        self._draw_all()
+
+    def write(self, step: int, **values: float | None) -> None:
+        """Log these values of a step; None is none."""
+        line = {"step": step, **values}
+        self.waiting += json.dumps(line).encode() + b"\n"
+        try:
+            self._append()
+        except OSError as error:
+            self._warn(LOG, error)
+            return
+        try:
+            if self.curves is None:
+                self._draw_all()  # this line, too
+            else:
+                self._draw(line)
+        except OSError as error:
+            self._warn(CURVES, error)
+            self._close_curves()
+
+    def sync(self) -> None:
+        """Have what was logged written to the disk. Raises OSError."""
+        os.fsync(self.file)
+
+    def _append(self) -> None:
+        """Write what waits, or leave the file as it was and raise OSError."""
+        written = 0
+        try:
+            while written < len(self.waiting):
+                written += os.pwrite(self.file, self.waiting[written:], self.end + written)
+        except OSError:
+            os.ftruncate(self.file, self.end)
+            raise
+        self.end += written
+        self.waiting, self.warned = b"", False
+
+    def _draw_all(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        remove_curves(self.folder)
+        self.curves = SummaryWriter(self.folder / CURVES)
+        for line in os.pread(self.file, self.end, 0).split(b"\n")[:-1]:
+            self._draw(json.loads(line))
+
+    def _draw(self, line: dict) -> None:
+        for name, value in line.items():
+            if name != "step" and value is not None:
+                self.curves.add_scalar(name, value, line["step"])
+
+    def _close_curves(self) -> None:
+        curves, self.curves = self.curves, None
+        if curves is not None:
+            with suppress(OSError):  # it tries to write what waits
+                curves.close()
+
+    def _warn(self, name: str, error: OSError) -> None:
+        if not self.warned:
+            console.print(f"warning: {self.folder / name}: {error.strerror or error}; training goes on")
+        self.warned = True
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_curves()
+        os.close(self.file)
+
+
+def remove_curves(folder: Path) -> None:
+    """Remove the curves that a run wrote to `folder`, and nothing else that is there."""
+    for curve in (folder / CURVES).glob("events.out.tfevents.*"):
+        if curve.is_file():
+            curve.unlink()
+
+
+def _length_up_to(path: Path, start: int, validated: int) -> int:
+    """Bytes of the whole lines at the beginning of the log that are of steps up to `start`, or `validated`."""
+    length = 0
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what no newline ends was being written
+        try:
+            entry = _read(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            console.print(
+                f"warning: {path}, line {number}: not a step with its values; it and what follows are dropped"
+            )
+            break
+        if entry["step"] > (validated if VALIDATION in entry else start):
+            break
+        length += len(line) + 1
+    return length
+
+
+def _read(line: bytes) -> dict:
+    """ValueError, KeyError or TypeError for what was not written here."""
+    entry = json.loads(line)
+    if not isinstance(entry["step"], int) or not all(isinstance(v, int | float | None) for v in entry.values()):
+        raise TypeError("not numbers")
+    return entry

@@ -1,0 +1,92 @@
+"""Signals that ask a run to stop: it finishes its step, saves, and goes on another time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import torch
+
+from accel.training.reductions import sum_over_processes
+
+AGAIN = 1.0  # seconds; sooner, it is the same Ctrl-C, passed on by a launcher as well
+SCONTROL_TIMEOUT = 60.0  # seconds
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop and has saved; the exit code says whether that was in order."""
+
+
+class StopSignals:
+    """While this context is open, SIGINT (Ctrl-C), SIGTERM and the `preemption` signal only set `received`.
+
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, where Python takes no signals, it does nothing.
+    """
+
+    def __init__(self, preemption: str = "SIGUSR1"):
+        self.numbers = (signal.Signals[preemption], signal.SIGINT, signal.SIGTERM)
+        self.received: signal.Signals | None = None
+        self.since = 0.0
+        self.before: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._receive) for number in self.numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self.since = signal.Signals(number), now
+        elif number == signal.SIGINT and now - self.since > AGAIN:
+            raise KeyboardInterrupt
+
+    def votes(self) -> list[float]:
+        """One number a signal: 1 for the one received. Summed over the processes, they say what all should do."""
+        return [float(number is self.received) for number in self.numbers]
+
+    def vote(self, device: torch.device) -> signal.Signals | None:
+        """The signal that any process has received; all processes ask this together, and are told the same."""
+        votes = torch.tensor(self.votes(), dtype=torch.float64, device=device)
+        return self.elected(sum_over_processes(votes).tolist())
+
+    def elected(self, votes: list[float]) -> signal.Signals | None:
+        """The signal that any process received; pre-emption goes before the others."""
+        return next((number for number, count in zip(self.numbers, votes, strict=True) if count), None)
+
+    def stop(self, number: signal.Signals, is_main: bool) -> Stopped:
+        """How the program ends now that all is saved.
+
+        0 after Ctrl-C and pre-emption (in a Slurm job, SIGTERM is one); 143 for a SIGTERM from elsewhere; 1 if the
+        Slurm job should have been requeued and was not.
+        """
+        if number is self.numbers[0]:
+            return Stopped(0 if not is_main or requeue() else 1)
+        in_job = "SLURM_JOB_ID" in os.environ
+        return Stopped(128 + number if number is signal.SIGTERM and not in_job else 0)
+
+
+def requeue() -> bool:
+    """Ask Slurm to start this job again; outside a Slurm job there is nothing to ask. False if it would not."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return True
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(
+            ["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=SCONTROL_TIMEOUT
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        print(f"error: Slurm did not requeue job {job} ({reason}); submit it again", file=sys.stderr)
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""mIoU on a split while training, shared out to all processes."""
+
+from __future__ import annotations
+
+from signal import Signals
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from accel.config import Config
+from accel.datasets import ClipDataset, build_test_dataset
+from accel.evaluation.metrics import ConfusionMatrix
+from accel.models.video import VideoModel
+from accel.progress import console
+from accel.training.reductions import sum_over_processes
+from accel.training.signals import StopSignals
+from accel.training.watch import Watch
+
+VOTE_EVERY = 8  # frames of a process
+
+
+class Validation:
+    """The frames of `train.validation`, and the model's mIoU on them.
+
+    Raises ValueError if the data set has other classes than the model, or no labelled frame of the split has enough
+    frames before it.
+    """
+
+    def __init__(self, fabric: Fabric, config: Config):
+        self.fabric, self.settings = fabric, config.train.validation
+        self.dataset: ClipDataset = build_test_dataset(config.data, self.settings.split)
+        if self.dataset.num_classes != config.model.num_classes:
+            raise ValueError(
+                f"train.validation: the model has {config.model.num_classes} classes, the split "
+                f"{self.settings.split} of {config.data.name} has {self.dataset.num_classes}"
+            )
+        history = self.settings.interval - 1
+        long = [i for i in range(len(self.dataset)) if self.dataset.history(i) >= history]
+        if not long:
+            raise ValueError(
+                f"train.validation.interval: no frame of {self.settings.split} has {history} frames before it"
+            )
+        number = min(self.settings.frames or len(long), len(long))
+        self.indices = [long[i] for i in np.linspace(0, len(long) - 1, number).round().astype(int)]
+        if self.settings.split == config.data.test_split:
+            console.print(
+                f"note: the best weights are chosen on {self.settings.split}, which is also data.test_split: their "
+                "score there is too good"
+            )
+
+    def is_due(self, step: int, last: int) -> bool:
+        """After this many steps?"""
+        return step > last and step % self.settings.every == 0
+
+    @torch.no_grad()
+    def miou(self, model: VideoModel, watch: Watch, step: int, signals: StopSignals | None = None) -> float | Signals:
+        """The model's mIoU, the same on all processes; it is left in evaluation mode.
+
+        signals: where they are given, one that any process received ends this early, and is what all return.
+        """
+        model.eval()
+        matrix = ConfusionMatrix(self.dataset.num_classes)
+        rank, size = self.fabric.global_rank, self.fabric.world_size
+        for first in range(0, len(self.indices), size):  # all processes vote equally often, also where one has no frame
+            watch.at("validating", step)
+            if signals is not None and first // size % VOTE_EVERY == 0:
+                stop = signals.vote(self.fabric.device)
+                if stop is not None:
+                    return stop
+            if first + rank >= len(self.indices):
+                continue
+            index = self.indices[first + rank]
+            clip = self.dataset.clip(index, self.settings.interval)
+            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(self.fabric.device)  # (T, 3, H, W)
+            with self.fabric.autocast():
+                scores, state = model.key_frame(frames[:1])
+                for frame in frames[1:]:
+                    scores, state = model.next_frame(frame[None], state)
+            predicted = scores.labels(clip.labels.shape)[0].cpu()
+            matrix.update(predicted, torch.from_numpy(clip.labels))
+        counts = matrix.counts.to(self.fabric.device)
+        return ConfusionMatrix.of(sum_over_processes(counts).cpu(), matrix.strays).miou()

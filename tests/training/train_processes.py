@@ -1,0 +1,113 @@
+"""Runs of `tools/train.py` in processes of their own, to be signalled, killed and spread over several ranks.
+
+They are forked from a server that has imported what training needs: each starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
+PRELOADED = ["accel.training.trainer", "accel.datasets.cityscapes", "torch.utils.tensorboard", "albumentations"]
+
+
+def _main(arguments: list[str], environment: dict[str, str], output: Path, threads: int) -> None:
+    with output.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a run from the command line
+    torch.set_num_threads(threads)
+    sys.argv = [str(TRAIN), *arguments]
+    runpy.run_path(str(TRAIN), run_name="__main__")
+
+
+def started_by(launcher: str, rank: int, size: int) -> dict[str, str]:
+    """What torchrun, or Slurm's srun on a node each, leave in the environment of a rank."""
+    if launcher == "torchrun":
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        return {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "test"}
+    ranks = {"PROCID": rank, "LOCALID": 0, "NODEID": rank, "NTASKS": size, "NNODES": size, "NTASKS_PER_NODE": 1}
+    ranks |= {"JOB_NAME": "train", "JOB_ID": 4711, "NODELIST": "node[1-2]"}
+    return {f"SLURM_{name}": str(value) for name, value in ranks.items()}
+
+
+class Job:
+    """`size` ranks of one training on the CPU; the arguments are those of `tools/train.py`."""
+
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path,
+        size: int = 1,
+        launcher: str = "torchrun",
+        missing: int = 0,
+        **environment: str,
+    ):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.outputs, self.processes = [], []
+        folder.mkdir(exist_ok=True, parents=True)
+        for rank in range(size - missing):  # the last ones never come
+            ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | started_by(launcher, rank, size)
+            self.outputs.append(folder / f"rank{rank}.txt")
+            values = (arguments + ["--device", "cpu"], environment | (ranks if size > 1 else {}), self.outputs[-1], 1)
+            self.processes.append(context.Process(target=_main, args=values))
+            self.processes[-1].start()
+
+    def wait(self, seconds: float = 120) -> list[int | None]:
+        """The exit codes; None for ranks that are still running, which are then killed."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        self.kill()
+        return codes
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    def output(self, rank: int = 0) -> str:
+        return self.outputs[rank].read_text()
+
+
+def wait_for_step(folder: Path, step: int, job: Job, seconds: float = 120) -> None:
+    """Until the run in this folder has logged that step, or is no more."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and job.processes[0].is_alive():
+        if any(line["step"] >= step for line in logged(folder)):
+            return
+        time.sleep(0.02)
+
+
+def logged(folder: Path) -> list[dict]:
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def course(folder: Path) -> list[dict]:
+    """The log without what a clock measured."""
+    clocks = {"seconds_per_step", "waiting_for_data"}
+    return [{key: value for key, value in line.items() if key not in clocks} for line in logged(folder)]
+
+
+def same_weights(run: Path, other: Path) -> bool:
+    """Bit for bit; the files may differ, in the order of what they say of themselves."""
+    first, second = (load_file(folder / "weights.safetensors") for folder in (run, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
