@@ -211,6 +211,7 @@ class Halves(ClipDataset):
         return Clip(frames, labels, None, str(index))
 
 
+@pytest.mark.slow
 def test_accuracy_of_optimisation_is_measured_on_all_frames_of_the_clips():
     result = optimisation_accuracy(lively(make("deep_feature_flow")), Halves(), 3, 5)
     assert (result["frames_scored"], result["frames_compared"]) == (2, 6)

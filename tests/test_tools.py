@@ -498,6 +498,7 @@ def test_ctrl_c_ends_a_live_stream_and_keeps_what_was_labelled(trained, tmp_path
     assert "written: out/" in out
 
 
+@pytest.mark.slow
 def test_demo_with_flat_latency_on_an_optimised_model(tool, trained, tmp_path):
     source, output = write_frames(tmp_path / "drive"), tmp_path / "out"
     options = [*trained, "--input", source, "--device", "cpu", "--output", output, "--interval", 3]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from test_video import ALL as VIDEO_MODELS
-from test_video import CLASSES, WITHOUT_FLOW, clip_of, make
+from test_video import CLASSES, clip_of, make
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -120,7 +120,7 @@ def test_bfloat16_gives_nearly_the_same_scores(name):
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_compiled_models_give_the_same_scores(dtype):
     model = lively(published("published_accel"))
     clip = clip_of(SIZE, 3)
@@ -134,7 +134,7 @@ def test_compiled_models_give_the_same_scores(dtype):
         assert fast.key_frame(clip[:, 0])[0].scores.shape == (1, CLASSES, 4, 6)
 
 
-@pytest.mark.parametrize("name", [WITHOUT_FLOW[0], pytest.param(WITHOUT_FLOW[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["learned_sampling", pytest.param("accel_learned_sampling", marks=pytest.mark.slow)])
 def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
     model, clip = lively(make(name)), clip_of(SIZE)
     for fast in (model.optimized(SIZE, torch.float32, compile=False), model.optimized(None, torch.float32)):
@@ -239,6 +239,7 @@ def test_networks_that_cannot_be_traced_run_as_they_are():
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_for_any_size_is_prepared_for_each_that_comes():
     model = lively(published("published_accel"))
     fast = model.optimized(dtype=torch.float32, compile=False, parts=2)

@@ -81,6 +81,7 @@ def test_a_rank_that_is_killed_ends_the_other_within_a_minute(tiny_run, tmp_path
     assert "--resume goes on from the last checkpoint" in job.output(1 - killed)
 
 
+@pytest.mark.slow
 def test_what_one_rank_ends_for_is_told_by_the_other(tiny_run, tiny_cityscapes, tmp_path):
     """A training image that is damaged in the share of rank 1 alone."""
     run = tmp_path / "run"
