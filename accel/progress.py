@@ -22,12 +22,12 @@ console = Console(highlight=False, soft_wrap=True, markup=False)  # file names m
 
 
 class Bar:
-    """One running task; `update` sets how far it is and what it has to say."""
+    """One running task; `update` sets how far it is and what it has to say. `before`: what was done before this run."""
 
-    def __init__(self, title: str, total: int | None, progress: Progress | None):
-        self.title, self.total, self.progress = title, total, progress
+    def __init__(self, title: str, total: int | None, progress: Progress | None, before: int = 0):
+        self.title, self.total, self.progress, self.before = title, total, progress, before
         self.start = self.last = time.monotonic()
-        self.task = progress.add_task(title, total=total, note="") if progress else None
+        self.task = progress.add_task(title, total=total, completed=before, note="") if progress else None
 
     def update(self, done: int, note: str = "") -> None:
         if self.progress is not None:
@@ -38,7 +38,7 @@ class Bar:
             if self.total is None:
                 console.print(f"{self.title}: {done}  {note}")
             else:
-                left = (now - self.start) / max(done, 1) * (self.total - done)
+                left = (now - self.start) / max(done - self.before, 1) * (self.total - done)
                 console.print(f"{self.title}: {done}/{self.total}  {note}  {left:.0f} s left".replace("    ", "  "))
             self.last = now
 
@@ -51,10 +51,13 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int | None, quiet: bool = False) -> Iterator[Bar]:
-    """A progress bar with elapsed and remaining time; a total of None is one that nobody knows."""
+def bar(title: str, total: int | None, quiet: bool = False, before: int = 0) -> Iterator[Bar]:
+    """A progress bar with elapsed and remaining time; a total of None is one that nobody knows.
+
+    before: how much of the total an earlier run has done, in no time of this one.
+    """
     if quiet or not console.is_terminal:
-        muted = Bar(title, total, None)
+        muted = Bar(title, total, None, before)
         if quiet:
             muted.last = float("inf")
             muted.total = -1
@@ -70,4 +73,4 @@ def bar(title: str, total: int | None, quiet: bool = False) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bar(title, total, progress)
+        yield Bar(title, total, progress, before)

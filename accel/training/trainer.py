@@ -90,7 +90,7 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
     loop = Loop(fabric, objective, model, optimizer, config, progress, description, validation)
     with (
         _log(fabric, config.output, progress) as log,
-        bar(config.output.name, config.train.steps, quiet=not fabric.is_global_zero) as shown,
+        bar(config.output.name, config.train.steps, not fabric.is_global_zero, progress.step) as shown,
         Feed(loader) as feed,
     ):
         stop = loop.run(feed, signals, watch, log, shown)
