@@ -238,6 +238,7 @@ def test_the_original_is_timed_by_its_own_interpreter(tmp_path):
         time_mxnet("nowhere", tmp_path, (64, 96), 5, 2)
 
 
+@pytest.mark.slow
 def test_the_tool_writes_json_and_tells_mistakes(tmp_path):
     def run(*words):
         return subprocess.run([sys.executable, TOOL, *words], capture_output=True, text=True, check=False)

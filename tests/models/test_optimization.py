@@ -96,7 +96,7 @@ def test_optimised_models_give_the_same_scores(model, fast):
 
 
 @pytest.mark.parametrize("name", ["accel", "published_accel", "published_shared"])
-@pytest.mark.parametrize("size", [(50, 70), (65, 98)])
+@pytest.mark.parametrize("size", [(50, 70), pytest.param((65, 98), marks=pytest.mark.slow)])
 def test_any_frame_size_can_be_optimised_for(name, size):
     """Published networks lose a row of features at some sizes, and stretch them."""
     model, clip = lively(make(name) if name in VIDEO_MODELS else published(name)), clip_of(size)
@@ -112,7 +112,9 @@ def test_the_model_itself_stays_as_it_was():
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["accel", "published_shared", "learned_sampling"])
+@pytest.mark.parametrize(
+    "name", ["accel", "published_shared", pytest.param("learned_sampling", marks=pytest.mark.slow)]
+)
 def test_bfloat16_gives_nearly_the_same_scores(name):
     model = lively(make(name) if name in VIDEO_MODELS else published(name))
     clip = clip_of(SIZE)
@@ -134,7 +136,8 @@ def test_compiled_models_give_the_same_scores(dtype):
         assert fast.key_frame(clip[:, 0])[0].scores.shape == (1, CLASSES, 4, 6)
 
 
-@pytest.mark.parametrize("name", ["learned_sampling", pytest.param("accel_learned_sampling", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["learned_sampling", "accel_learned_sampling"])
 def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
     model, clip = lively(make(name)), clip_of(SIZE)
     for fast in (model.optimized(SIZE, torch.float32, compile=False), model.optimized(None, torch.float32)):

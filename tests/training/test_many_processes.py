@@ -103,7 +103,7 @@ def test_what_one_rank_ends_for_is_told_by_the_other(tiny_run, tiny_cityscapes, 
     ("setting", "message"),
     [
         ("train.freeze=[refrence]", "train.freeze: the model has no part"),
-        ("data.root=/nonexistent", "no Cityscapes train split at /nonexistent"),
+        pytest.param("data.root=/nonexistent", "no Cityscapes train split at /nonexistent", marks=pytest.mark.slow),
         ("train.validation={split: val, every: 1, interval: 9}", "train.validation.interval: no frame of val"),
     ],
 )

@@ -51,7 +51,7 @@ def spoil(monkeypatch, steps, how):
     monkeypatch.setattr(trainer, "build_objective", lambda *args: Spoilt(build_objective(*args), steps, how))
 
 
-@pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.parametrize("how", ["loss", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_is_left_out_and_counted(tiny_config, monkeypatch, how):
     """Neither weights nor batch-norm statistics nor momentum see it: as if the step had not been."""
     settings = (*ONE_FRAME, "train.steps=4", "train.log_every=2", "train.schedule.power=0")
