@@ -341,6 +341,9 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> list[Config]:
     """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
 
+    A stage is the path of a file, relative to the recipe, or a configuration written in place, which has an `output`:
+    `{base: dff.yaml, seed: 1, output: runs/dff_seed1}`.
+
     Raises as `load_config`.
     """
     return _load_stages(Path(path), overrides, [])
@@ -354,11 +357,19 @@ def _load_stages(path: Path, overrides: list[str] | tuple[str, ...], read: list[
     if "stages" not in values:
         return [_validate(values, overrides, path)]
     stages = values["stages"]
-    if set(values) != {"stages"} or not isinstance(stages, list) or not all(isinstance(s, str) for s in stages):
+    if set(values) != {"stages"} or not isinstance(stages, list) or not all(isinstance(s, str | dict) for s in stages):
         raise ValueError(f"{path}: a recipe holds one key, `stages`, a list of configuration files")
     if any(override.startswith("output=") for override in overrides):
         raise ValueError(f"{path} is a recipe: its stages have an output folder each, `output=` cannot be one for all")
-    return [config for stage in stages for config in _load_stages(path.parent / stage, overrides, read, depth + 1)]
+    found = []
+    for stage in stages:
+        if isinstance(stage, str):
+            found += _load_stages(path.parent / stage, overrides, read, depth + 1)
+        elif "output" not in stage:  # else it would write where the stage that it is based on does
+            raise ValueError(f"{path}: a stage written in place needs an `output` of its own, got {_shown(stage)}")
+        else:
+            found.append(_validate(_on_bases(stage, path, read), overrides, path))
+    return found
 
 
 def dump_config(config: Config) -> str:
@@ -436,6 +447,12 @@ def _read(path: Path, read: list[Path], depth: int = 0) -> dict:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return _on_bases(values, path, read, depth)
+
+
+def _on_bases(values: dict, path: Path, read: list[Path], depth: int = 0) -> dict:
+    """What stands in the file `path` over the bases that it names."""
+    values = dict(values)
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

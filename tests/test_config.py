@@ -250,6 +250,8 @@ def test_a_mistake_in_the_propagation_is_named(write, settings, words):
         ("stages: run.yaml", ["a list of configuration files"]),
         ("stages: [1]", ["a list of configuration files"]),
         ("stages: [a.yaml]\nseed: 3", ["a recipe holds one key"]),
+        ("stages: [{base: a.yaml, seed: 1}]", ["written in place needs an `output` of its own", "seed"]),
+        ("stages: [{base: run.yaml, output: runs/a}]", ["stages"]),
         ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
         ("[" * 10000, [":"]),
     ],
@@ -288,3 +290,11 @@ def test_a_recipe_is_its_stages_in_order_with_the_overrides_in_each(write):
     assert {stage.seed for stage in stages} == {5}
     with pytest.raises(ValueError, match="recipe of 2 stages"):
         load_config(recipe)
+
+
+def test_a_stage_may_be_written_in_place(write):
+    write("a.yaml", WHOLE)
+    recipe = write("recipe.yaml", "stages: [a.yaml, {base: a.yaml, seed: 1, output: runs/a_seed1}]")
+    first, second = load_stages(recipe, ["train.steps=7"])
+    assert (first.seed, second.seed, second.output.name) == (0, 1, "a_seed1")
+    assert second.model == first.model and second.train.steps == first.train.steps == 7
