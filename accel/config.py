@@ -266,6 +266,7 @@ class ValidationConfig(Section):
 
 class TrainConfig(Section):
     steps: int = Field(ge=1)
+    stretch: float = Field(1.0, gt=0, le=1000)  # times as many steps, warm-up too: one override for a whole recipe
     batch_size: int = Field(ge=1)  # clips, over all devices together
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
@@ -289,6 +290,15 @@ class TrainConfig(Section):
     max_skipped: int = Field(10, ge=1)  # so many steps in a row without a finite loss and gradient end the run
     timeout: float = Field(300, gt=0)  # seconds that a batch, a step or a checkpoint may take before the run ends
     preempt_signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR1"  # save, requeue the Slurm job and exit
+
+    @model_validator(mode="after")
+    def _stretched(self) -> TrainConfig:
+        """With `stretch` worked into the steps, so that nobody else needs to know of it."""
+        if self.stretch == 1:
+            return self
+        warmup = self.schedule.model_copy(update={"warmup_steps": round(self.schedule.warmup_steps * self.stretch)})
+        steps = max(1, round(self.steps * self.stretch))
+        return self.model_copy(update={"steps": steps, "schedule": warmup, "stretch": 1.0})
 
 
 class Config(Section):

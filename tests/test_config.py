@@ -298,3 +298,13 @@ def test_a_stage_may_be_written_in_place(write):
     first, second = load_stages(recipe, ["train.steps=7"])
     assert (first.seed, second.seed, second.output.name) == (0, 1, "a_seed1")
     assert second.model == first.model and second.train.steps == first.train.steps == 7
+
+
+def test_one_key_stretches_the_training_of_all_stages(write):
+    write("a.yaml", WHOLE)
+    recipe = write("r.yaml", "stages: [a.yaml, {base: a.yaml, output: runs/b, train: {schedule: {warmup_steps: 4}}}]")
+    before, after = load_stages(recipe), load_stages(recipe, ["train.stretch=2.5"])
+    assert [stage.train.steps for stage in after] == [round(stage.train.steps * 2.5) for stage in before]
+    assert after[1].train.schedule.warmup_steps == 10
+    assert load_config(write("again.yaml", dump_config(after[0]))) == after[0]
+    assert load_config(write("a.yaml", WHOLE), ["train.stretch=0.001"]).train.steps == 1
