@@ -23,6 +23,7 @@ import torch.distributed as dist
 from accel.datasets.clips import ClipDataset
 from accel.devices import choose_device
 from accel.evaluation.reading import connected
+from accel.process_groups import before_joining
 from accel.progress import console
 
 T = TypeVar("T")
@@ -133,6 +134,7 @@ def joined() -> Iterator[Processes]:
     if processes.count == 1:
         yield processes
         return
+    before_joining()
     dist.init_process_group("gloo", rank=processes.rank, world_size=processes.count, timeout=LONGEST_WAIT)
     if not processes.is_first:
         console.file = io.StringIO()

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElastic
 from lightning.fabric.strategies import DDPStrategy
 
 from accel.devices import choose_device, has_bfloat16
+from accel.process_groups import before_joining
 from accel.progress import console
 
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
@@ -74,6 +75,7 @@ def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
         precision=PRECISION["float32" if precision == "bf16" and not has_bfloat16(chosen) else precision],
     )
     if several:
+        before_joining()
         try:
             fabric.launch()
         except dist.DistError as error:

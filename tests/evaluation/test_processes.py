@@ -150,9 +150,9 @@ def test_a_process_that_is_killed_ends_the_others_at_once(tmp_path):
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def torchrun(count, *arguments, timeout=240):
+def torchrun(count, *arguments, timeout=240, script=EVALUATE):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), str(EVALUATE)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), str(script)]
     return subprocess.run(
         [sys.executable, *launch, *map(str, arguments)],
         env=environment,
@@ -160,6 +160,25 @@ def torchrun(count, *arguments, timeout=240):
         text=True,
         timeout=timeout,
     )
+
+
+LEAVE = """
+import os
+from accel.evaluation.processes import joined
+
+with joined() as processes:
+    import torch._dynamo
+    processes.collect(1)
+names = [open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+def test_no_thread_of_the_process_group_is_left_to_abort_the_process_as_it_ends(tmp_path):
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    run = torchrun(2, script=script)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.fixture
