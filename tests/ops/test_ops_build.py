@@ -221,6 +221,7 @@ def test_gpus_are_listed_as_torch_lists_them(monkeypatch):
 
 
 @needs_cuda_torch
+@pytest.mark.slow
 def test_the_cuda_sources_compile_for_sm_90(tmp_path):
     try:
         build.find_compiler()

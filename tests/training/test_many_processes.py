@@ -22,19 +22,19 @@ from accel.training.trainer import train
 STEPS = ("train.steps=3", "train.batch_size=6", "train.clip_norm=1")
 
 
-def test_1_2_and_3_processes_train_alike(tiny_run, tmp_path):
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_several_processes_train_as_one(tiny_run, tmp_path, count):
     """The same global batches: the same losses to float tolerance, and weights nearly so."""
-    runs = [tmp_path / f"over-{size}" for size in (1, 2, 3)]
-    for size, run in enumerate(runs, 1):
+    losses, weights = [], []
+    for size in (1, count):
+        run = tmp_path / f"over-{size}"
         job = Job(tiny_run("accel", *STEPS, f"output={run}"), run, size)
         assert job.wait() == [0] * size, job.output()
-    losses = [[line["loss"] for line in logged(run)] for run in runs]
+        losses.append([line["loss"] for line in logged(run)])
+        weights.append(load_file(run / "weights.safetensors"))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
-    one, *others = (load_file(run / "weights.safetensors") for run in runs)
-    for other in others:
-        for name in one:
-            torch.testing.assert_close(other[name], one[name], atol=2e-4, rtol=1e-3, msg=name)
+    for name, one in weights[0].items():
+        torch.testing.assert_close(weights[1][name], one, atol=2e-4, rtol=1e-3, msg=name)
 
 
 def test_two_nodes_of_a_slurm_job_find_each_other(tiny_run, tmp_path):
@@ -102,7 +102,7 @@ def test_what_one_rank_ends_for_is_told_by_the_other(tiny_run, tiny_cityscapes, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.freeze=[refrence]", "train.freeze: the model has no part"),
+        pytest.param("train.freeze=[refrence]", "train.freeze: the model has no part", marks=pytest.mark.slow),
         pytest.param("data.root=/nonexistent", "no Cityscapes train split at /nonexistent", marks=pytest.mark.slow),
         ("train.validation={split: val, every: 1, interval: 9}", "train.validation.interval: no frame of val"),
     ],
