@@ -33,7 +33,7 @@ MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 class Section(BaseModel):
     """A part of the configuration: read-only, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -189,7 +189,7 @@ def test_settings_are_read_only(write):
         ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),
         ("train.steps=", ["train.steps", "valid integer"]),
         ("train.optimizer.lr=-1", ["train.optimizer.lr", "greater than 0", "got -1"]),
-        ("train.optimizer.lr=.nan", ["train.optimizer.lr", "greater than 0"]),
+        ("train.optimizer.lr=.nan", ["train.optimizer.lr", "finite"]),
         ("model.num_classes=256", ["model.num_classes", "less than or equal to 255"]),
         ("data.augmentation.crop=[32]", ["data.augmentation.crop"]),
         ("train=3", ["train", "got 3"]),
@@ -246,6 +246,8 @@ def test_a_mistake_in_the_propagation_is_named(write, settings, words):
         ("base: 3", ["base: expected the path", "got 3"]),
         ("base: [3]", ["base: expected the path", "got [3]"]),
         ("base:\n" + WHOLE, ["base: expected the path", "got None"]),
+        (WHOLE + "seed: .inf", ["seed"]),
+        ("base: a.yaml\ntrain: {clip_norm: .inf}", ["train.clip_norm", "finite"]),
         ("stages: [run.yaml]", ["circle"]),
         ("stages: run.yaml", ["a list of configuration files"]),
         ("stages: [1]", ["a list of configuration files"]),
@@ -257,6 +259,7 @@ def test_a_mistake_in_the_propagation_is_named(write, settings, words):
     ],
 )
 def test_a_damaged_file_is_named(write, text, words):
+    write("a.yaml", WHOLE)
     path = write("run.yaml", text)
     with pytest.raises(ValueError) as error:
         load_stages(path)

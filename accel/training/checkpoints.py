@@ -135,7 +135,10 @@ class Checkpoints:
         folder = self.path(step)
         progress = _progress(folder / PROGRESS)
         load_weights(model, folder / WEIGHTS)
-        optimizer.load_state_dict(load_state(folder / OPTIMIZER))
+        try:
+            optimizer.load_state_dict(load_state(folder / OPTIMIZER))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / OPTIMIZER}: not the state of this run's optimizer ({error})") from None
         return progress
 
     def sweep(self) -> None:

@@ -60,7 +60,8 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
         # Since the last step, only this vote has asked: a signal that came meanwhile stops what follows this run.
         stop = stop or signals.vote(fabric.device)
         if stop is not None:
-            console.print(f"{output}: {stop.name}: saved; --resume goes on")
+            saved = "done" if (output / WEIGHTS).exists() else "saved; --resume goes on"
+            console.print(f"{output}: {stop.name}: {saved}")
             raise signals.stop(stop, fabric.is_global_zero)
     return output / WEIGHTS
 

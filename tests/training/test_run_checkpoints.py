@@ -71,6 +71,13 @@ def test_the_last_ones_are_kept(three):
     assert three.steps() == [6, 8]
 
 
+def test_the_state_of_another_optimizer_is_refused_with_its_path(three):
+    model, _ = make(99)
+    other = torch.optim.AdamW([{"params": [p]} for p in model.parameters()], lr=0.1)
+    with pytest.raises(ValueError, match=r"optimizer\.pt: not the state of this run's optimizer"):
+        three.load(three.newest(), model, other)
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.pt", "progress.json", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "empty"])
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_taken(three, name, damage, capsys):
