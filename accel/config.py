@@ -279,7 +279,7 @@ class TrainConfig(Section):
     sync_batch_norm: bool = True  # on several devices, batch norms measure the whole batch, not each its part
     lr_multipliers: dict[str, float] = {}  # parameter name pattern (such as fusion.*.weight) to factor
     clip_norm: float | None = Field(None, gt=0)  # largest norm of the gradient
-    random_distance: bool = True  # key frame 1..clip_length-1 frames before the label, at random; else the first
+    random_distance: bool = True  # key frame 0..clip_length-1 frames before the label, at random; else the first
     precision: Literal["float32", "bf16"] = "float32"  # bf16 falls back to float32 where it would be slower
     deterministic: bool = False  # only algorithms that give the same bits again (matters on GPUs; slower)
     workers: int = Field(2, ge=0)  # processes that read and augment, for each device

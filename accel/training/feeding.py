@@ -130,11 +130,16 @@ def _start_worker(worker: int) -> None:
 
 
 def from_distance(batch: Batch, config: Config, step: int) -> Batch:
-    """The clip from its key frame on: 1..clip_length-1 frames before the label, drawn for each step and the same on
-    all devices, or always the first frame."""
+    """The clip from its key frame on: 0..clip_length-1 frames before the label, drawn for each step and the same on
+    all devices, or always the first frame.
+
+    At distance 0 the key frame's own scores learn, as in Zhu et al.'s training. Where they cannot, because the
+    reference is frozen or flow is what is trained, 1 is the nearest.
+    """
     length = batch.frames.shape[1]
-    if length <= 2 or not config.train.random_distance:
+    nearest = 1 if "reference" in config.train.freeze or config.train.loss.name == "flow" else 0
+    if length <= 1 + nearest or not config.train.random_distance:
         return batch
-    start = int(np.random.default_rng((config.seed, step)).integers(0, length - 1))
+    start = int(np.random.default_rng((config.seed, step)).integers(0, length - nearest))
     flow = None if batch.flow is None else batch.flow[:, start:]
     return replace(batch, frames=batch.frames[:, start:], flow=flow)
