@@ -6,6 +6,8 @@ Every key is declared here, with its meaning; a key that is not is an error that
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -291,14 +293,22 @@ class TrainConfig(Section):
     timeout: float = Field(300, gt=0)  # seconds that a batch, a step or a checkpoint may take before the run ends
     preempt_signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR1"  # save, requeue the Slurm job and exit
 
-    @model_validator(mode="after")
-    def _stretched(self) -> TrainConfig:
+    @model_validator(mode="before")
+    @classmethod
+    def _stretched(cls, values: Any) -> Any:
         """With `stretch` worked into the steps, so that nobody else needs to know of it."""
-        if self.stretch == 1:
-            return self
-        warmup = self.schedule.model_copy(update={"warmup_steps": round(self.schedule.warmup_steps * self.stretch)})
-        steps = max(1, round(self.steps * self.stretch))
-        return self.model_copy(update={"steps": steps, "schedule": warmup, "stretch": 1.0})
+        if not isinstance(values, dict) or "stretch" not in values:
+            return values
+        stretch, steps, schedule = values["stretch"], values.get("steps"), values.get("schedule", {})
+        schedule = schedule.model_dump() if isinstance(schedule, Schedule) else schedule
+        warmup = schedule.get("warmup_steps", 0) if isinstance(schedule, dict) else None
+        if type(stretch) not in (int, float) or not 0 < stretch <= 1000 or not type(steps) is type(warmup) is int:
+            return values  # what is wrong with them is told where each is checked
+        return values | {
+            "steps": max(1, round(steps * stretch)) if steps > 0 else steps,
+            "schedule": schedule | {"warmup_steps": round(warmup * stretch)},
+            "stretch": 1.0,
+        }
 
 
 class Config(Section):
@@ -354,32 +364,84 @@ def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     A stage is the path of a file, relative to the recipe, or a configuration written in place, which has an `output`:
     `{base: dff.yaml, seed: 1, output: runs/dff_seed1}`.
 
-    Raises as `load_config`.
+    overrides: for all stages. A recipe's `output=FOLDER` takes the place of the folder that all its runs lie in, also
+        where a stage starts from another.
+
+    Raises as `load_config`; ValueError also for two stages with one output, and for an override of what a stage written
+    in place sets itself.
     """
-    return _load_stages(Path(path), overrides, [])
-
-
-def _load_stages(path: Path, overrides: list[str] | tuple[str, ...], read: list[Path], depth: int = 0) -> list[Config]:
-    """`depth` counts how many recipes led here, `read` has the files that were read so far."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"{path}: more than {MAX_DEPTH} recipes in each other; do they form a circle?")
+    path, read = Path(path), []
     values = _read(path, read)
     if "stages" not in values:
         return [_validate(values, overrides, path)]
+    folders = [override for override in overrides if override.startswith("output=")]
+    stages = _stages(values, path, [override for override in overrides if override not in folders], read)
+    outputs = [stage.output for stage in stages]
+    if twice := [output for output in outputs if outputs.count(output) > 1]:
+        raise ValueError(f"{path}: two stages have the output {twice[0]}; expected one each")
+    if folders and len({output.is_absolute() for output in outputs}) > 1:
+        raise ValueError(f"{path}: {folders[-1]}: its stages' outputs have no folder in common")
+    return _moved(stages, Path(folders[-1].partition("=")[2])) if folders and stages else stages
+
+
+def _stages(values: dict, path: Path, overrides: Sequence[str], read: list[Path], depth: int = 0) -> list[Config]:
+    """Those of the recipe that stands in `path`. `depth` counts the recipes around it, `read` has the files so far."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{path}: more than {MAX_DEPTH} recipes in each other; do they form a circle?")
     stages = values["stages"]
     if set(values) != {"stages"} or not isinstance(stages, list) or not all(isinstance(s, str | dict) for s in stages):
         raise ValueError(f"{path}: a recipe holds one key, `stages`, a list of configuration files")
-    if any(override.startswith("output=") for override in overrides):
-        raise ValueError(f"{path} is a recipe: its stages have an output folder each, `output=` cannot be one for all")
-    found = []
+    found: list[Config] = []
     for stage in stages:
-        if isinstance(stage, str):
-            found += _load_stages(path.parent / stage, overrides, read, depth + 1)
-        elif "output" not in stage:  # else it would write where the stage that it is based on does
-            raise ValueError(f"{path}: a stage written in place needs an `output` of its own, got {_shown(stage)}")
+        if isinstance(stage, dict):
+            found.append(_stage_in_place(stage, path, overrides, read))
+            continue
+        file = path.parent / stage
+        inner = _read(file, read)
+        if "stages" in inner:
+            found += _stages(inner, file, overrides, read, depth + 1)
         else:
-            found.append(_validate(_on_bases(stage, path, read), overrides, path))
+            found.append(_validate(inner, overrides, file))
     return found
+
+
+def _stage_in_place(stage: dict, path: Path, overrides: Sequence[str], read: list[Path]) -> Config:
+    if "output" not in stage:  # else it would write where the stage that it is based on does
+        raise ValueError(f"{path}: a stage written in place needs an `output` of its own, got {_shown(stage)}")
+    own = [f"{key}." for key in _dotted(stage)]
+    for override in overrides:  # such as the seed: stages that differ in nothing else would become one
+        key = f"{override.partition('=')[0]}."
+        if any(key.startswith(mine) or mine.startswith(key) for mine in own):
+            raise ValueError(f"{path}: {override}: the stage {stage['output']} sets that itself")
+    return _validate(_on_bases(stage, path, read), overrides, path, f"{path}, stage {stage['output']}")
+
+
+def _dotted(values: dict) -> list[str]:
+    """The keys of nested sections, as in overrides."""
+    found = []
+    for key, value in values.items():
+        found += [f"{key}.{below}" for below in _dotted(value)] if isinstance(value, dict) else [str(key)]
+    return found
+
+
+def _moved(stages: list[Config], folder: Path) -> list[Config]:
+    """The stages with their common folder replaced, in their outputs and in what they start from."""
+    common = Path(os.path.commonpath([stage.output.parent for stage in stages]))
+    places = {str(stage.output): str(folder / stage.output.relative_to(common)) for stage in stages}
+
+    def source(text: str) -> str:
+        run, mark, part = text.partition("#")
+        return places.get(str(Path(run)), run) + mark + part
+
+    return [
+        stage.model_copy(
+            update={
+                "output": Path(places[str(stage.output)]),
+                "init": {part: source(text) for part, text in stage.init.items()},
+            }
+        )
+        for stage in stages
+    ]
 
 
 def dump_config(config: Config) -> str:
@@ -408,8 +470,8 @@ def without_pretrained(config: ModelConfig) -> ModelConfig:
     return type(config).model_validate(values)
 
 
-def _validate(values: dict, overrides: list[str] | tuple[str, ...], path: Path) -> Config:
-    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+def _validate(values: dict, overrides: Sequence[str], path: Path, where: str | None = None) -> Config:
+    where = f"{where or path} with {' '.join(overrides)}" if overrides else where or str(path)
     layer = [_parse_override(override) for override in overrides]
     for override in layer:  # all of them first: two that exclude each other are a mistake
         values = _give_way(values, override)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from accel.config import MotionConfig, dump_config, load_config, load_stages
+from accel.config import MotionConfig, TrainConfig, dump_config, load_config, load_stages
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
 
@@ -253,7 +253,9 @@ def test_a_mistake_in_the_propagation_is_named(write, settings, words):
         ("stages: [1]", ["a list of configuration files"]),
         ("stages: [a.yaml]\nseed: 3", ["a recipe holds one key"]),
         ("stages: [{base: a.yaml, seed: 1}]", ["written in place needs an `output` of its own", "seed"]),
-        ("stages: [{base: run.yaml, output: runs/a}]", ["stages"]),
+        ("stages: [{base: run.yaml, output: runs/a}]", ["stage runs/a", "stages"]),
+        ("stages: [{base: a.yaml, output: runs/a, train: {step: 3}}]", ["stage runs/a: train: unknown key 'step'"]),
+        ("stages: [a.yaml, {base: a.yaml, output: runs/a}]", ["two stages have the output runs/a"]),
         ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
         ("[" * 10000, [":"]),
     ],
@@ -301,6 +303,20 @@ def test_a_stage_may_be_written_in_place(write):
     first, second = load_stages(recipe, ["train.steps=7"])
     assert (first.seed, second.seed, second.output.name) == (0, 1, "a_seed1")
     assert second.model == first.model and second.train.steps == first.train.steps == 7
+    with pytest.raises(ValueError, match=r"recipe\.yaml: seed=5: the stage runs/a_seed1 sets that itself"):
+        load_stages(recipe, ["seed=5"])
+
+
+def test_all_runs_of_a_recipe_can_lie_elsewhere(write):
+    write("a.yaml", WHOLE)
+    inner = "stages: [{base: a.yaml, output: runs/x/b, init: {all: runs/x/a, }}]"
+    write("inner.yaml", inner)
+    last = "{base: a.yaml, output: runs/x/y/c, init: {update: 'runs/x/b#reference', flow: runs/other/flow}}"
+    recipe = write("recipe.yaml", f"stages: [{{base: a.yaml, output: runs/x/a}}, inner.yaml, {last}]")
+    stages = load_stages(recipe, ["output=/far/away"])
+    assert [str(stage.output) for stage in stages] == ["/far/away/a", "/far/away/b", "/far/away/y/c"]
+    assert stages[1].init == {"all": "/far/away/a"}
+    assert stages[2].init == {"update": "/far/away/b#reference", "flow": "runs/other/flow"}
 
 
 def test_one_key_stretches_the_training_of_all_stages(write):
@@ -311,3 +327,8 @@ def test_one_key_stretches_the_training_of_all_stages(write):
     assert after[1].train.schedule.warmup_steps == 10
     assert load_config(write("again.yaml", dump_config(after[0]))) == after[0]
     assert load_config(write("a.yaml", WHOLE), ["train.stretch=0.001"]).train.steps == 1
+    values = load_config(write("a.yaml", WHOLE)).train.model_dump() | {"steps": 10}
+    assert TrainConfig(**values | {"stretch": 3}).steps == 30
+    for wrong in ("0", ".inf", "[]", "x"):
+        with pytest.raises(ValueError, match=r"train\.stretch"):
+            load_config(write("a.yaml", WHOLE), [f"train.stretch={wrong}"])

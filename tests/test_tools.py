@@ -155,6 +155,20 @@ def test_train_runs_the_stages_of_a_recipe(tool, tiny_run, tmp_path, capsys):
     assert (tmp_path / "runs/two/weights.safetensors").is_file()
     assert tool("train", "--cfg", recipe, "train.steps=1", "--device", "cpu") == 0  # again: nothing to do
     assert capsys.readouterr().out.count("done before") == 2
+    moved = ("train.steps=2", f"output={tmp_path}/longer", "--device", "cpu")
+    assert tool("train", "--cfg", recipe, *moved) == 0
+    assert capsys.readouterr().out.count("weights: ") == 2 and (tmp_path / "longer/two/weights.safetensors").is_file()
+
+
+def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_path, capsys):
+    _, accel = tiny_run("accel")
+    recipe, base = tmp_path / "recipe.yaml", Path(accel).name
+    second = f"{{base: {base}, output: {tmp_path}/b, init: {{reference: {tmp_path}/c}}}}"
+    recipe.write_text(f"stages: [{{base: {base}, output: {tmp_path}/a}}, {second}]")
+    assert tool("train", "--cfg", recipe, "--device", "cpu") == 2
+    mistake = f"{tmp_path}/b: init.reference: no run at {tmp_path}/c, and no stage before this one makes it"
+    assert capsys.readouterr().err.strip() == f"error: {mistake}"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

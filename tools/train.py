@@ -37,6 +37,7 @@ def main() -> int:
     from accel.progress import console
     from accel.training.launch import launch
     from accel.training.processes import is_first, launched
+    from accel.training.run_folder import check_starts
     from accel.training.trainer import train
 
     stages = load_stages(args.cfg, args.overrides)
@@ -44,6 +45,8 @@ def main() -> int:
         from accel.datasets.checking import check_data
 
         return check_data(stages) if is_first() else 0
+    if len(stages) > 1:  # one alone says so itself
+        check_starts(stages)
     if args.devices > 1 and launched() == (1, 1):
         return launch(args.devices)
     for number, config in enumerate(stages, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from accel.config import Config, dump_config, load_config
@@ -30,6 +31,19 @@ def has_settings(config: Config) -> bool:
         return _deciding(load_config(config.output / CONFIG)) == _deciding(config)
     except (ValueError, FileNotFoundError):
         return False
+
+
+def check_starts(stages: Sequence[Config]) -> None:
+    """FileNotFoundError for a stage of a recipe that starts from a run that neither is there nor is made before it."""
+    made: set[Path] = set()
+    for stage in stages:
+        for part, source in stage.init.items():
+            run = Path(source.partition("#")[0])
+            if run not in made and not run.exists():
+                raise FileNotFoundError(
+                    f"{stage.output}: init.{part}: no run at {run}, and no stage before this one makes it"
+                )
+        made.add(stage.output)
 
 
 def newer_start(config: Config) -> str:

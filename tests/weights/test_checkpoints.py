@@ -135,6 +135,28 @@ def test_what_a_shallower_network_lacks_can_keep_its_start(tmp_path):
     assert torch.equal(model.reference.backbone[2].weight, start)
 
 
+@pytest.mark.parametrize(("shallow", "deep"), [("resnet18", "resnet34"), ("resnet50", "resnet101")])
+def test_a_deeper_resnet_starts_as_the_shallower_one(tmp_path, shallow, deep):
+    def network(encoder, seed):
+        torch.manual_seed(seed)
+        branch = {"encoder": encoder, "head_channels": 4, "zero_init_residual": seed > 0}
+        return build_model(
+            parse_model({"name": "frame_by_frame", "num_classes": 3, "reference": branch}, "test")
+        ).eval()
+
+    stored, grown, image = network(shallow, 0), network(deep, 1), torch.rand(1, 3, 40, 50) * 255
+    for module in stored.modules():  # as after training
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.8, 1.2)
+    save_weights(tmp_path / "w.safetensors", stored, DESCRIPTION)
+    with torch.no_grad():
+        different = grown.key_frame(image)[0].scores
+        load_parts(grown, {"reference": str(tmp_path / "w.safetensors")}, keep_missing=True)
+        same, expected = grown.key_frame(image)[0].scores, stored.key_frame(image)[0].scores
+    assert torch.equal(same, expected) and not torch.equal(different, expected)
+
+
 @pytest.mark.parametrize(
     ("init", "words"),
     [
