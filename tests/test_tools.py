@@ -581,6 +581,136 @@ def test_without_cityscapes_the_demo_generates_scenes(tool, trained, tmp_path, c
     assert (tmp_path / "data/streetscape/gtFine/val").is_dir()
 
 
+# --- flow, seeds, side by side --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flow_weights(tmp_path_factory):
+    """The weights file of an untrained Deep Feature Flow, as `tiny_run` describes it."""
+    return untrained_weights(tmp_path_factory.mktemp("weights"), "deep_feature_flow", flow={"width": 1 / 16})
+
+
+@pytest.fixture
+def camvid_data(tiny_run, tiny_camvid):
+    """The `--cfg FILE key=value ...` of the tiny CamVid, on the CPU."""
+    _, cfg = tiny_run("frame_by_frame")
+    return ["--cfg", cfg, "--device", "cpu", "data.name=camvid", f"data.root={tiny_camvid}"]
+
+
+def test_flow_is_scored_on_simulated_clips_and_along_video(tool, camvid_data, flow_weights, tmp_path, capsys):
+    options = [
+        "--checkpoint",
+        flow_weights,
+        "--stills",
+        "train",
+        "--steps",
+        "1,5,6",
+        "--json",
+        tmp_path / "new/flow.json",
+    ]
+    assert tool("evaluate_flow", *camvid_data, *options) == 0
+    assert "NaN" not in (tmp_path / "new/flow.json").read_text()
+    scores = json.loads((tmp_path / "new/flow.json").read_text())
+    assert [score["name"] for score in scores] == ["none", "DIS, every pixel", "DIS, cells", str(flow_weights)]
+    for score in scores:
+        assert score["end_point_error"] > 0 and score["photometric_error"] > 0
+        assert 0 < score["carried"]["1"] < 1 and 0 < score["carried"]["5"] < 1
+        assert score["carried"]["6"] is None  # the video has 6 frames
+    assert len({score["end_point_error"] for score in scores}) == 4
+    assert "DIS, every" in capsys.readouterr().out
+
+
+def test_flow_on_stills_alone_is_scored_by_its_end_point_error(tool, tiny_run, tmp_path, capsys):
+    """Cityscapes has one labelled frame in a video; the clips are as long as the configuration says."""
+    _, cfg = tiny_run("frame_by_frame")
+    options = ["--stills", "train", "--json", "flow.json", "--device", "cpu", "data.motion={relief: 0, objects: 0}"]
+    found = []
+    for frames in ([], ["data.simulated_test_frames=3"], ["data.simulated_test_frames=2"]):
+        assert tool("evaluate_flow", "--cfg", cfg, *options, *frames) == 0
+        assert "cityscapes val: no two labelled frames directly follow one another" in capsys.readouterr().out
+        found.append(json.loads((tmp_path / "flow.json").read_text()))
+    assert found[0] == found[1] != found[2]
+    assert all(score["carried"] == {} and score["photometric_error"] is None for score in found[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "train"], ["camvid train: no two labelled frames", "choose another --split, or --stills"]),
+        (["--split", "none"], ["no CamVid none split"]),
+        (["--stills", "none"], ["no CamVid none split"]),
+        (["--checkpoint", "DEEPLAB"], ["weights.safetensors: FrameByFrame has no flow of its own"]),
+        (["--checkpoint", "/nowhere"], ["no weights at /nowhere"]),
+        (["--steps", "0"], ["--steps 0: expected whole numbers from 1"]),
+        (
+            ["data.simulated_test_frames=1", "--stills", "train"],
+            ["data.simulated_test_frames=1: flow needs clips of 2"],
+        ),
+        (["--json", "."], ["--json .: is a folder"]),
+    ],
+)
+def test_a_mistake_in_scoring_flow_is_one_line_before_anything_is_scored(
+    refused, camvid_data, deeplab_weights, monkeypatch, arguments, words
+):
+    monkeypatch.setattr("accel.evaluation.flow.score_flow", lambda *_: pytest.fail("something was scored"))
+    line = refused("evaluate_flow", *camvid_data, *(deeplab_weights if a == "DEEPLAB" else a for a in arguments))
+    assert all(word in line for word in words) and "choose auto" not in line, line
+
+
+def test_seeds_are_summarised_from_what_evaluation_wrote(tool, refused, deeplab_weights, tiny_run, capfd):
+    model = [*tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights]
+    sweep = "evaluate", "--device", "cpu", "--workers", 0
+    assert tool(*sweep, "--sweep", "1,2", *model, *model, "--name", "A #0", "--name", "A #1", "--json", "a.json") == 0
+    for name, more in (("b", ["--split", "train"]), ("c", []), ("d", ["--name", "A #2"])):
+        assert tool(*sweep, "--sweep", 1, *model, *more, "--json", f"{name}.json") == 0
+    mean = json.loads(Path("a.json").read_text())["models"]["A #0"][1]["mean"]
+    capfd.readouterr()
+    assert tool("summarize", "a.json", "c.json") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert f"| A | 2 | {100 * mean:.1f} ± 0.0 | {100 * mean:.1f} ± 0.0 |" in lines
+    assert f"| frame_by_frame | 1 | {100 * mean:.1f} |  |" in lines
+    assert "b.json has split train, a.json val" in refused("summarize", "a.json", "b.json")
+    assert "d.json has 'A #2' at the intervals 1, a.json 'A #0' at 1, 2" in refused("summarize", "a.json", "d.json")
+    assert "'A #0' stands in a.json, too" in refused("summarize", "a.json", "a.json")
+    assert "no result file nowhere.json" in refused("summarize", "nowhere.json")
+    assert tool(*sweep, *model, "--json", "one.json") == 0
+    assert "one.json: not the result of tools/evaluate.py --sweep" in refused("summarize", "one.json")
+
+
+@pytest.fixture
+def side_by_side(tiny_run, deeplab_weights, flow_weights):
+    """The arguments for two models."""
+    models = [*tiny_run("frame_by_frame"), "--checkpoint", deeplab_weights]
+    return [*models, *tiny_run("deep_feature_flow"), "--checkpoint", flow_weights, "--device", "cpu", "--workers", 0]
+
+
+def test_models_are_shown_side_by_side(tool, side_by_side, tmp_path, capsys):
+    options = ["--interval", 2, "--split", "train", "--output", tmp_path / "both.mp4"]
+    assert tool("show_side_by_side", *side_by_side, *options) == 0
+    assert f"{tmp_path}/both.mp4: 4 frames" in capsys.readouterr().out
+    frames = frames_of(tmp_path / "both.mp4")
+    assert (
+        len(frames) == 4 and frames[0].shape[0] > 2 * 64 and frames[0].shape[1] >= 2 * 96
+    )  # two rows of two, and more
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--interval", "0"], ["interval 0: expected 1"]),
+        (["--video", "nowhere"], ["no video nowhere in this data set; it has 3, such as aachen_000000"]),
+        (["--checkpoint", "third"], ["2 --cfg and 3 --checkpoint"]),
+        (["--name", "a"], ["1 --name for 2 models"]),
+        (["--split", "none"], ["no Cityscapes none split"]),
+        (["--output", "/dev/null/a.mp4"], ["/dev/null"]),
+        (["--fps", "0"], ["both.mp4: frame rate 0"]),
+    ],
+)
+def test_a_mistake_in_showing_models_side_by_side_is_one_line(refused, side_by_side, arguments, words):
+    line = refused("show_side_by_side", *side_by_side, "--output", "both.mp4", *arguments)
+    assert all(word in line for word in words), line
+
+
 # --- mistakes -------------------------------------------------------------------------------------------------
 
 
@@ -641,14 +771,18 @@ def test_damaged_training_data_stop_training_with_one_line(refused, tiny_run, ti
 @pytest.fixture(scope="module")
 def deeplab_weights(tmp_path_factory):
     """The weights file of an untrained frame-by-frame model of Cityscapes' classes."""
+    return untrained_weights(tmp_path_factory.mktemp("weights"), "frame_by_frame")
+
+
+def untrained_weights(folder, name, **parts):
     from accel.config import parse_model
     from accel.datasets.cityscapes import CLASS_NAMES
     from accel.models import build_model
     from accel.weights.checkpoints import Description, save_weights
 
     branch = {"encoder": "resnet18", "head_channels": 16}
-    config = parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test")
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    config = parse_model({"name": name, "num_classes": 19, "reference": branch, **parts}, "test")
+    path = folder / "weights.safetensors"
     palette = tuple(tuple(colour) for colour in PALETTE.tolist())
     save_weights(path, build_model(config), Description(config, CLASS_NAMES, palette, 0))
     return path
@@ -791,7 +925,7 @@ def test_a_mistake_is_one_line_in_a_process_of_its_own(tiny_run, tmp_path, name,
     assert word in only_line(done.stderr)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "demo"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "demo", "evaluate_flow", "summarize", "show_side_by_side"])
 def test_help_shows_an_example(tool, name, capsys):
     assert tool(name, "--help") == 0
-    assert f"python tools/{name}.py --" in capsys.readouterr().out
+    assert f"\npython tools/{name}.py " in capsys.readouterr().out

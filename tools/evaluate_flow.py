@@ -14,7 +14,10 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--cfg", required=True, help="configuration (YAML) of the data")
     parser.add_argument("--checkpoint", action="append", default=[], help="folder of a run with a flow network")
-    parser.add_argument("--stills", help="split to simulate clips from, for the end-point error (default: none)")
+    parser.add_argument(
+        "--stills",
+        help="split to simulate clips of 3 frames (or data.simulated_test_frames) from, for the end-point error",
+    )
     parser.add_argument("--split", help="split of labelled video to carry labels along (default: data.test_split)")
     parser.add_argument("--steps", default="1,4,9", help="over how many frames to carry (default: 1,4,9)")
     parser.add_argument("--json", help="write the result here too")
@@ -26,22 +29,29 @@ def main() -> None:
     from accel.datasets import build_dataset, build_test_dataset
     from accel.devices import choose_device
     from accel.evaluation.command import whole_numbers
-    from accel.evaluation.flow import of_network, score_flow, unmoved
+    from accel.evaluation.flow import at_every_pixel, can_carry, of_checkpoint, of_network, score_flow, unmoved
     from accel.evaluation.report import flow_table, write_json
-    from accel.evaluation.temporal import own_flow
-    from accel.inference.loading import load_model
     from accel.models import DenseInverseSearch
     from accel.progress import bar, console
 
     config, device = load_config(args.cfg, args.overrides), choose_device(args.device)
     steps = whole_numbers("--steps", args.steps)
-    flows = {"none": unmoved, "DIS": of_network(DenseInverseSearch())}
-    for folder in args.checkpoint:
-        flows[folder] = of_network(own_flow(load_model(folder, device=device)), device)
-    video = build_dataset(config.data, args.split or config.data.test_split)
+    data, split = config.data, args.split or config.data.test_split
+    video = build_dataset(data, split)
+    if not can_carry(video):
+        missing = f"{data.name} {split}: no two labelled frames directly follow one another, nothing can be carried"
+        if not args.stills:
+            raise ValueError(f"{missing}; choose another --split, or --stills SPLIT for the end-point error alone")
+        console.print(f"{missing}: end-point error alone")
+        video = None
     simulated = None
     if args.stills:
-        simulated = build_test_dataset(config.data.model_copy(update={"simulated_test_frames": 3}), args.stills)
+        frames = data.simulated_test_frames or 3
+        if frames < 2:
+            raise ValueError(f"data.simulated_test_frames={frames}: flow needs clips of 2 frames or more")
+        simulated = build_test_dataset(data.model_copy(update={"simulated_test_frames": frames}), args.stills)
+    flows = {"none": unmoved, "DIS, every pixel": at_every_pixel(), "DIS, cells": of_network(DenseInverseSearch())}
+    flows |= {folder: of_checkpoint(folder, device) for folder in args.checkpoint}
     if args.json:
         if Path(args.json).is_dir():
             raise ValueError(f"--json {args.json}: is a folder; expected the name of a file to write")

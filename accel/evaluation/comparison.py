@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from accel.config import DataConfig, load_config
+from accel.config import DataConfig, MotionConfig, load_config
 from accel.datasets import ClipDataset, build_test_dataset, data_root
 from accel.datasets.class_maps import ClassMap
 from accel.evaluation.across import MappedDataset, bring_together
@@ -86,10 +86,10 @@ def load_comparison(
     configs = [load_config(entry.cfg, overrides) for entry in entries]
     data = configs[0].data
     for entry, config in zip(entries, configs, strict=True):
-        if _described(config.data, split) != _described(data, split):
+        if differing := _differences(config.data, data, split):
             raise ValueError(
-                f"{entry.cfg} has the data {_described(config.data, split)}, {entries[0].cfg} "
-                f"{_described(data, split)}: models are compared on one data set (data.KEY=VALUE sets it for all)"
+                f"{entry.cfg} scores other data than {entries[0].cfg} ({', '.join(differing)}): "
+                "models are compared on one data set (data.KEY=VALUE sets it for all)"
             )
     split = split or data.test_split
     models = {e.name: load_model(e.checkpoint, c.model, device) for e, c in zip(entries, configs, strict=True)}
@@ -148,6 +148,7 @@ def run_comparison(
         intervals=tuple(sorted(intervals)),
         models=results,
         class_maps=comparison.mappings(),
+        simulated=_simulated(comparison.data),
     )
 
 
@@ -180,7 +181,30 @@ def _name(cfg: Path) -> str:
     return cfg.resolve().parent.name if cfg.name == "config.yaml" else cfg.stem
 
 
-def _described(data: DataConfig, split: str | None) -> str:
+def _differences(data: DataConfig, other: DataConfig, split: str | None) -> list[str]:
+    """The settings by which two configurations score different data, with their values."""
+    here, there = _scored(data, split), _scored(other, split)
+    keys = [key for key in here if key in there and here[key] != there[key]]  # those of one alone follow from these
+    return [f"{key} is {here[key]}, there {there[key]}" for key in keys]
+
+
+def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
+    """The settings that decide what is scored. Those of training clips do not, nor does motion where it makes these
+    alone."""
     split = split or data.test_split
-    made = f", {data.snippets.get(split)} snippets of {data.size}" if data.name == "streetscape" else ""
-    return f"{data.name} at {data_root(data)}, split {split}{made}"
+    settings = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
+    if data.name == "streetscape":
+        settings |= {f"data.snippets.{split}": data.snippets.get(split), "data.size": data.size}
+    simulated = _simulated(data) or {"simulated_test_frames": None}
+    return settings | {f"data.{key}": value for key, value in simulated.items()}
+
+
+def _simulated(data: DataConfig) -> dict[str, object] | None:
+    """The settings of simulated clips to score on, by their keys in `data`; None for frames as stored."""
+    if data.simulated_test_frames is None:
+        return None
+    motion = (data.motion or MotionConfig()).model_dump()
+    return {
+        "simulated_test_frames": data.simulated_test_frames,
+        **{f"motion.{key}": value for key, value in motion.items()},
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +14,10 @@ from torch import Tensor, nn
 
 from accel.datasets.clips import IGNORED, ClipDataset
 from accel.evaluation.metrics import ConfusionMatrix
-from accel.evaluation.temporal import in_pixels
+from accel.evaluation.results import share
+from accel.evaluation.temporal import in_pixels, own_flow
+from accel.inference.loading import load_model
+from accel.models.classical_flow import PixelSearch
 from accel.models.images import subtract_mean
 
 FlowOfPair = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -26,13 +31,14 @@ class FlowScore:
 
     end_point_error: mean length of the difference to the exact flow, pixels.
     photometric_error: mean absolute difference of a frame and the one before it, brought along the flow, grey levels.
-    carried: number of steps to the mIoU of labels carried so many frames along the flow.
+    carried: number of steps to the mIoU of labels carried so many frames along the flow; None where no video is so
+        long.
     """
 
     name: str
     end_point_error: float | None
     photometric_error: float | None
-    carried: dict[int, float]
+    carried: dict[int, float | None]
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -60,9 +66,9 @@ def score_flow(
             progress(next(done), total)
 
     error = photometric = None
-    carried: dict[int, float] = {}
+    carried: dict[int, float | None] = {}
     if simulated is not None:
-        error = end_point_error(flow, simulated, advance)
+        error = share(end_point_error(flow, simulated, advance))
     if video is not None:
         photometric, carried = carry_along(flow, video, steps, advance)
     return FlowScore(name, error, photometric, carried)
@@ -86,12 +92,15 @@ def end_point_error(flow: FlowOfPair, clips: ClipDataset, advance: Callable[[], 
 
 def carry_along(
     flow: FlowOfPair, video: ClipDataset, steps: Sequence[int], advance: Callable[[], None] = lambda: None
-) -> tuple[float, dict[int, float]]:
+) -> tuple[float, dict[int, float | None]]:
     """Photometric error between neighbours, and the mIoU of ground truth carried `steps` frames.
 
     Labels go frame by frame along the flow, each pixel taking the label nearest to where it points, at full size; what
     points outside takes the border's. One confusion matrix holds all frames of the set, for each number of steps.
-    Every frame of a video has to be labelled: those of the set that directly follow one another are used.
+    Every frame of a video has to be labelled: those of the set that directly follow one another are used. A number of
+    steps for which there are not enough of them has None.
+
+    Raises ValueError where there are not even two, which `can_carry` tells beforehand.
     """
     matrices = {step: ConfusionMatrix(video.num_classes) for step in steps}
     difference, pixels = 0.0, 0
@@ -121,7 +130,13 @@ def carry_along(
         advance()
     if not pixels:
         raise ValueError("no two labelled frames of these data directly follow one another: nothing can be carried")
-    return difference / pixels, {step: matrix.miou() for step, matrix in matrices.items()}
+    return difference / pixels, {step: share(matrix.miou()) for step, matrix in matrices.items()}
+
+
+def can_carry(video: ClipDataset) -> bool:
+    """Whether any two labelled frames directly follow one another, in the order of the set."""
+    places = [video.place(index) for index in range(len(video))]
+    return any(place == (name, number + 1) for (name, number), place in pairwise(places))
 
 
 def follow(image: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarray:
@@ -135,6 +150,26 @@ def follow(image: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarra
 def unmoved(now: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The flow of a scene in which nothing moves: what every flow has to beat."""
     return np.zeros((*now.shape[:2], 2), np.float32)
+
+
+def at_every_pixel(preset: str = "medium") -> FlowOfPair:
+    """DIS flow as OpenCV gives it. Beside `of_network(DenseInverseSearch())` it shows what cells cost."""
+    search = PixelSearch(preset)
+
+    def flow(now: np.ndarray, before: np.ndarray) -> np.ndarray:
+        return search(cv2.cvtColor(now, cv2.COLOR_RGB2GRAY), cv2.cvtColor(before, cv2.COLOR_RGB2GRAY))
+
+    return flow
+
+
+def of_checkpoint(checkpoint: str | Path, device: torch.device) -> FlowOfPair:
+    """The flow of the network in a run's folder or weights file. Raises as `load_model`, and ValueError without one."""
+    model = load_model(checkpoint, device=device)
+    try:
+        network = own_flow(model)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from None
+    return of_network(network, device)
 
 
 def of_network(network: nn.Module, device: torch.device | str = "cpu") -> FlowOfPair:

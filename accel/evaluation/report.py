@@ -63,7 +63,7 @@ def flow_table(scores: Sequence[FlowScore]) -> Table:
     table = _table("flow", "end-point error, px", "photometric error", *carried)
     for score in scores:
         errors = ("-" if e is None else f"{e:.2f}" for e in (score.end_point_error, score.photometric_error))
-        table.add_row(score.name, *errors, *(percent(score.carried[n]) if n in score.carried else "-" for n in steps))
+        table.add_row(score.name, *errors, *(percent(score.carried.get(n)) for n in steps))
     return table
 
 

@@ -94,6 +94,7 @@ class SweepResult:
     """Models at intervals, on one split of one data set: `models[name][i]` belongs to `intervals[i]`.
 
     class_maps: of models that were scored in other classes than their own or the data's (`ClassMap.as_dict`).
+    simulated: the settings of simulated clips; None where frames were scored as they are stored.
     """
 
     data: str
@@ -103,6 +104,7 @@ class SweepResult:
     intervals: tuple[int, ...]
     models: dict[str, tuple[EvaluationResult, ...]]
     class_maps: dict[str, dict] = field(default_factory=dict)
+    simulated: dict | None = None
 
     def single(self) -> EvaluationResult:
         """The only result there is."""

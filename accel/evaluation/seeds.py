@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Summary:
-    """Models by name, in the order of the files.
+    """Models by name, in the order of the files. Every figure of a model is of all its runs.
 
     accuracy: mIoU, 0..1, averaged over the distances from the key frame, by interval.
     by_distance: mIoU at each distance of the longest interval.
@@ -44,33 +44,83 @@ class Summary:
     seconds: dict[str, dict[int, Figure]]
 
 
+@dataclass(frozen=True)
+class _File:
+    """data: what decides what was scored, by what it is called. predicted: what each class that a model predicts was
+    counted as, by model. models: their results by interval."""
+
+    path: Path
+    data: dict[str, object]
+    predicted: dict[str, dict[str, str | None]]
+    models: dict[str, dict[int, dict]]
+
+
 def summarize(paths: Sequence[str | Path]) -> Summary:
     """The results of `tools/evaluate.py --sweep ... --json` in these files; "NAME #SEED" are runs of NAME.
 
-    Raises FileNotFoundError, or ValueError for a file that holds something else or a model that stands twice.
+    Raises FileNotFoundError, or ValueError for a file that holds something else, results on different data or in
+    different classes, a model that stands twice, and runs of a model at different intervals.
     """
-    runs: dict[str, list[list[dict]]] = {}
-    seen: dict[str, Path] = {}
-    for path in map(Path, paths):
-        for name, results in _read(path).items():
+    files = [_read(Path(path)) for path in paths]
+    runs: dict[str, list[dict[int, dict]]] = {}
+    seen: dict[str, _File] = {}
+    first_of: dict[str, str] = {}
+    for file in files:
+        _check_data(files[0], file)
+        for name, results in file.models.items():
             if name in seen:
-                raise ValueError(f"{path}: {name!r} stands in {seen[name]}, too; give each run a name of its own")
-            seen[name] = path
-            runs.setdefault(name.partition(SEED_MARK)[0], []).append(results)
+                raise ValueError(f"{file.path}: {name!r} stands in {seen[name].path}, too; give each a name of its own")
+            model = name.partition(SEED_MARK)[0]
+            first = first_of.setdefault(model, name)
+            seen[name] = file
+            _check_run(seen[first], first, file, name)
+            runs.setdefault(model, []).append(results)
     accuracy, by_distance, seconds = {}, {}, {}
-    for name, seeds in runs.items():
-        intervals = sorted({result["interval"] for results in seeds for result in results})
-        at = {k: [result for results in seeds for result in results if result["interval"] == k] for k in intervals}
-        accuracy[name] = {k: Figure.of(result["mean"] for result in at[k]) for k in intervals}
-        seconds[name] = {k: Figure.of(1 / result["fps"] for result in at[k]) for k in intervals}
-        longest = at[intervals[-1]]
-        distances = sorted({int(d) for result in longest for d in result["by_distance"]})
-        by_distance[name] = {d: Figure.of(r["by_distance"][str(d)]["miou"] for r in longest) for d in distances}
+    for model, seeds in runs.items():
+        intervals = sorted(seeds[0])
+        accuracy[model] = {k: Figure.of(results[k]["mean"] for results in seeds) for k in intervals}
+        seconds[model] = {k: Figure.of(1 / results[k]["fps"] for results in seeds) for k in intervals}
+        longest = [results[intervals[-1]]["by_distance"] for results in seeds]
+        by_distance[model] = {d: Figure.of(r[str(d)]["miou"] for r in longest) for d in range(intervals[-1])}
     return Summary(accuracy, by_distance, seconds)
 
 
+def _check_data(first: _File, file: _File) -> None:
+    """ValueError where two files are not of the same data."""
+    if key := _difference(first.data, file.data):
+        raise ValueError(
+            f"{file.path} has {key} {file.data.get(key)}, {first.path} {first.data.get(key)}: "
+            "results on different data do not compare"
+        )
+
+
+def _check_run(first: _File, first_name: str, file: _File, name: str) -> None:
+    """ValueError where a run is not to be averaged with the first one of its model."""
+    here, there = sorted(file.models[name]), sorted(first.models[first_name])
+    if here != there:
+        raise ValueError(
+            f"{file.path} has {name!r} at the intervals {_listed(here)}, {first.path} {first_name!r} at "
+            f"{_listed(there)}: the runs of a model are averaged at the same ones"
+        )
+    here, there = file.predicted[name], first.predicted[first_name]
+    if key := _difference(there, here):
+        raise ValueError(
+            f"{file.path} has the predicted {key} of {name!r} counted as {here.get(key)}, {first.path} that of "
+            f"{first_name!r} as {there.get(key)}: the runs of a model have one class map"
+        )
+
+
+def _difference(one: dict[str, object], other: dict[str, object]) -> str | None:
+    """The first key with another value; None where there is none."""
+    return next((key for key in {**one, **other} if one.get(key) != other.get(key)), None)
+
+
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))
+
+
 def markdown(summary: Summary) -> str:
-    """Three tables: mIoU by interval, milliseconds a frame by interval, mIoU by distance."""
+    """Three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by distance."""
     parts = [
         _table("mIoU %, mean over distances, at interval", summary.accuracy, 100, 1),
         _table("ms a frame at interval", summary.seconds, 1000, 0),
@@ -81,26 +131,53 @@ def markdown(summary: Summary) -> str:
 
 def _table(title: str, rows: dict[str, dict[int, Figure]], factor: float, digits: int) -> str:
     columns = sorted({column for row in rows.values() for column in row})
-    lines = [[title, *map(str, columns)], ["---"] * (len(columns) + 1)]
+    lines = [[title, "runs", *map(str, columns)], ["---"] * (len(columns) + 2)]
     for name, row in rows.items():
         cells = (row[column].text(factor, digits) if column in row else "" for column in columns)
-        lines.append([name, *cells])
+        runs = next(iter(row.values())).count  # all runs of a model have the same columns
+        lines.append([name, str(runs), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _read(path: Path) -> dict[str, list[dict]]:
-    """Models of one file."""
+def _read(path: Path) -> _File:
+    """One file, all of whose figures are there."""
     try:
-        models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        for results in models.values():
-            for result in results:
-                usable = (
-                    result["by_distance"] and result["interval"] >= 1 and math.isfinite(result["mean"] + result["fps"])
-                )
-                if not usable:
-                    raise ValueError
+        values = json.loads(path.read_text(encoding="utf-8"))
+        classes, class_maps = list(map(str, values["class_names"])), values["class_maps"]
+        data = {"data": str(values["data"]), "split": str(values["split"]), "classes": _listed(classes)}
+        own = dict(zip(classes, classes, strict=True))  # what is not mapped counts as itself
+        truth = own.copy()
+        for class_map in class_maps.values():
+            truth |= class_map["truth"]
+        data |= {f"the true {name} counted as": counted for name, counted in truth.items()}
+        data |= {f"data.{key}": value for key, value in (values.get("simulated") or {}).items()}
+        models = {name: _by_interval(results) for name, results in values["models"].items()}
+        predicted = {name: own | class_maps[name]["predictions"] if name in class_maps else own for name in models}
+        if not models:
+            raise ValueError
     except FileNotFoundError:
         raise FileNotFoundError(f"no result file {path}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
         raise ValueError(f"{path}: not the result of tools/evaluate.py --sweep ... --json FILE") from None
-    return models
+    return _File(path, data, predicted, models)
+
+
+def _by_interval(results: list[dict]) -> dict[int, dict]:
+    """The results of a model. ValueError, TypeError or KeyError where there is none, or a figure is missing."""
+    found = {}
+    for result in results:
+        interval, by_distance = result["interval"], result["by_distance"]
+        figures = [result["mean"], result["fps"], *(by_distance[str(d)]["miou"] for d in range(len(by_distance)))]
+        usable = (
+            isinstance(interval, int)
+            and interval not in found
+            and len(by_distance) == interval >= 1
+            and all(map(math.isfinite, figures))
+            and result["fps"] > 0
+        )
+        if not usable:
+            raise ValueError
+        found[interval] = result
+    if not found:
+        raise ValueError
+    return found

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from accel.datasets.clips import IGNORED, ClipDataset
 from accel.evaluation.metrics import ConfusionMatrix
-from accel.models.classical_flow import dense_inverse_search
+from accel.models.classical_flow import PixelSearch
 from accel.models.images import subtract_mean
 from accel.models.propagation import FlowWarp
 from accel.models.scores import STRIDE
@@ -122,7 +122,10 @@ def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: st
         raise ValueError("flow exact: these data do not know theirs; choose auto, dis or model")
     if flow == "model":
         for model in models:
-            own_flow(model)
+            try:
+                own_flow(model)
+            except ValueError as error:
+                raise ValueError(f"flow model: {error}; choose auto, dis or exact") from None
     return flow
 
 
@@ -165,10 +168,10 @@ def _squared(flow: np.ndarray) -> np.ndarray:
 def dis_matches(frames: np.ndarray) -> np.ndarray:
     """(T-1, H, W) int32 `matches_of` frames (T, H, W, 3) uint8 by OpenCV's DIS flow, both ways (Kroeger et al., "Fast
     optical flow using dense inverse search", ECCV 2016)."""
-    grey, search = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames], dense_inverse_search()
+    grey, search = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames], PixelSearch()
     found = np.empty((len(frames) - 1, *frames.shape[1:3]), np.int32)
     for matches, before, now in zip(found, grey[:-1], grey[1:], strict=True):
-        matches[...] = matches_of(consistent(search.calc(now, before, None), search.calc(before, now, None)))
+        matches[...] = matches_of(consistent(search(now, before), search(before, now)))
     return found
 
 
@@ -186,7 +189,7 @@ def own_flow(model: nn.Module) -> nn.Module:
         model = inner
     propagation = getattr(model, "propagation", None)
     if not isinstance(propagation, FlowWarp):
-        raise ValueError(f"flow model: {type(model).__name__} has no flow of its own; choose auto, dis or exact")
+        raise ValueError(f"{type(model).__name__} has no flow of its own")
     return propagation.flow
 
 

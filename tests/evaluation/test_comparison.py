@@ -1,5 +1,7 @@
 """From a command line's words to models and data that belong together."""
 
+import re
+
 import pytest
 import torch
 
@@ -98,10 +100,68 @@ def test_the_data_must_be_the_same_for_all(untrained, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(f"base: {alone[0]}\ndata: {{test_split: train}}\n")
     entries = pair_up([accel[0], str(other)], [accel[1], alone[1]])
-    with pytest.raises(ValueError, match=r"other.yaml has the data cityscapes at .*, split train, .*accel.yaml .* val"):
+    with pytest.raises(
+        ValueError, match=r"other.yaml scores other data than .*accel.yaml \(data.test_split is train, there val\)"
+    ):
         load_comparison(entries, [], None, torch.device("cpu"))
     comparison = load_comparison(entries, [], "val", torch.device("cpu"))
     assert [*comparison.models] == ["accel", "other"] and comparison.split == "val"
+
+
+@pytest.fixture
+def with_data(untrained, tmp_path):
+    """with_data("{...}", "{...}"): two models' entries, whose configurations have these data settings."""
+
+    def make(*settings):
+        cfg, checkpoint = untrained("frame_by_frame")
+        for name, data in zip(("a", "b"), settings, strict=True):
+            (tmp_path / f"{name}.yaml").write_text(f"base: {cfg}\ndata: {data}\n")
+        return pair_up([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")], [checkpoint] * 2)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        (
+            "{simulated_test_frames: 3}",
+            "{simulated_test_frames: 3, motion: {pan: 0.02, noise: 0}}",
+            "data.motion.pan is 0.02, there 0.005, data.motion.noise is 0.0, there 2.0",
+        ),
+        (
+            "{motion: {pan: 0.02}, simulated_test_frames: 3}",
+            "{motion: {pan: 0.01}, simulated_test_frames: 4}",
+            "data.simulated_test_frames is 4, there 3, data.motion.pan is 0.01, there 0.02",
+        ),
+        ("{simulated_test_frames: 3}", "{}", "data.simulated_test_frames is None, there 3"),
+        (
+            "{name: streetscape, size: [64, 128]}",
+            "{name: streetscape, snippets: {train: 1, val: 2}}",
+            "data.snippets.val is 2, there 20, data.size is (256, 512), there (64, 128)",
+        ),
+    ],
+)
+def test_other_clips_are_other_data(with_data, first, second, difference):
+    with pytest.raises(ValueError, match=re.escape(f"a.yaml ({difference}): models are compared on one data set")):
+        load_comparison(with_data(first, second), [], None, torch.device("cpu"))
+
+
+def test_the_motion_of_training_clips_changes_nothing_about_the_data(with_data):
+    entries = with_data("{motion: {pan: 0.02}, clip_length: 5}", "{}")
+    assert [*load_comparison(entries, [], None, torch.device("cpu")).models] == ["a", "b"]
+    entries = with_data("{simulated_test_frames: 3, motion: {}}", "{simulated_test_frames: 3}")
+    assert [*load_comparison(entries, [], None, torch.device("cpu")).models] == ["a", "b"]
+
+
+def test_a_result_says_which_clips_were_simulated(with_data):
+    entries = with_data("{simulated_test_frames: 2, motion: {pan: 0.02}}", "{}")[:1]
+    found = run_comparison(load_comparison(entries, [], None, torch.device("cpu")), (1,), workers=0)
+    assert found.simulated["simulated_test_frames"] == 2 and found.simulated["motion.pan"] == 0.02
+    stored = ["data.simulated_test_frames=null"]
+    assert (
+        run_comparison(load_comparison(entries, stored, None, torch.device("cpu")), (1,), workers=0).simulated is None
+    )
 
 
 def test_the_models_own_flow_is_refused_before_anything_is_scored(untrained):

@@ -1,5 +1,8 @@
 """What flow carries, by videos whose flow is known."""
 
+import json
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,18 @@ from films import Films
 from torch import nn
 
 from accel.datasets.clips import IGNORED, Clip, ClipDataset
-from accel.evaluation.flow import carry_along, end_point_error, follow, of_network, score_flow, unmoved
+from accel.evaluation.flow import (
+    at_every_pixel,
+    can_carry,
+    carry_along,
+    end_point_error,
+    follow,
+    of_network,
+    score_flow,
+    unmoved,
+)
+from accel.evaluation.report import flow_table
+from accel.models import DenseInverseSearch
 
 SIZE = (32, 48)
 
@@ -108,6 +122,46 @@ def test_what_is_not_labelled_counts_neither_here_nor_there():
 def test_stills_carry_nothing():
     with pytest.raises(ValueError, match="no two labelled frames"):
         carry_along(unmoved, Shifting(1, frames=1, videos=3), [1])
+
+
+@pytest.mark.parametrize(
+    ("videos", "carries"),
+    [([(0, 1)], True), ([(3,), (5, 8, 9)], True), ([(0, 2), (3,)], False), ([(4,), (5,)], False), ([()], False)],
+)
+def test_it_is_known_beforehand_whether_anything_can_be_carried(videos, carries):
+    films = Films(*videos)
+    assert can_carry(films) == carries and not films.reads
+    if not carries:
+        with pytest.raises(ValueError, match="no two labelled frames"):
+            carry_along(unmoved, films, [1])
+
+
+def test_more_steps_than_a_video_has_frames_are_not_measured():
+    score = score_flow("none", unmoved, video=Shifting(1, frames=3), steps=(2, 3))
+    assert score.carried[2] > 0 and score.carried[3] is None
+    assert json.loads(json.dumps(score.as_dict(), allow_nan=False))["carried"]["3"] is None
+    assert [*flow_table([score]).columns[-1].cells] == ["-"]
+
+
+def test_clips_of_one_frame_have_no_end_point_error():
+    assert score_flow("none", unmoved, Shifting(1, frames=1)).end_point_error is None
+
+
+def test_dis_at_every_pixel_sees_what_cells_are_too_coarse_for():
+    """Two halves of the picture that move apart: exact on both sides of the edge, where cells mix them."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (136, 200, 3)).astype(np.uint8), (0, 0), 2)
+    noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    before = noise[:, 4:-4]
+    now = np.concatenate([noise[:72, 2:-6], noise[72:, 6:-2]])  # 2 pixels to the right, 2 to the left
+    errors = []
+    for flow in (at_every_pixel(), of_network(DenseInverseSearch())):
+        found = flow(now, before)
+        assert found.shape == (136, 192, 2)
+        errors.append(
+            [np.abs(found[rows, 16:-16, 0] - dx).mean() for rows, dx in ((np.s_[60:71], -2), (np.s_[73:84], 2))]
+        )
+    (above, below), (mixed_above, mixed_below) = errors
+    assert above + below < 0.7 * (mixed_above + mixed_below)
 
 
 def test_following_takes_each_pixel_from_where_it_was():

@@ -1,10 +1,16 @@
 """DIS flow in place of a flow network, by pictures that are known to move."""
 
+import subprocess
+import sys
+
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from accel.config import load_config
 from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowNetS, build_model
+from accel.models.classical_flow import PRESETS, PixelSearch
 from accel.models.images import subtract_mean
 
 SIZE = (128, 192)
@@ -47,6 +53,85 @@ def test_every_pair_of_a_batch_has_its_own_flow():
 def test_cells_cover_frames_of_any_size(size):
     frames = torch.zeros(1, 3, *size)
     assert DenseInverseSearch("fast")(frames, frames).shape == (1, 2, -(-size[0] // 16), -(-size[1] // 16))
+
+
+SMALL = """
+import cv2, sys
+import numpy as np
+from accel.models.classical_flow import PixelSearch
+
+noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (500, 500)).astype(np.uint8), (0, 0), 2)
+picture = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+for size in sys.argv[2:]:
+    height, width = map(int, size.split("x"))
+    now, before = (np.ascontiguousarray(picture[9 : 9 + height, x : x + width]) for x in (10, 9))
+    flow = PixelSearch(sys.argv[1])(now, before)
+    assert flow.shape == (height, width, 2), size
+    assert np.isfinite(flow).all() and np.abs(flow).max() < 32, (size, np.abs(flow).max())
+    if min(height, width) >= 15:
+        assert np.abs(np.median(flow, (0, 1)) - (1, 0)).max() < 0.5, (size, np.median(flow, (0, 1)))
+"""
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_frames_too_small_for_opencv_have_a_flow(preset):
+    """In a process of its own: without the border that makes them larger, OpenCV ends it."""
+    sides = (
+        (15, 64),
+        (24, 200),
+        (20, 480),
+        (16, 480),
+        (31, 96),
+        (8, 48),
+        (9, 200),
+        (12, 320),
+        (1, 1),
+        (1, 480),
+        (33, 33),
+    )
+    sizes = [f"{height}x{width}" for a, b in sides for height, width in ((a, b), (b, a))]
+    done = subprocess.run([sys.executable, "-c", SMALL, preset, *sizes], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_small_frame_changes_nothing_for_the_next_one(preset):
+    first = texture().numpy()[0]
+    second = np.roll(first, 3, 1)
+    used = PixelSearch(preset)
+    used(first[:40, :60].copy(), second[:40, :60].copy())
+    assert np.array_equal(used(second, first), PixelSearch(preset)(second, first))
+
+
+@pytest.fixture
+def usual_threads():
+    """OpenCV has three threads, which is not what PyTorch has."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(3)
+    torch.set_num_threads(2)
+    yield 3
+    cv2.setNumThreads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_opencv_has_as_many_threads_as_pytorch_and_then_its_own_again(usual_threads, monkeypatch, fails):
+    seen = []
+
+    class Search:
+        def calc(self, now, before, flow):
+            seen.append(cv2.getNumThreads())
+            if fails:
+                raise cv2.error("no")
+            return np.zeros((*now.shape, 2), np.float32)
+
+    monkeypatch.setattr(cv2, "DISOpticalFlow_create", lambda preset: Search())
+    frames = torch.zeros(2, 3, *SIZE)
+    try:
+        DenseInverseSearch()(frames, frames)
+    except cv2.error:
+        assert fails
+    assert seen == ([2] if fails else [2, 2]) and cv2.getNumThreads() == usual_threads
 
 
 def model(tmp_path, flow, name="accel"):
