@@ -197,7 +197,7 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    name: Literal["cityscapes", "camvid", "streetscape"]
+    name: Literal["cityscapes", "camvid", "streetscape", "folder"]  # folder: your own, in classes of your own
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"

@@ -160,6 +160,34 @@ def test_train_runs_the_stages_of_a_recipe(tool, tiny_run, tmp_path, capsys):
     assert capsys.readouterr().out.count("weights: ") == 2 and (tmp_path / "longer/two/weights.safetensors").is_file()
 
 
+def test_settings_may_stand_anywhere_among_the_options():
+    from accel.cli import Parser
+
+    parser = Parser("a tool")
+    parser.add_argument("--cfg")
+    parser.add_argument("overrides", nargs="*")
+    assert parser.parse_args(["a=1", "--cfg", "x", "b=2"]).overrides == ["a=1", "b=2"]
+    assert parser.parse_args(["--cfg", "x"]).overrides == []
+
+
+def test_own_images_and_videos_are_trained_on_and_scored(tool, tiny_run, tmp_path, capsys):
+    """Through the commands: stills to clips by simulated motion, then video in classes that nobody has heard of."""
+    root, rng = tmp_path / "mine", np.random.default_rng(0)
+    for name in ("train/{}/a.png", "train/{}/b.png", *(f"val/{{}}/drive/{n}.png" for n in range(4))):
+        for kind, picture in (("images", rng.integers(0, 256, (64, 96, 3))), ("labels", rng.integers(0, 3, (64, 96)))):
+            path = root / name.format(kind)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture.astype(np.uint8))
+    (root / "classes.txt").write_text("weld\nseam\n0 0 255 crack\n")
+    data = f"data={{name: folder, root: {root}, clip_length: 3, motion: {{}}, augmentation: {{crop: [32, 64]}}}}"
+    run = [*tiny_run("accel"), data, "model.num_classes=3", "--device", "cpu"]
+    assert tool("train", *run, "--check-data") == 0
+    assert tool("train", *run, "train.steps=1") == 0
+    assert tool("evaluate", *run, "--checkpoint", tmp_path / "run", "--interval", 3, "--json", tmp_path / "r.json") == 0
+    assert set(json.loads((tmp_path / "r.json").read_text())["iou"]) == {"weld", "seam", "crack"}
+    assert "over 2 frames at interval 3" in capsys.readouterr().out
+
+
 def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_path, capsys):
     _, accel = tiny_run("accel")
     recipe, base = tmp_path / "recipe.yaml", Path(accel).name

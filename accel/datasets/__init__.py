@@ -85,6 +85,12 @@ def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_m
     return Streetscape(root, split, with_flow, config.snippets[split], on_missing)
 
 
-BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape}
+def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.labelled_folder import LabelledFolder
+
+    return LabelledFolder(data_root(config), split, on_missing)
+
+
+BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape, "folder": _folder}
 
 __all__ = ["IGNORED", "Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]

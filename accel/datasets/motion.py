@@ -22,8 +22,11 @@ import numpy as np
 from accel.datasets.clips import IGNORED, Clip
 
 SKY = {"sky"}
-GROUND = {"road", "sidewalk", "terrain", "ground", "parking", "lane marking"}
-MOVING = {"car", "truck", "bus", "train", "van", "motorcycle", "bicycle", "bicyclist", "rider", "person", "pedestrian"}
+GROUND = {"road", "sidewalk", "terrain", "ground", "parking", "lane marking", "path", "grass", "floor", "rails"}
+MOVING = {
+    "car", "truck", "bus", "train", "van", "vehicle", "motorcycle", "bicycle", "bicyclist", "cyclist", "rider",
+    "person", "pedestrian", "animal",
+}  # fmt: skip
 STANDING = {"pole", "sign", "traffic sign", "traffic light", "street light"}
 
 _CELL = 4  # pixels between the points of the grid, on which depth and the camera's view are computed
@@ -40,8 +43,8 @@ class SimulatedMotion:
     """A random drive into a labelled still: a function of the still, the length and the random generator alone.
 
     class_names: of the labels. They say which classes are sky, ground, things that move by themselves and things
-                 that stand (Cityscapes' and CamVid's words are known). Without names, ground and walls are drawn at
-                 random and every smaller region of the label map is a thing.
+                 that stand (the words above are known). Without names, or with none of these words, ground and
+                 walls are drawn at random and every smaller region of the label map is a thing.
     forward:  highest speed, camera heights a frame; the speed is uniform from 0. 0.6 is 42 km/h at 15 Hz.
     pan:      scale of the turning rate to left and right (Laplace distributed), frame widths a frame.
     shake:    standard deviation of the camera's jolts up and down, frame widths; sideways it is half of it.
@@ -78,7 +81,8 @@ class SimulatedMotion:
         self.forward, self.pan, self.shake, self.roll = forward, pan, shake, roll
         self.relief, self.objects, self.speed = relief, objects, speed
         self.lighting, self.noise, self.blur = lighting, noise, blur
-        self.class_names = tuple(class_names)
+        words = SKY | GROUND | MOVING | STANDING
+        self.class_names = tuple(class_names) if any(name.lower() in words for name in class_names) else ()
         self._sky, self._ground, self._moving, self._standing = (
             [i for i, name in enumerate(self.class_names) if name.lower() in words]
             for words in (SKY, GROUND, MOVING, STANDING)

@@ -1,0 +1,164 @@
+"""Your own labelled images and videos, in classes of your own.
+
+ROOT/classes.txt                     the classes in the order of their indices: lines "NAME" or "R G B NAME"
+ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
+ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
+ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored; grey or palette PNG
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
+from accel.datasets.images import UNDEFINED, read_frames, read_labels
+from accel.datasets.small_files import read_text
+from accel.datasets.video_reader import frame_files, natural_key
+
+CLASSES_FILE = "classes.txt"
+
+
+@dataclass(frozen=True)
+class _LabelledFrame:
+    """video: its frames, oldest first, of which `number` is this one; of a still, it alone."""
+
+    name: str
+    label: Path
+    video: tuple[Path, ...]
+    number: int
+
+
+class LabelledFolder(ClipDataset):
+    """The labelled frames of a split, video by video; each has the frames of its video before it as history.
+
+    root:  the folder with classes.txt and the splits.
+    split: name of a folder in it.
+    on_missing: called with a message for each label whose image is not there, which is then left out; None: that is
+        an error.
+
+    Raises FileNotFoundError or ValueError for what is not as it should be, naming the file.
+    """
+
+    def __init__(self, root: str | Path, split: str, on_missing: OnMissing | None = None):
+        self.root, self.split = Path(root), split
+        folder = self.root / split
+        self._images, self._labels = folder / "images", folder / "labels"
+        if not (self._images.is_dir() and self._labels.is_dir()):
+            raise FileNotFoundError(
+                f"no labelled images at {folder}: expected {folder}/images/NAME.png or images/VIDEO/NAME.png, the same "
+                f"below labels/, and {self.root / CLASSES_FILE}"
+            )
+        self.class_names, self.palette = read_classes(self.root / CLASSES_FILE)
+        self._table = np.full(256, UNDEFINED, np.uint8)
+        self._table[: len(self.class_names)] = np.arange(len(self.class_names))
+        self._table[IGNORED] = IGNORED
+        self._labelled = self._stills(on_missing)
+        for video in sorted((p for p in self._labels.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name)):
+            self._labelled += self._video(video, on_missing)
+        if not self._labelled:
+            raise FileNotFoundError(f"no labelled images at {folder}: {self._labels} has no NAME.png or VIDEO/NAME.png")
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def history(self, index: int) -> int:
+        return self._labelled[index].number
+
+    def place(self, index: int) -> tuple[str, int]:
+        labelled = self._labelled[index]
+        return (labelled.name if len(labelled.video) == 1 else labelled.label.parent.name), labelled.number
+
+    def name(self, index: int) -> str:
+        return self._labelled[index].name
+
+    def clip(self, index: int, length: int) -> Clip:
+        labelled = self._labelled[index]
+        if length < 1:
+            raise ValueError(f"a clip has at least one frame; asked for {length}")
+        if length - 1 > labelled.number:
+            raise ValueError(
+                f"{labelled.video[labelled.number]}: {labelled.number} frames come before it, a clip of {length} needs "
+                f"{length - 1} (data.motion makes clips of stills)"
+            )
+        label_path, labels = self.labels(index)
+        frames = read_frames(self.image_paths(index, length), label_path, labels.shape)
+        return Clip(frames, labels, None, labelled.name)
+
+    def image_paths(self, index: int, length: int) -> list[Path]:
+        labelled = self._labelled[index]
+        return list(labelled.video[labelled.number - length + 1 : labelled.number + 1])
+
+    def labels(self, index: int) -> tuple[Path, np.ndarray]:
+        path = self._labelled[index].label
+        return path, read_labels(path, self._table)
+
+    def _stills(self, on_missing: OnMissing | None) -> list[_LabelledFrame]:
+        found = _match(self._labels, self._images, on_missing)
+        return [_LabelledFrame(label.stem, label, (image,), 0) for label, image in found]
+
+    def _video(self, labels: Path, on_missing: OnMissing | None) -> list[_LabelledFrame]:
+        images = self._images / labels.name
+        if not images.is_dir():
+            raise FileNotFoundError(f"{labels}: labels of a video, but there is no folder {images} with its frames")
+        found, frames = _match(labels, images, on_missing), tuple(frame_files(images))
+        number = {path: i for i, path in enumerate(frames)}
+        return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number[image]) for label, image in found]
+
+
+def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and colours, (K, 3) uint8 RGB, of the classes that a file lists. Those without colours get colours.
+
+    Raises FileNotFoundError, or ValueError with the line for what is none.
+    """
+    try:
+        lines = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: no such file; expected the classes, one a line, in the order of the indices in the labels"
+        ) from None
+    names: list[str] = []
+    palette = pascal_palette(len(lines))
+    for place, (number, line) in enumerate(lines):
+        *colour, name = line.split(maxsplit=3) if line.split()[0].isdecimal() else [line]
+        if colour and not (len(colour) == 3 and all(part.isdecimal() and int(part) <= 255 for part in colour)):
+            raise ValueError(f'{path}, line {number}: {line:.80}: expected "NAME" or "R G B NAME", colours up to 255')
+        if name in names:
+            raise ValueError(f"{path}, line {number}: class {name:.80} stands there twice")
+        names.append(name)
+        if colour:
+            palette[place] = [int(part) for part in colour]
+    if not 2 <= len(names) <= UNDEFINED:
+        raise ValueError(f"{path}: {len(names)} classes; expected 2 to {UNDEFINED}")
+    return tuple(names), palette
+
+
+def pascal_palette(count: int) -> np.ndarray:
+    """(count, 3) uint8 colours that differ well: those of Pascal VOC, whose first, black, stays for what is ignored."""
+    index = np.arange(1, count + 1)
+    palette = np.zeros((count, 3), np.uint8)
+    for bit in range(8):  # three bits of the index at a time become one bit of each channel, the highest first
+        for channel in range(3):
+            palette[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+def _match(labels: Path, images: Path, on_missing: OnMissing | None) -> list[tuple[Path, Path]]:
+    """The label files directly in a folder, each with its image of the same name."""
+    by_stem: dict[str, Path] = {}
+    for path in frame_files(images):
+        if path.stem in by_stem:
+            raise ValueError(f"{by_stem[path.stem]} and {path}: two images of one name; which one is labelled?")
+        by_stem[path.stem] = path
+    found = []
+    for label in frame_files(labels):
+        if label.stem in by_stem:
+            found.append((label, by_stem[label.stem]))
+            continue
+        problem = f"{label}: there is no image of that name in {images}"
+        if on_missing is None:
+            raise FileNotFoundError(problem)
+        on_missing(problem)
+    return found
