@@ -131,7 +131,8 @@ def test_a_recipe_has_each_data_set_checked_once_with_its_longest_clips(tiny_run
     shutil.copy(single, tmp_path / "stills.yaml")
     (tmp_path / "stills.yaml").write_text((tmp_path / "stills.yaml").read_text().replace("clip_length: 3", ""))
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("stages: [stills.yaml, frame_by_frame.yaml, stills.yaml]")
+    again = f"{{base: stills.yaml, output: {tmp_path}/again}}"
+    recipe.write_text(f"stages: [{{base: stills.yaml, output: {tmp_path}/stills}}, frame_by_frame.yaml, {again}]")
     assert check_data(load_stages(recipe), workers=0) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "fit for training" in line]
     assert lines == [

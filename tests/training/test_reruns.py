@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from accel.config import load_stages
 from accel.devices import has_bfloat16
 from accel.evaluation.timing import time_interleaved
 from accel.models.video import VideoModel
@@ -31,12 +30,6 @@ def test_a_run_older_than_what_it_started_from_is_not_done(tiny_config, tmp_path
     train(second, "cpu", overwrite=True)
     os.utime(first.output / WEIGHTS, (0, 0))
     assert is_done(second)
-
-
-def test_one_output_cannot_serve_all_stages(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("stages: [a.yaml]\n")
-    with pytest.raises(ValueError, match="its stages have an output folder each"):
-        load_stages(tmp_path / "recipe.yaml", ["output=x"])
 
 
 def test_batch_norm_statistics_stay_when_frozen(tiny_config, tmp_path):
