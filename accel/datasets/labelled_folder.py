@@ -8,6 +8,7 @@ ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,16 +97,17 @@ class LabelledFolder(ClipDataset):
         return path, read_labels(path, self._table)
 
     def _stills(self, on_missing: OnMissing | None) -> list[_LabelledFrame]:
-        found = _match(self._labels, self._images, on_missing)
-        return [_LabelledFrame(label.stem, label, (image,), 0) for label, image in found]
+        images = frame_files(self._images)
+        found = _match(self._labels, self._images, images, on_missing)
+        return [_LabelledFrame(label.stem, label, (images[number],), 0) for label, number in found]
 
     def _video(self, labels: Path, on_missing: OnMissing | None) -> list[_LabelledFrame]:
         images = self._images / labels.name
         if not images.is_dir():
             raise FileNotFoundError(f"{labels}: labels of a video, but there is no folder {images} with its frames")
-        found, frames = _match(labels, images, on_missing), tuple(frame_files(images))
-        number = {path: i for i, path in enumerate(frames)}
-        return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number[image]) for label, image in found]
+        frames = tuple(frame_files(images))
+        found = _match(labels, images, frames, on_missing)
+        return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number) for label, number in found]
 
 
 def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
@@ -145,19 +147,19 @@ def pascal_palette(count: int) -> np.ndarray:
     return palette
 
 
-def _match(labels: Path, images: Path, on_missing: OnMissing | None) -> list[tuple[Path, Path]]:
-    """The label files directly in a folder, each with its image of the same name."""
-    by_stem: dict[str, Path] = {}
-    for path in frame_files(images):
-        if path.stem in by_stem:
-            raise ValueError(f"{by_stem[path.stem]} and {path}: two images of one name; which one is labelled?")
-        by_stem[path.stem] = path
+def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMissing | None) -> list[tuple[Path, int]]:
+    """The label files directly in a folder, each with the number of the one of `images`, in `folder`, of its name."""
+    numbers: dict[str, int] = {}
+    for number, path in enumerate(images):
+        if path.stem in numbers:
+            raise ValueError(f"{images[numbers[path.stem]]} and {path}: two images of one name; which one is labelled?")
+        numbers[path.stem] = number
     found = []
     for label in frame_files(labels):
-        if label.stem in by_stem:
-            found.append((label, by_stem[label.stem]))
+        if label.stem in numbers:
+            found.append((label, numbers[label.stem]))
             continue
-        problem = f"{label}: there is no image of that name in {images}"
+        problem = f"{label}: there is no image of that name in {folder}"
         if on_missing is None:
             raise FileNotFoundError(problem)
         on_missing(problem)

@@ -104,14 +104,12 @@ class ClipRecorder:
         self.shown = tuple(shown[:MODELS])
         self._kept: dict[int, deque[_Kept]] = {end: deque(maxlen=FRAMES) for end in ends}
         self._members = {end: _members(dataset, end) for end in ends}
-        self._distance = dict.fromkeys(self.shown, 0)
 
     @property
     def indices(self) -> list[int]:
         return sorted(set().union(*self._members.values()))
 
     def __call__(self, frame: RunFrame) -> None:
-        self._distance = {run: 0 if frame.is_key[run] else self._distance[run] + 1 for run in self.shown}
         wanted = [end for end, members in self._members.items() if frame.index in members]
         if not wanted:
             return
@@ -149,7 +147,7 @@ class ClipRecorder:
             truth=None if frame.truth is None else _shrink(frame.truth, size),
             labels=[_shrink(each, size) for each in labels.values()],
             wrong=list(wrong.values()),
-            distances=list(self._distance.values()),
+            distances=[frame.distance[run] for run in self.shown],
         )
 
     def _clip(self, end: int, kept: list[_Kept], most: int) -> PlayerClip:

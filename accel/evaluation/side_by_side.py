@@ -55,7 +55,6 @@ class _Sheets:
 
     def __init__(self, dataset: ClipDataset, runs: dict[str, Run]):
         self.dataset, self.runs = dataset, runs
-        self.distance = dict.fromkeys(runs, 0)
 
     def draw(self, frame: RunFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB: input and ground truth, then the models, then what the colours mean."""
@@ -80,8 +79,7 @@ class _Sheets:
         return np.concatenate([sheet, legend])
 
     def _said(self, name: str, run: Run, frame: RunFrame, labels: np.ndarray) -> str:
-        self.distance[name] = 0 if frame.is_key[name] else self.distance[name] + 1
-        distance = self.distance[name]
+        distance = frame.distance[name]
         where = "every frame" if run.interval == 1 else f"key frame + {distance}" if distance else "key frame"
         counted = None if frame.truth is None else frame.truth != IGNORED
         if counted is None or not counted.any():

@@ -37,7 +37,7 @@ class RunFrame:
     index: the labelled frame of the data set that it leads up to, `before` frames later.
     first: whether all runs start afresh here: another video, or the other side of a gap.
     image: (H, W, 3) uint8 RGB; truth: (H, W) uint8 class indices if it is a labelled frame, else None.
-    labels: (H, W) uint8 on the models' device, by run; is_key: whether they are a key frame's.
+    labels: (H, W) uint8 on the models' device, by run; distance: how many frames ago its key frame was, 0 on one.
     """
 
     index: int
@@ -46,7 +46,12 @@ class RunFrame:
     image: np.ndarray
     truth: np.ndarray | None
     labels: dict[Hashable, Tensor]
-    is_key: dict[Hashable, bool]
+    distance: dict[Hashable, int]
+
+    @property
+    def is_key(self) -> dict[Hashable, bool]:
+        """Whether the labels are a key frame's, by run."""
+        return {name: distance == 0 for name, distance in self.distance.items()}
 
 
 @torch.inference_mode()
@@ -107,16 +112,17 @@ class _Playing:
         self.tally = TemporalTally(num_classes)
         self.state = self.labels = None
         self.number = 0  # frames since the start of the video
-        self.is_key = True
+        self.distance = 0  # frames since the key frame
 
     def step(self, image: Tensor, first: bool, matches: _Matches) -> None:
         if first:
             self.number = 0
             self.tally.start()
-        self.is_key = self.schedule.is_key(self.number)
+        is_key = self.schedule.is_key(self.number)
+        self.distance = 0 if is_key else self.distance + 1
         if self.number == 0:
             scores, self.state = self.model.key_frame(image[None])
-        elif self.is_key:
+        elif is_key:
             scores, self.state = self.model.refresh(image[None], self.state)
         else:
             scores, self.state = self.model.next_frame(image[None], self.state)
@@ -174,5 +180,5 @@ def _frame(stretch: Stretch, place: int, first: bool, playing: dict[Hashable, _P
         image=stretch.clip.frames[place],
         truth=None if before else stretch.clip.labels,
         labels={name: play.labels for name, play in playing.items()},
-        is_key={name: play.is_key for name, play in playing.items()},
+        distance={name: play.distance for name, play in playing.items()},
     )
