@@ -1,19 +1,13 @@
 """accel_ops.deform_conv against its definition, float64, torchvision's operator and torch.library's own checks."""
 
-import warnings
-
 import accel_ops
 import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
+from operator_cases import dtypes, gpu, layouts
 from torchvision.ops import deform_conv2d
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-dtypes = pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:]
-)
 # groups, (kh, kw), stride, padding, dilation
 PUBLISHED = 1, (3, 3), (1, 1), (2, 2), (2, 2)
 WIDE = 1, (3, 3), (1, 1), (3, 3), (2, 2)  # padded so much that it is defined on a map without rows
@@ -28,13 +22,8 @@ geometries = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMET
 
 
 @pytest.fixture(scope="session")
-def native():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        used = accel_ops.load("cpu")
-    if used != "native":
-        pytest.skip(f"no native operators: {said[0].message if said else 'ACCEL_OPS=reference'}")
-    return accel_ops.deform_conv
+def native(native_operators):
+    return native_operators.deform_conv
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -523,15 +512,10 @@ def test_torch_export_sees_one_operator():
 
 # --- on a GPU -------------------------------------------------------------------------------------------------
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
 
 @pytest.fixture(scope="session")
-def cuda():
-    used = accel_ops.load("cuda")
-    if used != "native":
-        pytest.skip("no native CUDA operators; the warning above says why")
-    return accel_ops.deform_conv
+def cuda(cuda_operators):
+    return cuda_operators.deform_conv
 
 
 class TestCuda:

@@ -2,30 +2,20 @@
 
 import subprocess
 import sys
-import warnings
 
 import accel_ops
 import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
+from operator_cases import dtypes, gpu, layouts
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-dtypes = pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:]
-)
 NOWHERE = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**63), 1000.0]
 
 
 @pytest.fixture(scope="session")
-def native():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        used = accel_ops.load("cpu")
-    if used != "native":
-        pytest.skip(f"no native operators: {said[0].message if said else 'ACCEL_OPS=reference'}")
-    return accel_ops.sample_attend
+def native(native_operators):
+    return native_operators.sample_attend
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -513,15 +503,10 @@ print(peak() - before)"""
 
 # On a GPU
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
 
 @pytest.fixture(scope="session")
-def cuda():
-    used = accel_ops.load("cuda")
-    if used != "native":
-        pytest.skip("no native CUDA operators; the warning above says why")
-    return accel_ops.sample_attend
+def cuda(cuda_operators):
+    return cuda_operators.sample_attend
 
 
 class TestCuda:

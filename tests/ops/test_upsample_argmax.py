@@ -13,12 +13,9 @@ import torch.nn.functional as F
 from accel_ops import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from operator_cases import LAYOUTS, TYPES, dtypes, gpu, layouts
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-TYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-dtypes = pytest.mark.parametrize("dtype", TYPES, ids=lambda d: str(d)[6:])
 borders = pytest.mark.parametrize("border", ["replicate", "zero"])
 
 
@@ -30,13 +27,8 @@ class Operators:
 
 
 @pytest.fixture(scope="session")
-def native():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        used = accel_ops.load("cpu")
-    if used != "native":
-        pytest.skip(f"no native operators: {said[0].message if said else 'ACCEL_OPS=reference'}")
-    return Operators(accel_ops)
+def native(native_operators):
+    return Operators(native_operators)
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -427,15 +419,10 @@ def test_torch_export_sees_one_operator():
 
 # On a GPU
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
 
 @pytest.fixture(scope="session")
-def cuda():
-    used = accel_ops.load("cuda")
-    if used != "native":
-        pytest.skip("no native CUDA operators; the warning above says why")
-    return Operators(accel_ops)
+def cuda(cuda_operators):
+    return Operators(cuda_operators)
 
 
 class TestCuda:

@@ -1,28 +1,16 @@
 """accel_ops.warp against its definition, float64, F.grid_sample and torch.library's own checks."""
 
-import warnings
-
 import accel_ops
 import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
-
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-dtypes = pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=lambda d: str(d)[6:]
-)
+from operator_cases import dtypes, gpu, layouts
 
 
 @pytest.fixture(scope="session")
-def native():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        used = accel_ops.load("cpu")
-    if used != "native":
-        pytest.skip(f"no native operators: {said[0].message if said else 'ACCEL_OPS=reference'}")
-    return accel_ops.warp
+def native(native_operators):
+    return native_operators.warp
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -335,15 +323,10 @@ def test_torch_export_sees_one_operator():
 
 # On a GPU
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
 
 @pytest.fixture(scope="session")
-def cuda():
-    used = accel_ops.load("cuda")
-    if used != "native":
-        pytest.skip("no native CUDA operators; the warning above says why")
-    return accel_ops.warp
+def cuda(cuda_operators):
+    return cuda_operators.warp
 
 
 class TestCuda:
