@@ -237,6 +237,7 @@ def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, 
     assert result["miou"] == pytest.approx(np.mean(known))
     expected = 3 / (result["seconds_key"] + 2 * result["seconds_current"])
     assert result["fps"] == pytest.approx(expected)
+    assert "cores" in result["origin"]["machine"]
     out = capsys.readouterr().out
     assert f"mIoU {100 * result['miou']:.2f}% over 4 frames at interval 3" in out and "traffic light" in out
 
@@ -638,7 +639,9 @@ def test_flow_is_scored_on_simulated_clips_and_along_video(tool, camvid_data, fl
     ]
     assert tool("evaluate_flow", *camvid_data, *options) == 0
     assert "NaN" not in (tmp_path / "new/flow.json").read_text()
-    scores = json.loads((tmp_path / "new/flow.json").read_text())
+    written = json.loads((tmp_path / "new/flow.json").read_text())
+    scores = written["flows"]
+    assert written["origin"]["checkpoints"] == {str(flow_weights): str(flow_weights)}
     assert [score["name"] for score in scores] == ["none", "DIS, every pixel", "DIS, cells", str(flow_weights)]
     for score in scores:
         assert score["end_point_error"] > 0 and score["photometric_error"] > 0
@@ -656,7 +659,7 @@ def test_flow_on_stills_alone_is_scored_by_its_end_point_error(tool, tiny_run, t
     for frames in ([], ["data.simulated_test_frames=3"], ["data.simulated_test_frames=2"]):
         assert tool("evaluate_flow", "--cfg", cfg, *options, *frames) == 0
         assert "cityscapes val: no two labelled frames directly follow one another" in capsys.readouterr().out
-        found.append(json.loads((tmp_path / "flow.json").read_text()))
+        found.append(json.loads((tmp_path / "flow.json").read_text())["flows"])
     assert found[0] == found[1] != found[2]
     assert all(score["carried"] == {} and score["photometric_error"] is None for score in found[0])
 

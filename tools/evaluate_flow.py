@@ -30,6 +30,7 @@ def main() -> None:
     from accel.devices import choose_device
     from accel.evaluation.command import whole_numbers
     from accel.evaluation.flow import at_every_pixel, can_carry, of_checkpoint, of_network, score_flow, unmoved
+    from accel.evaluation.origin import Origin
     from accel.evaluation.report import flow_table, write_json
     from accel.models import DenseInverseSearch
     from accel.progress import bar, console
@@ -62,7 +63,8 @@ def main() -> None:
             scores.append(score_flow(name, flow, simulated, video, steps, progress.of))
     console.print(flow_table(scores))
     if args.json:
-        write_json(args.json, [score.as_dict() for score in scores])
+        origin = Origin.of({folder: folder for folder in args.checkpoint}, device)
+        write_json(args.json, {"flows": [score.as_dict() for score in scores], "origin": origin.as_dict()})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def describe_machine(device: torch.device) -> dict:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", "torchvision", "segmentation-models-pytorch", "numpy")},
         "cuda": torch.version.cuda if cuda else None,
-        "commit": _commit(),
+        "commit": commit(),
         "time": datetime.now(timezone.utc).isoformat(timespec="minutes"),
     }
 
@@ -55,6 +55,21 @@ def machine_name(device: torch.device) -> str:
     return f"{_processor()}, {threads} thread{'s' * (threads > 1)}, PyTorch {torch.__version__}"
 
 
+def commit() -> str | None:
+    """The commit of the checkout this runs from, with a plus if files were changed; None outside one."""
+
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -74,18 +89,3 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this runs from, with a plus if files were changed; None outside one."""
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None

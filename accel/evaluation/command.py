@@ -14,7 +14,8 @@ import torch
 from accel.config import load_config
 from accel.evaluation import cityscapes, report
 from accel.evaluation.comparison import Entry, load_comparison, pair_up, record_clips, run_comparison, whole_numbers
-from accel.evaluation.page import Origin, check_folder, write_report
+from accel.evaluation.origin import Origin
+from accel.evaluation.page import check_folder, write_report
 from accel.evaluation.predictions import Predictions, write_submission
 from accel.evaluation.processes import ALONE, Processes
 from accel.inference.loading import load_model
@@ -68,17 +69,19 @@ def evaluate(args: Namespace, processes: Processes) -> None:
             predictions.finish()
         official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
 
+    origin = Origin.of({entry.name: entry.checkpoint for entry in asked.entries}, device)
     if args.sweep:
         report.print_sweep(found)
     else:
         report.print_result(found.single(), official and cityscapes.official_table(official))
     if args.json:
         values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
-        report.write_json(args.json, values | ({"official": asdict(official)} if official else {}))
+        values |= {"official": asdict(official)} if official else {}
+        report.write_json(args.json, values | {"origin": origin.as_dict()})
     if args.csv:
         report.write_csv(args.csv, found)
     if args.report:
-        page = write_report(args.report, found, recorder.clips(), Origin.of(asked.entries, device))
+        page = write_report(args.report, found, recorder.clips(), origin)
         console.print(f"report: {page}", soft_wrap=True)
     if official:  # last: where the two disagree this raises, and nothing is lost
         console.print(cityscapes.check_agreement(found.single().miou, official))

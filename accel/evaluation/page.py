@@ -4,21 +4,15 @@ and CSV beside it."""
 from __future__ import annotations
 
 import base64
-import shlex
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-import torch
-
-from accel.benchmark.machine import machine_name
 from accel.evaluation import page_tables as tables
-from accel.evaluation.comparison import Entry
+from accel.evaluation.origin import Origin
 from accel.evaluation.page_player import player_data, player_html
 from accel.evaluation.player import PlayerClip
 from accel.evaluation.plots import Plot, colours, draw_plots
@@ -28,24 +22,6 @@ from accel.evaluation.results import SweepResult
 PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "temporal")
 NAMES = ("index.html", "results.json", "results.csv", *(f"{name}.png" for name in PLOTS))
 _MARK = '<meta name="generator" content="accel report">'  # what an earlier report is known by
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the results are from. command: as typed; machine: that it ran on; checkpoints: by model."""
-
-    command: str
-    machine: str
-    checkpoints: dict[str, str]
-
-    @classmethod
-    def of(cls, entries: Sequence[Entry], device: torch.device) -> Origin:
-        """That of the program as it runs."""
-        return cls(
-            command=shlex.join(["python", *sys.argv]),
-            machine=machine_name(device),
-            checkpoints={entry.name: entry.checkpoint for entry in entries},
-        )
 
 
 def check_folder(folder: str | Path) -> None:
@@ -81,7 +57,7 @@ def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerC
     (folder / "index.html").write_text(page, encoding="utf-8")  # first, so that half a report is known as one
     for name, plot in plots.items():
         (folder / f"{name}.png").write_bytes(plot.png)
-    write_json(folder / "results.json", sweep.as_dict())
+    write_json(folder / "results.json", sweep.as_dict() | {"origin": origin.as_dict()})
     write_csv(folder / "results.csv", sweep)
     return folder / "index.html"
 
@@ -152,6 +128,7 @@ def _introduction(sweep: SweepResult, origin: Origin) -> str:
         f"<code>{escape(origin.checkpoints[name])}</code></li>"
         for name, colour in colours(list(sweep.models)).items()
     )
+    code = f" with commit <code>{escape(origin.commit)}</code>" if origin.commit else ""
     return f"""
 <p>Each model labels every pixel of every frame of a video with one of {len(sweep.class_names)} classes. It was
 scored on {scored} labelled frames of the <b>{escape(sweep.split)}</b> split of <b>{escape(sweep.data)}</b>, at the
@@ -170,7 +147,7 @@ as they occur at the interval. Reading files is not in it. Measured on: {escape(
 {_folded("The command", f"<pre>{escape(origin.command)}</pre>")}
 <p>The numbers are beside this page, in <a href="results.json">results.json</a> and
 <a href="results.csv">results.csv</a>, with each plot as a PNG. Made on
-{datetime.now(timezone.utc):%d %B %Y, %H:%M} UTC.</p>"""
+{datetime.fromisoformat(origin.time):%d %B %Y, %H:%M} UTC{code}.</p>"""
 
 
 def _all_distances(results) -> bool:

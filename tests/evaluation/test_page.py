@@ -44,7 +44,7 @@ def written(found, tmp_path_factory):
     return folder
 
 
-ORIGIN = Origin("python tools/evaluate.py --sweep 1,3", "a machine", NAMED)
+ORIGIN = Origin("python tools/evaluate.py --sweep 1,3", "a machine", "abc1234+", "2026-11-21T12:00+00:00", NAMED)
 
 
 class Reader(HTMLParser):
@@ -148,6 +148,7 @@ def test_plots_and_numbers_are_beside_the_page(found, written):
     assert all((written / name).read_bytes().startswith(b"\x89PNG") for name in NAMES if name.endswith(".png"))
     read = json.loads((written / "results.json").read_text())
     assert read["models"]["one"][1]["miou"] == found[0].models["one"][1].miou
+    assert read["origin"]["commit"] == "abc1234+"
     with (written / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * (2 + 4)
 

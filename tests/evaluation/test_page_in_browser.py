@@ -34,7 +34,8 @@ def address(tmp_path_factory):
     palette = tuple(map(tuple, dataset.palette.tolist()))
     sweep = SweepResult("films", "val", dataset.class_names, palette, (3,), results)
     folder = tmp_path_factory.mktemp("report")
-    return write_report(folder, sweep, recorder.clips(), Origin("command", "machine", {"a model": "weights"}))
+    origin = Origin("command", "machine", None, "2026-11-21T12:00+00:00", {"a model": "weights"})
+    return write_report(folder, sweep, recorder.clips(), origin)
 
 
 @pytest.fixture

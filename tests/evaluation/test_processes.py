@@ -197,11 +197,12 @@ def untrained(tiny_config, tiny_run, tmp_path):
 
 
 def figures(path):
-    """A JSON file without its times."""
+    """A JSON file without its times and how it was made."""
+    other = "seconds_key", "seconds_current", "fps", "origin"
 
     def untimed(value):
         if isinstance(value, dict):
-            return {k: untimed(v) for k, v in value.items() if k not in ("seconds_key", "seconds_current", "fps")}
+            return {k: untimed(v) for k, v in value.items() if k not in other}
         return [untimed(v) for v in value] if isinstance(value, list) else value
 
     return untimed(json.loads(path.read_text()))
