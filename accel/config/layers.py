@@ -1,0 +1,48 @@
+"""Nested keys and values laid over each other: files over their bases, overrides over files."""
+
+from __future__ import annotations
+
+from accel.yaml_files import parse_yaml
+
+_INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
+
+
+def lay(base: dict, over: dict) -> dict:
+    """The layer `over` on those below it."""
+    return merge(give_way(base, over), over)
+
+
+def give_way(base: dict, over: dict) -> dict:
+    """`base` without the keys whose place one of `over` takes."""
+    gone = {_INSTEAD_OF.get(key) for key, value in over.items() if value is not None}
+    kept = {key: value for key, value in base.items() if key not in gone}
+    for key, value in over.items():
+        if isinstance(kept.get(key), dict) and isinstance(value, dict):
+            kept[key] = give_way(kept[key], value)
+    return kept
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`over` laid on `base`. A section that changes its `name` is another thing and starts afresh."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_override(text: str) -> dict:
+    """The layer that `section.key=value` stands for, its value in YAML. ValueError for anything else."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"override {text!r}: expected key=value, such as train.steps=100")
+    try:
+        parsed = parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"override {text!r}: the value is not valid YAML ({str(error).removeprefix(': ')})") from None
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return parsed
