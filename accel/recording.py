@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from accel import visualize
@@ -30,10 +29,7 @@ class Legend:
     def panel(self, segmented: SegmentedFrame) -> np.ndarray:
         """Input, labels and overlay side by side, (H, W, 3) uint8 RGB."""
         kind = "key frame" if segmented.is_key else "current frame"
-        height, width = segmented.labels.shape
-        size = (min(width, PANEL_WIDTH), max(1, round(height * min(width, PANEL_WIDTH) / width)))
-        frame = cv2.resize(segmented.frame, size, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(segmented.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (segmented.frame, segmented.labels))
         images = [
             frame,
             visualize.colourise(labels, self.palette),

@@ -21,6 +21,14 @@ _BACKING, _INK = (24, 24, 24), (240, 240, 240)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # 22 pixels from top to baseline at scale 1
 
 
+def shrink(picture: np.ndarray, width: int) -> np.ndarray:
+    """A copy of an image or of labels, at most `width` pixels wide, in proportion. Labels are never mixed."""
+    height, own = picture.shape[:2]
+    width = min(width, own)
+    how = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST_EXACT
+    return cv2.resize(picture, (width, max(1, round(height * width / own))), interpolation=how)
+
+
 def colourise(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Each pixel in the colour of its class, (H, W, 3); ignored pixels black.
 

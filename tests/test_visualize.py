@@ -17,11 +17,22 @@ from accel.visualize import (
     overlay,
     panels,
     save_palette_png,
+    shrink,
 )
 
 PALETTE = np.array([(128, 64, 128), (244, 35, 232), (70, 70, 70), (0, 0, 142)], np.uint8)
 LABELS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
 IMAGE = np.full((2, 3, 3), (10, 100, 200), np.uint8)
+
+
+def test_wide_pictures_shrink_images_averaged_and_labels_whole():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, ::2] = 100
+    assert (shrink(image, 3) == 50).all() and shrink(image, 3).shape == (2, 3, 3)
+    labels = np.tile(np.arange(6, dtype=np.uint8), (4, 1))
+    assert set(np.unique(shrink(labels, 3))) <= set(range(6)) and shrink(labels, 2).shape == (1, 2)
+    same = shrink(image, 7)
+    assert (same == image).all() and not np.shares_memory(same, image)
 
 
 def test_labels_take_the_colours_of_their_classes_and_ignored_is_black():

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -133,8 +132,6 @@ class ClipRecorder:
         return [self._clip(end, kept, BYTES // len(found)) for end, kept in found.items()]
 
     def _keep(self, frame: RunFrame) -> _Kept:
-        height, width = frame.image.shape[:2]
-        size = min(width, WIDTH), max(1, round(height * min(width, WIDTH) / width))
         labels = {run: frame.labels[run].cpu().numpy() for run in self.shown}
         counted = None if frame.truth is None else frame.truth != IGNORED
         wrong = dict.fromkeys(self.shown)
@@ -143,9 +140,9 @@ class ClipRecorder:
         return _Kept(
             place=self.dataset.place(frame.index)[1] - frame.before,
             number=self.dataset.history(frame.index) + 1 - frame.before,
-            image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA),
-            truth=None if frame.truth is None else _shrink(frame.truth, size),
-            labels=[_shrink(each, size) for each in labels.values()],
+            image=visualize.shrink(frame.image, WIDTH),
+            truth=None if frame.truth is None else visualize.shrink(frame.truth, WIDTH),
+            labels=[visualize.shrink(each, WIDTH) for each in labels.values()],
             wrong=list(wrong.values()),
             distances=[frame.distance[run] for run in self.shown],
         )
@@ -181,10 +178,6 @@ def _members(dataset: ClipDataset, end: int) -> set[int]:
     first = last - min(dataset.history(end), FRAMES - 1)
     places = ((i, *dataset.place(i)) for i in range(len(dataset)))
     return {i for i, where, number in places if where == video and first <= number <= last}
-
-
-def _shrink(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _pictures(kept: _Kept, palette: np.ndarray) -> PlayerFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from accel import visualize
@@ -58,20 +57,17 @@ class _Sheets:
 
     def draw(self, frame: RunFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB: input and ground truth, then the models, then what the colours mean."""
-        height, width = frame.image.shape[:2]
-        size = min(width, WIDTH), max(1, round(height * min(width, WIDTH) / width))
-        image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        image = visualize.shrink(frame.image, WIDTH)
         pictures, titles = [image], ["input"]
         if frame.truth is None:
             pictures.append(np.zeros_like(image))
             titles.append("ground truth: none for this frame")
         else:
-            truth = cv2.resize(frame.truth, size, interpolation=cv2.INTER_NEAREST_EXACT)
-            pictures.append(visualize.colourise(truth, self.dataset.palette))
+            pictures.append(visualize.colourise(visualize.shrink(frame.truth, WIDTH), self.dataset.palette))
             titles.append("ground truth")
         for name, run in self.runs.items():
             labels = frame.labels[name].cpu().numpy()
-            shown = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+            shown = visualize.shrink(labels, WIDTH)
             pictures.append(visualize.overlay(image, shown, self.dataset.palette, opacity=0.7))
             titles.append(f"{name}: {self._said(name, run, frame, labels)}")
         sheet = visualize.panels(pictures, titles, columns=2 if len(pictures) <= 4 else 3)
