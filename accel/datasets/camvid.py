@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
-from accel.datasets.images import UNDEFINED, read_frames, read_labels
+from accel.datasets.clips import IGNORED, OnMissing
+from accel.datasets.images import UNDEFINED, read_labels
 from accel.datasets.small_files import read_text
+from accel.datasets.stored import StoredClips
 
 CLASS_NAMES = (
     "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
@@ -46,7 +47,7 @@ class _LabelledFrame:
     before: tuple[str, ...]  # names of the frames directly before, nearest first
 
 
-class CamVid(ClipDataset):
+class CamVid(StoredClips):
     """The labelled frames of a split, in the order of SPLIT.txt, or of names if there is none.
 
     `val` is one video at 15 Hz: frame i has i frames before it. `train` and `test` are stills a second apart,
@@ -61,6 +62,7 @@ class CamVid(ClipDataset):
 
     class_names = CLASS_NAMES
     palette = PALETTE
+    why_short = "CamVid's train and test are stills a second apart; val is video"
 
     def __init__(self, root: str | Path, split: str = "train", on_missing: OnMissing | None = None):
         self.root = Path(root)
@@ -97,20 +99,6 @@ class CamVid(ClipDataset):
         """The video is called by its first frame."""
         labelled = self._labelled[index]
         return (labelled.before[-1] if labelled.before else labelled.name), len(labelled.before)
-
-    def clip(self, index: int, length: int) -> Clip:
-        labelled = self._labelled[index]
-        if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
-        if length - 1 > len(labelled.before):
-            raise ValueError(
-                f"{self._images / labelled.name}.png: {len(labelled.before)} frames come directly before it, "
-                f"a clip of {length} needs {length - 1} "
-                f"(CamVid's train and test are stills a second apart; val is video)"
-            )
-        label_path, labels = self.labels(index)
-        frames = read_frames(self.image_paths(index, length), label_path, labels.shape)
-        return Clip(frames, labels, None, labelled.name)
 
     def image_paths(self, index: int, length: int) -> list[Path]:
         labelled = self._labelled[index]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader, Dataset
 
-from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets import build_dataset, data_root
 from accel.datasets.images import read_image
 from accel.datasets.sampling import init_worker
+from accel.datasets.stored import StoredClips
 from accel.progress import Bar, bar, console
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def check_split(
         if not found.problems:
             raise
         return found
+    if not isinstance(dataset, StoredClips):
+        raise ValueError(f"{found.title}: has no files to check")
     plans = _plan(dataset, lengths, found)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     total = sum(1 + len(plan.images) for plan in plans)
@@ -93,7 +96,7 @@ class _Plan:
     images: tuple[Path, ...]
 
 
-def _plan(dataset: ClipDataset, lengths: Sequence[int], found: Findings) -> list[_Plan]:
+def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list[_Plan]:
     planned: set[Path] = set()
     gaps: dict[Path, str] = {}
     plans = []
@@ -117,7 +120,7 @@ def _plan(dataset: ClipDataset, lengths: Sequence[int], found: Findings) -> list
     return plans
 
 
-def _read_all(dataset: ClipDataset, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> None:
+def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> None:
     checks = _Checks(dataset, plans)
     loader = DataLoader(
         checks, batch_size=None, num_workers=min(workers, len(plans)), collate_fn=_as_is, worker_init_fn=init_worker
@@ -131,7 +134,7 @@ def _read_all(dataset: ClipDataset, plans: list[_Plan], workers: int, found: Fin
 class _Checks(Dataset):
     """Item i is what was found in the files of plan i: how many were read, and a line for each that is no good."""
 
-    def __init__(self, dataset: ClipDataset, plans: list[_Plan]):
+    def __init__(self, dataset: StoredClips, plans: list[_Plan]):
         self.dataset, self.plans = dataset, plans
 
     def __len__(self) -> int:

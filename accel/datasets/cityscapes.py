@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from cityscapesscripts.helpers.labels import labels as _LABELS
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
-from accel.datasets.images import UNDEFINED, read_frames, read_labels
+from accel.datasets.clips import IGNORED, OnMissing
+from accel.datasets.images import UNDEFINED, read_labels
+from accel.datasets.stored import StoredClips
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
 
@@ -59,7 +60,7 @@ class _LabelledFrame:
         return f"{self.sequence}_{int(self.frame) - steps:0{len(self.frame)}d}"
 
 
-class Cityscapes(ClipDataset):
+class Cityscapes(StoredClips):
     """The labelled frames of a split, in order of name, with as much of their snippets as is on disk.
 
     root:  the folder with gtFine and leftImg8bit_sequence. With leftImg8bit alone, clips have one frame.
@@ -81,6 +82,7 @@ class Cityscapes(ClipDataset):
         self.root, self.split, self.with_labels = Path(root), split, with_labels
         self._on_missing = on_missing
         self.is_video = (self.root / "leftImg8bit_sequence" / split).is_dir()
+        self.why_short = "" if self.is_video else f"clips need leftImg8bit_sequence/{split}, which is not there"
         stills = self.root / "leftImg8bit" / split
         self._images = self.root / "leftImg8bit_sequence" / split if self.is_video else stills
         self._annotations = self.root / "gtFine" / split
@@ -115,24 +117,6 @@ class Cityscapes(ClipDataset):
         labelled = self._labelled[index]
         return self._annotations / labelled.city / (labelled.name + _LABEL_IDS)
 
-    def clip(self, index: int, length: int) -> Clip:
-        labelled = self._labelled[index]
-        if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
-        if length - 1 > labelled.history:
-            cause = "" if self.is_video else f"; clips need leftImg8bit_sequence/{self.split}, which is not there"
-            raise ValueError(
-                f"{self.image_path(index)}: {labelled.history} frames come directly before it, "
-                f"a clip of {length} needs {length - 1}{cause}"
-            )
-        paths = self.image_paths(index, length)
-        if not self.with_labels:
-            frames = read_frames(paths)
-            return Clip(frames, None, self._flows(paths[1:], frames.shape[1:3]), labelled.name)
-        label_path, labels = self.labels(index)
-        frames = read_frames(paths, label_path, labels.shape)
-        return Clip(frames, labels, self._flows(paths[1:], labels.shape), labelled.name)
-
     def image_paths(self, index: int, length: int) -> list[Path]:
         return [self.image_path(index, before) for before in reversed(range(length))]
 
@@ -163,9 +147,9 @@ class Cityscapes(ClipDataset):
         """
         return None
 
-    def _flows(self, paths: list[Path], size: tuple[int, int]) -> np.ndarray | None:
+    def flows(self, index: int, length: int, size: tuple[int, int]) -> np.ndarray | None:
         flows = []
-        for path in paths:
+        for path in self.image_paths(index, length)[1:]:
             flow = self.flow(path)
             if flow is None:
                 return None

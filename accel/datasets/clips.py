@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,19 +116,6 @@ class ClipDataset(Dataset, ABC):
         Raises ValueError if fewer than `length - 1` frames come before it, or a file is damaged or of another
         size than the rest; FileNotFoundError if one is missing. Both name the file.
         """
-
-    def image_paths(self, index: int, length: int) -> list[Path]:
-        """The files of the clip's frames, oldest first; those and the label's are all that `clip` reads."""
-        raise NotImplementedError(f"{type(self).__name__} has no files")
-
-    def labels(self, index: int) -> tuple[Path, np.ndarray]:
-        """The label file of labelled frame `index` and the (H, W) uint8 class indices in it. Raises as `clip` does."""
-        raise NotImplementedError(f"{type(self).__name__} has no files")
-
-    def gaps(self, index: int, length: int) -> list[Path]:
-        """The files for want of which a clip of `length` frames cannot end here, where older frames of the video are
-        there. Here: none is known."""
-        return []
 
     @property
     def num_classes(self) -> int:

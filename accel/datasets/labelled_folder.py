@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset, OnMissing
-from accel.datasets.images import UNDEFINED, read_frames, read_labels
+from accel.datasets.clips import IGNORED, OnMissing
+from accel.datasets.images import UNDEFINED, read_labels
 from accel.datasets.small_files import read_text
+from accel.datasets.stored import StoredClips
 from accel.datasets.video_reader import frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"
@@ -32,7 +33,7 @@ class _LabelledFrame:
     number: int
 
 
-class LabelledFolder(ClipDataset):
+class LabelledFolder(StoredClips):
     """The labelled frames of a split, video by video; each has the frames of its video before it as history.
 
     root:  the folder with classes.txt and the splits.
@@ -42,6 +43,8 @@ class LabelledFolder(ClipDataset):
 
     Raises FileNotFoundError or ValueError for what is not as it should be, naming the file.
     """
+
+    why_short = "data.motion makes clips of stills"
 
     def __init__(self, root: str | Path, split: str, on_missing: OnMissing | None = None):
         self.root, self.split = Path(root), split
@@ -74,19 +77,6 @@ class LabelledFolder(ClipDataset):
 
     def name(self, index: int) -> str:
         return self._labelled[index].name
-
-    def clip(self, index: int, length: int) -> Clip:
-        labelled = self._labelled[index]
-        if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
-        if length - 1 > labelled.number:
-            raise ValueError(
-                f"{labelled.video[labelled.number]}: {labelled.number} frames come before it, a clip of {length} needs "
-                f"{length - 1} (data.motion makes clips of stills)"
-            )
-        label_path, labels = self.labels(index)
-        frames = read_frames(self.image_paths(index, length), label_path, labels.shape)
-        return Clip(frames, labels, None, labelled.name)
 
     def image_paths(self, index: int, length: int) -> list[Path]:
         labelled = self._labelled[index]

@@ -7,10 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from accel import datasets
 from accel.config import DataConfig, load_stages
 from accel.datasets import build_dataset, images
 from accel.datasets.checking import check_data, check_split
+from accel.datasets.motion import SimulatedMotion
 from accel.datasets.sampling import TrainingClips
+from accel.datasets.simulated import SimulatedClips
 
 
 def cityscapes(root, **settings):
@@ -54,6 +57,14 @@ def test_frames_that_labelled_ones_share_are_read_once(tiny_camvid, monkeypatch)
     assert len(read) == len(set(read)) + 4  # labels are called as their images; of 6 frames, 4 are trained on
     assert checked(data).labelled == 4 and checked(data).left_out == 2 and not checked(data).problems
     assert "4 labelled frames (2 more have too few frames before them, and are left out)" in checked(data).summary()
+
+
+def test_data_without_files_are_not_said_to_be_fit(tiny_camvid, monkeypatch):
+    stills = build_dataset(DataConfig(name="camvid", root=tiny_camvid), "train")
+    clips = SimulatedClips(stills, SimulatedMotion(stills.class_names), 3)
+    monkeypatch.setitem(datasets.BUILDERS, "camvid", lambda *_: clips)
+    with pytest.raises(ValueError, match="camvid train at .*: has no files to check"):
+        checked(DataConfig(name="camvid", root=tiny_camvid))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -48,7 +48,9 @@ def test_stills_and_videos_in_classes_of_their_own(root):
     assert clip.frames[:, 0, 0, 0].tolist() == [108, 109, 110, 111]  # by number: f9 before f10
     assert clip.labels.shape == (8, 10) and (clip.labels == 1).all() and clip.flow is None
     assert (dataset.clip(0, 1).labels == 2).all()
-    with pytest.raises(ValueError, match=r"a\.png: 0 frames come before it, a clip of 2 needs 1 \(data\.motion"):
+    with pytest.raises(
+        ValueError, match=r"a\.png: 0 frames come directly before it, a clip of 2 needs 1 \(data\.motion"
+    ):
         dataset.clip(0, 2)
 
 
