@@ -11,7 +11,7 @@ from test_optimization import lively, published
 from test_video import make
 from torch.utils.flop_counter import FlopCounterMode
 
-from accel.benchmark import propagation
+from accel.benchmark import machine, propagation
 from accel.benchmark.accuracy import optimisation_accuracy
 from accel.benchmark.machine import describe_machine
 from accel.benchmark.models import (
@@ -224,6 +224,27 @@ def test_the_machine_is_described():
     told = describe_machine(CPU)
     assert told["gpu"] is None and told["matrix_gflops"]["float32"] > 0
     assert told["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_the_commit_is_that_of_the_checkout_and_of_no_other_project(tmp_path, monkeypatch):
+    def git(*words):
+        settings = "-c", "user.name=a", "-c", "user.email=a@b"
+        done = subprocess.run(["git", *settings, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    file = tmp_path / "machine.py"
+    file.write_text("1")
+    monkeypatch.setattr(machine, "__file__", str(file))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert machine.commit() is None
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "another project")
+    assert machine.commit() is None
+    git("add", file.name)
+    git("commit", "--quiet", "--message", "this one")
+    assert machine.commit() == git("rev-parse", "--short", "HEAD")
+    file.write_text("2")
+    assert machine.commit() == git("rev-parse", "--short", "HEAD") + "+"
 
 
 def test_the_original_is_timed_by_its_own_interpreter(tmp_path):

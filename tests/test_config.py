@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from accel.config import MotionConfig, TrainConfig, dump_config, load_config, load_stages
+from accel.training.run_folder import check_starts
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
 
@@ -43,6 +44,14 @@ def test_the_experiments_load():
     for path in experiments:
         counts = (2,) if path.parent.name == "folder" else (11, 19)
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
+
+
+def test_recipes_start_from_nothing(tmp_path, monkeypatch):
+    recipes = [path.resolve() for path in EXPERIMENTS if "stages" in yaml.safe_load(path.read_text())]
+    assert len(recipes) > 10
+    monkeypatch.chdir(tmp_path)
+    for path in recipes:
+        check_starts(load_stages(path))
 
 
 def test_what_is_written_beside_a_run_reads_back(write):

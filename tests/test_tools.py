@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from accel.benchmark.machine import commit
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
 from accel.inference.video_writer import VideoWriter
@@ -237,7 +238,9 @@ def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, 
     assert result["miou"] == pytest.approx(np.mean(known))
     expected = 3 / (result["seconds_key"] + 2 * result["seconds_current"])
     assert result["fps"] == pytest.approx(expected)
-    assert "cores" in result["origin"]["machine"]
+    origin = result["origin"]
+    assert "cores" in origin["machine"] and "--interval 3" in origin["command"] and origin["processes"] == 1
+    assert origin["commit"] == commit() and list(origin["checkpoints"].values()) == [str(trained[-1])]
     out = capsys.readouterr().out
     assert f"mIoU {100 * result['miou']:.2f}% over 4 frames at interval 3" in out and "traffic light" in out
 

@@ -57,13 +57,13 @@ def main() -> None:
         if Path(args.json).is_dir():
             raise ValueError(f"--json {args.json}: is a folder; expected the name of a file to write")
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+    origin = Origin.of({folder: folder for folder in args.checkpoint}, device)
     scores = []
     for name, flow in flows.items():
         with bar(name, 1) as progress:
             scores.append(score_flow(name, flow, simulated, video, steps, progress.of))
     console.print(flow_table(scores))
     if args.json:
-        origin = Origin.of({folder: folder for folder in args.checkpoint}, device)
         write_json(args.json, {"flows": [score.as_dict() for score in scores], "origin": origin.as_dict()})
 
 

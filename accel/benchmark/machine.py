@@ -56,13 +56,15 @@ def machine_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this runs from, with a plus if files were changed; None outside one."""
+    """The commit of the checkout this runs from, with a plus if files were changed; None outside one, also where the
+    package is installed somewhere in another project's."""
 
     def git(*words: str) -> str:
         folder = Path(__file__).parent
         return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "--short", "HEAD") + (
             "+" if git("status", "--porcelain", "--untracked-files=no") else ""
         )

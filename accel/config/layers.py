@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from accel.config.sections import INSTEAD_OF
 from accel.yaml_files import parse_yaml
-
-_INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
 
 
 def lay(base: dict, over: dict) -> dict:
@@ -14,7 +13,7 @@ def lay(base: dict, over: dict) -> dict:
 
 def give_way(base: dict, over: dict) -> dict:
     """`base` without the keys whose place one of `over` takes."""
-    gone = {_INSTEAD_OF.get(key) for key, value in over.items() if value is not None}
+    gone = {INSTEAD_OF.get(key) for key, value in over.items() if value is not None}
     kept = {key: value for key, value in base.items() if key not in gone}
     for key, value in over.items():
         if isinstance(kept.get(key), dict) and isinstance(value, dict):

@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_CHOICES = ("model", "flow", "optimizer", "loss")  # sections whose `name` decides which keys they have
+from accel.config.sections import CHOICES
 
 
 def first_mistake(error: ValidationError) -> str:
     """One line for the first thing wrong."""
     first = error.errors()[0]
     # pydantic puts the chosen `name` of a model, optimizer or loss into the path; the user did not write it there.
-    path = [part for i, part in enumerate(first["loc"]) if not (i and first["loc"][i - 1] in _CHOICES)]
+    path = [part for i, part in enumerate(first["loc"]) if not (i and first["loc"][i - 1] in CHOICES)]
     key = ".".join(map(str, path))
     if first["type"] == "union_tag_invalid":
         return f"{key}.name: unknown {first['ctx']['tag']!r}; there are {first['ctx']['expected_tags']}"

@@ -17,6 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+CHOICES = ("model", "flow", "optimizer", "loss")  # sections whose `name` decides which keys they have
+INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
+
 
 class Section(BaseModel):
     """A part of the configuration: read-only, and strict about its keys."""

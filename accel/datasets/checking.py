@@ -79,7 +79,7 @@ def check_split(
             raise
         return found
     if not isinstance(dataset, StoredClips):
-        raise ValueError(f"{found.title}: has no files to check")
+        raise ValueError(f"{found.title}: these data are not stored as image files; there is nothing to check")
     plans = _plan(dataset, lengths, found)
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     total = sum(1 + len(plan.images) for plan in plans)

@@ -16,7 +16,7 @@ class StoredClips(ClipDataset):
     data set's `image_paths` and `labels`.
 
     with_labels: whether clips carry labels; if not, no label file is read.
-    why_short: what a user who asks for clips that are longer than a video should know.
+    why_short: stands in brackets behind the error for a clip that is longer than its video; empty: nothing does.
     """
 
     with_labels: bool = True

@@ -56,6 +56,7 @@ def evaluate(args: Namespace, processes: Processes) -> None:
         cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     if processes.is_first:
         report.print_class_maps(comparison.class_maps)
+    origin = Origin.of({entry.name: entry.checkpoint for entry in asked.entries}, device, processes.count)
     recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
     with Predictions.shared(args.predictions, processes) if args.official else nullcontext() as predictions:
         record = predictions and predictions.write
@@ -69,7 +70,6 @@ def evaluate(args: Namespace, processes: Processes) -> None:
             predictions.finish()
         official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
 
-    origin = Origin.of({entry.name: entry.checkpoint for entry in asked.entries}, device)
     if args.sweep:
         report.print_sweep(found)
     else:

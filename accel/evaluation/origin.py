@@ -15,20 +15,25 @@ from accel.benchmark.machine import commit, machine_name
 
 @dataclass(frozen=True)
 class Origin:
-    """command: as typed; machine: that it ran on; commit: of the checkout, None outside one; time: in UTC; checkpoints:
-    by model."""
+    """What made results, as it was when that began.
+
+    command: the program and its arguments, without what started it, such as torchrun; processes: that shared the work.
+    machine: that it ran on; commit: of the checkout, None outside one; time: in UTC; checkpoints: by model.
+    """
 
     command: str
+    processes: int
     machine: str
     commit: str | None
     time: str
     checkpoints: dict[str, str]
 
     @classmethod
-    def of(cls, checkpoints: Mapping[str, str], device: torch.device) -> Origin:
+    def of(cls, checkpoints: Mapping[str, str], device: torch.device, processes: int = 1) -> Origin:
         """That of the program as it runs."""
         return cls(
             command=shlex.join(["python", *sys.argv]),
+            processes=processes,
             machine=machine_name(device),
             commit=commit(),
             time=datetime.now(timezone.utc).isoformat(timespec="minutes"),

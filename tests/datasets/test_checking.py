@@ -63,7 +63,7 @@ def test_data_without_files_are_not_said_to_be_fit(tiny_camvid, monkeypatch):
     stills = build_dataset(DataConfig(name="camvid", root=tiny_camvid), "train")
     clips = SimulatedClips(stills, SimulatedMotion(stills.class_names), 3)
     monkeypatch.setitem(datasets.BUILDERS, "camvid", lambda *_: clips)
-    with pytest.raises(ValueError, match="camvid train at .*: has no files to check"):
+    with pytest.raises(ValueError, match="camvid train at .*: these data are not stored as image files"):
         checked(DataConfig(name="camvid", root=tiny_camvid))
 
 

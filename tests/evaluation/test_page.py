@@ -11,7 +11,8 @@ import pytest
 from films import CLASSES, Films, Teller
 
 from accel.evaluation.evaluator import compare
-from accel.evaluation.page import NAMES, Origin, check_folder, write_report
+from accel.evaluation.origin import Origin
+from accel.evaluation.page import NAMES, check_folder, write_report
 from accel.evaluation.player import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.videos import Run, run_videos
@@ -44,7 +45,7 @@ def written(found, tmp_path_factory):
     return folder
 
 
-ORIGIN = Origin("python tools/evaluate.py --sweep 1,3", "a machine", "abc1234+", "2026-11-21T12:00+00:00", NAMED)
+ORIGIN = Origin("python tools/evaluate.py --sweep 1,3", 1, "a machine", "abc1234+", "2026-11-21T12:00+00:00", NAMED)
 
 
 class Reader(HTMLParser):
@@ -151,6 +152,13 @@ def test_plots_and_numbers_are_beside_the_page(found, written):
     assert read["origin"]["commit"] == "abc1234+"
     with (written / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * (2 + 4)
+
+
+@pytest.mark.parametrize(("commit", "said"), [("abc1234+", "with commit"), (None, "12:00 UTC.")])
+def test_the_page_says_when_and_by_which_commit(found, tmp_path, commit, said):
+    write_report(tmp_path, *found, replace(ORIGIN, commit=commit))
+    text = (tmp_path / "index.html").read_text()
+    assert "Made on\n21 November 2026, 12:00 UTC" in text and said in text and ("with commit" in text) == bool(commit)
 
 
 def test_what_was_not_measured_has_no_section(found, tmp_path):

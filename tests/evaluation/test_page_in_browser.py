@@ -13,7 +13,8 @@ import pytest
 from films import Films, Teller
 
 from accel.evaluation.evaluator import compare
-from accel.evaluation.page import Origin, write_report
+from accel.evaluation.origin import Origin
+from accel.evaluation.page import write_report
 from accel.evaluation.player import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.videos import Run, run_videos
@@ -34,7 +35,7 @@ def address(tmp_path_factory):
     palette = tuple(map(tuple, dataset.palette.tolist()))
     sweep = SweepResult("films", "val", dataset.class_names, palette, (3,), results)
     folder = tmp_path_factory.mktemp("report")
-    origin = Origin("command", "machine", None, "2026-11-21T12:00+00:00", {"a model": "weights"})
+    origin = Origin("command", 1, "machine", None, "2026-11-21T12:00+00:00", {"a model": "weights"})
     return write_report(folder, sweep, recorder.clips(), origin)
 
 
