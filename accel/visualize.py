@@ -202,9 +202,9 @@ def _put_text(area: np.ndarray, text: str, scale: float) -> None:
     if width == 0:
         return
     pad = round(8 * scale)
-    wanted = _text_width(text, scale)
-    if wanted > width - 2 * pad:
-        scale *= max(width - 2 * pad, 1) / wanted
+    room = max(width - 2 * pad, 1)
+    while (wanted := _text_width(text, scale)) > room and scale > 0.05:  # widths do not shrink evenly with the scale
+        scale *= max(0.5, min(room / wanted, 0.98))
     baseline = round(height / 2 + 10 * scale)
     cv2.putText(area, text, (pad, baseline), _FONT, scale, _INK, _thickness(scale), cv2.LINE_AA)
 

@@ -83,6 +83,14 @@ def test_titles_are_drawn_above_and_shrink_to_fit():
     panels([image[:2, :2]], ["tiny"])
 
 
+def test_titles_of_any_length_stay_in_their_cells():
+    image = np.zeros((360, 480, 3), np.uint8)
+    for length in range(30, 90, 3):
+        title = ("Deep Feature Flow: key frame + 4, 90% of pixels right " * 2)[:length]
+        bar = panels([image], [title], columns=1)[:-360]
+        assert (bar[:, -3:] == bar[0, 0]).all() and (bar != bar[0, 0]).any(), title
+
+
 @pytest.mark.parametrize("width", [1, 40, 300, 3000])
 def test_a_legend_is_as_wide_as_asked_and_shows_all_colours(width):
     strip = legend(["road", "sidewalk", "building", "car"], PALETTE, width)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Dark enough for white letters on them and for lines on white, and told apart by the colour-blind (after Okabe and
 # Ito, "Color universal design", 2008).
-COLOURS = ("#0065a8", "#c04a00", "#007a58", "#a3337a", "#6b5900", "#333333")
+COLOURS = ("#0065a8", "#c04a00", "#007a58", "#a3337a", "#6b5900", "#333333", "#c2185b", "#5e35b1", "#00838f")
 BARS = 4  # models in the bars of each class, at most
 _WIDTH = 5.6  # inches, at 96 pixels: 538
 _LEAST = 4.0  # percentage points that an axis of accuracy spans, so that chance does not look like a difference
