@@ -99,6 +99,12 @@ class LearnedSamplingConfig(Section):
 class PropagatingConfig(Section):
     """A model that propagates features: by `flow`, unless `propagation` names another way."""
 
+    name: str
+    num_classes: int = Field(ge=1, le=255)
+    reference: Branch
+    flow: FlowConfig = FlowNetSConfig()
+    propagation: LearnedSamplingConfig | None = None
+
     @model_validator(mode="after")
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
@@ -120,27 +126,15 @@ class FrameByFrameConfig(Section):
 
 class DeepFeatureFlowConfig(PropagatingConfig):
     name: Literal["deep_feature_flow"]
-    num_classes: int = Field(ge=1, le=255)
-    reference: Branch
-    flow: FlowConfig = FlowNetSConfig()
-    propagation: LearnedSamplingConfig | None = None
 
 
 class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
-    num_classes: int = Field(ge=1, le=255)
-    reference: Branch
     update: Branch
-    flow: FlowConfig = FlowNetSConfig()
-    propagation: LearnedSamplingConfig | None = None
 
 
 class AccelSharedConfig(PropagatingConfig):
     name: Literal["accel_shared"]
-    num_classes: int = Field(ge=1, le=255)
-    reference: Branch
-    flow: FlowConfig = FlowNetSConfig()
-    propagation: LearnedSamplingConfig | None = None
 
 
 class PublishedConfig(Section):
