@@ -18,6 +18,7 @@ from accel.datasets.video_reader import VideoReader
 from accel.devices import choose_device
 from accel.evaluation.evaluator import evaluate
 from accel.evaluation.metrics import ConfusionMatrix
+from accel.evaluation.origin import Origin
 from accel.evaluation.reading import long_enough
 from accel.evaluation.report import model_table, write_json
 from accel.evaluation.timing import frames_per_second, frames_to_tensor, time_interleaved
@@ -95,6 +96,7 @@ def run_demo(options: Options) -> None:
         )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
+    origin = Origin.of({"model": loaded.source}, model.device).as_dict()
     if videos is None:
         check_classes(loaded.source, dataset)
         outputs = {options.output: _label_snippets(segmenter, dataset, loaded, options)}
@@ -105,8 +107,8 @@ def run_demo(options: Options) -> None:
             with videos.open(name, on_damage=_report) as reader:
                 outputs[output] = _label_video(segmenter, reader, loaded, output, options)
     for output, figures in outputs.items():
-        about = {"interval": options.interval, "flat_latency": options.flat_latency, "checkpoint": loaded.source}
-        write_json(output / SUMMARY, about | figures)
+        about = {"interval": options.interval, "flat_latency": options.flat_latency}
+        write_json(output / SUMMARY, about | figures | {"origin": origin})
         console.print(f"written: {output}/ (labels/*.png, video.mp4, summary.json)")
 
 
@@ -115,11 +117,13 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
     FixedInterval(interval)
     stages = _train_demo_model(version, device)
     dataset = build_dataset(stages[0].data, stages[0].data.test_split)
-    models, results = {}, {}
+    chosen = choose_device(device)
+    models, results, folders = {}, {}, {}
     for stage in stages:
         alone = stage.model.name == "frame_by_frame"
         name = f"{stage.output.name} ({stage.model.reference.encoder}) frame by frame" if alone else stage.output.name
-        models[name] = load_model(stage.output, stage.model, choose_device(device))
+        folders[name] = str(stage.output)
+        models[name] = load_model(stage.output, stage.model, chosen)
         results[name] = evaluate(models[name], dataset, 1 if alone else interval, average=not alone)
     # Side by side: what a model took while it was scored depends on what else the machine did just then.
     frames = frames_to_tensor(dataset.clip(0, 2).frames)
@@ -128,7 +132,8 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
         fps = frames_per_second(key, current, at)
         results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
     console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
-    write_json(output / "table.json", {name: result.as_dict() for name, result in results.items()})
+    figures = {name: result.as_dict() for name, result in results.items()}
+    write_json(output / "table.json", {"models": figures, "origin": Origin.of(folders, chosen).as_dict()})
 
 
 # --- which model, which data ----------------------------------------------------------------------------------

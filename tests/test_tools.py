@@ -466,6 +466,7 @@ def test_demo_labels_a_video(tool, trained, tmp_path, kind):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["interval"], summary["frames"], summary["damaged"]) == (3, 7, 0)
     assert summary["seconds_key"] > 0 and summary["seconds_current"] > 0 and summary["fps"] > 0
+    assert summary["origin"]["checkpoints"] == {"model": str(trained[-1])}
 
 
 def test_demo_labels_each_video_of_a_folder_in_its_own(tool, trained, tmp_path):

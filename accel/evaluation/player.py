@@ -132,18 +132,13 @@ class ClipRecorder:
         return [self._clip(end, kept, BYTES // len(found)) for end, kept in found.items()]
 
     def _keep(self, frame: RunFrame) -> _Kept:
-        labels = {run: frame.labels[run].cpu().numpy() for run in self.shown}
-        counted = None if frame.truth is None else frame.truth != IGNORED
-        wrong = dict.fromkeys(self.shown)
-        if counted is not None and counted.any():
-            wrong = {run: float((each != frame.truth)[counted].mean()) for run, each in labels.items()}
         return _Kept(
             place=self.dataset.place(frame.index)[1] - frame.before,
             number=self.dataset.history(frame.index) + 1 - frame.before,
             image=visualize.shrink(frame.image, WIDTH),
             truth=None if frame.truth is None else visualize.shrink(frame.truth, WIDTH),
-            labels=[visualize.shrink(each, WIDTH) for each in labels.values()],
-            wrong=list(wrong.values()),
+            labels=[visualize.shrink(frame.labels[run].cpu().numpy(), WIDTH) for run in self.shown],
+            wrong=[frame.share_wrong(run) for run in self.shown],
             distances=[frame.distance[run] for run in self.shown],
         )
 

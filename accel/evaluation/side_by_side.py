@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from accel import visualize
-from accel.datasets.clips import IGNORED, ClipDataset
+from accel.datasets.clips import ClipDataset
 from accel.evaluation.videos import Run, RunFrame, run_videos
 from accel.inference.video_writer import VideoWriter
 from accel.models.video import VideoModel
@@ -66,18 +66,15 @@ class _Sheets:
             pictures.append(visualize.colourise(visualize.shrink(frame.truth, WIDTH), self.dataset.palette))
             titles.append("ground truth")
         for name, run in self.runs.items():
-            labels = frame.labels[name].cpu().numpy()
-            shown = visualize.shrink(labels, WIDTH)
+            shown = visualize.shrink(frame.labels[name].cpu().numpy(), WIDTH)
             pictures.append(visualize.overlay(image, shown, self.dataset.palette, opacity=0.7))
-            titles.append(f"{name}: {self._said(name, run, frame, labels)}")
+            titles.append(f"{name}: {self._said(name, run, frame)}")
         sheet = visualize.panels(pictures, titles, columns=2 if len(pictures) <= 4 else 3)
         legend = visualize.legend(self.dataset.class_names, self.dataset.palette, sheet.shape[1])
         return np.concatenate([sheet, legend])
 
-    def _said(self, name: str, run: Run, frame: RunFrame, labels: np.ndarray) -> str:
+    def _said(self, name: str, run: Run, frame: RunFrame) -> str:
         distance = frame.distance[name]
         where = "every frame" if run.interval == 1 else f"key frame + {distance}" if distance else "key frame"
-        counted = None if frame.truth is None else frame.truth != IGNORED
-        if counted is None or not counted.any():
-            return where
-        return f"{where}, {100 * (labels == frame.truth)[counted].mean():.0f}% of pixels right"
+        wrong = frame.share_wrong(name)
+        return where if wrong is None else f"{where}, {100 * (1 - wrong):.0f}% of pixels right"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.clips import IGNORED, Clip, ClipDataset
 from accel.evaluation.processes import ALONE, Processes
 from accel.evaluation.reading import Stretch, read_stretches
 from accel.evaluation.results import TemporalResult, class_shares, share
@@ -52,6 +52,13 @@ class RunFrame:
     def is_key(self) -> dict[Hashable, bool]:
         """Whether the labels are a key frame's, by run."""
         return {name: distance == 0 for name, distance in self.distance.items()}
+
+    def share_wrong(self, name: Hashable) -> float | None:
+        """On which share of the labelled pixels a run is wrong; None for a frame that has none."""
+        counted = None if self.truth is None else self.truth != IGNORED
+        if counted is None or not counted.any():
+            return None
+        return float((self.labels[name].cpu().numpy() != self.truth)[counted].mean())
 
 
 @torch.inference_mode()
