@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from accel import visualize
-from accel.config import DataConfig, load_config, load_stages
+from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.live_video import in_real_time
 from accel.datasets.video_folder import VideoFolder
@@ -115,14 +115,14 @@ def run_demo(options: Options) -> None:
 def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
     """Train what the demo needs and print one table: both branches frame by frame, Deep Feature Flow and Accel."""
     FixedInterval(interval)
-    stages = _train_demo_model(version, device)
-    dataset = build_dataset(stages[0].data, stages[0].data.test_split)
+    stages = {_title(stage): stage for stage in _train_demo_model(version, device)}
+    data = next(iter(stages.values())).data
+    dataset = build_dataset(data, data.test_split)
     chosen = choose_device(device)
-    models, results, folders = {}, {}, {}
-    for stage in stages:
+    origin = Origin.of({name: str(stage.output) for name, stage in stages.items()}, chosen)
+    models, results = {}, {}
+    for name, stage in stages.items():
         alone = stage.model.name == "frame_by_frame"
-        name = f"{stage.output.name} ({stage.model.reference.encoder}) frame by frame" if alone else stage.output.name
-        folders[name] = str(stage.output)
         models[name] = load_model(stage.output, stage.model, chosen)
         results[name] = evaluate(models[name], dataset, 1 if alone else interval, average=not alone)
     # Side by side: what a model took while it was scored depends on what else the machine did just then.
@@ -133,7 +133,13 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
         results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
     console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
     figures = {name: result.as_dict() for name, result in results.items()}
-    write_json(output / "table.json", {"models": figures, "origin": Origin.of(folders, chosen).as_dict()})
+    write_json(output / "table.json", {"models": figures, "origin": origin.as_dict()})
+
+
+def _title(stage: Config) -> str:
+    name = stage.output.name
+    alone = stage.model.name == "frame_by_frame"
+    return f"{name} ({stage.model.reference.encoder}) frame by frame" if alone else name
 
 
 # --- which model, which data ----------------------------------------------------------------------------------

@@ -614,6 +614,18 @@ def test_without_cityscapes_the_demo_generates_scenes(tool, trained, tmp_path, c
     assert (tmp_path / "data/streetscape/gtFine/val").is_dir()
 
 
+def test_the_demo_puts_its_models_in_one_table(trained, tmp_path, capsys, monkeypatch):
+    from accel import demo
+
+    stages = demo.load_stages(trained[1])
+    monkeypatch.setattr(demo, "_train_demo_model", lambda version, device: stages)
+    demo.compare_demo_models("18", 2, tmp_path, "cpu")
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["models"]["run"]["interval"] == 2 and table["models"]["run"]["seconds_current"] > 0
+    assert table["origin"]["checkpoints"] == {"run": str(tmp_path / "run")}
+    assert "generated scenes" in capsys.readouterr().out
+
+
 # --- flow, seeds, side by side --------------------------------------------------------------------------------
 
 
