@@ -122,9 +122,9 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
     origin = Origin.of({name: str(stage.output) for name, stage in stages.items()}, chosen)
     models, results = {}, {}
     for name, stage in stages.items():
-        alone = stage.model.name == "frame_by_frame"
-        models[name] = load_model(stage.output, stage.model, chosen)
-        results[name] = evaluate(models[name], dataset, 1 if alone else interval, average=not alone)
+        model = models[name] = load_model(stage.output, stage.model, chosen)
+        at = interval if model.carries_state else 1
+        results[name] = evaluate(model, dataset, at, average=model.carries_state)
     # Side by side: what a model took while it was scored depends on what else the machine did just then.
     frames = frames_to_tensor(dataset.clip(0, 2).frames)
     for name, (key, current) in time_interleaved(models, frames, TIMED_ROUNDS).items():

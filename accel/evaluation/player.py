@@ -132,13 +132,14 @@ class ClipRecorder:
         return [self._clip(end, kept, BYTES // len(found)) for end, kept in found.items()]
 
     def _keep(self, frame: RunFrame) -> _Kept:
+        labels = [frame.labels[run].cpu().numpy() for run in self.shown]
         return _Kept(
             place=self.dataset.place(frame.index)[1] - frame.before,
             number=self.dataset.history(frame.index) + 1 - frame.before,
             image=visualize.shrink(frame.image, WIDTH),
             truth=None if frame.truth is None else visualize.shrink(frame.truth, WIDTH),
-            labels=[visualize.shrink(frame.labels[run].cpu().numpy(), WIDTH) for run in self.shown],
-            wrong=[frame.share_wrong(run) for run in self.shown],
+            labels=[visualize.shrink(each, WIDTH) for each in labels],
+            wrong=[frame.share_wrong(each) for each in labels],
             distances=[frame.distance[run] for run in self.shown],
         )
 

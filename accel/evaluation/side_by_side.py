@@ -66,15 +66,16 @@ class _Sheets:
             pictures.append(visualize.colourise(visualize.shrink(frame.truth, WIDTH), self.dataset.palette))
             titles.append("ground truth")
         for name, run in self.runs.items():
-            shown = visualize.shrink(frame.labels[name].cpu().numpy(), WIDTH)
+            labels = frame.labels[name].cpu().numpy()
+            shown = visualize.shrink(labels, WIDTH)
             pictures.append(visualize.overlay(image, shown, self.dataset.palette, opacity=0.7))
-            titles.append(f"{name}: {self._said(name, run, frame)}")
+            titles.append(f"{name}: {self._said(name, run, frame, labels)}")
         sheet = visualize.panels(pictures, titles, columns=2 if len(pictures) <= 4 else 3)
         legend = visualize.legend(self.dataset.class_names, self.dataset.palette, sheet.shape[1])
         return np.concatenate([sheet, legend])
 
-    def _said(self, name: str, run: Run, frame: RunFrame) -> str:
+    def _said(self, name: str, run: Run, frame: RunFrame, labels: np.ndarray) -> str:
         distance = frame.distance[name]
         where = "every frame" if run.interval == 1 else f"key frame + {distance}" if distance else "key frame"
-        wrong = frame.share_wrong(name)
+        wrong = frame.share_wrong(labels)
         return where if wrong is None else f"{where}, {100 * (1 - wrong):.0f}% of pixels right"

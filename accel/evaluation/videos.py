@@ -53,12 +53,12 @@ class RunFrame:
         """Whether the labels are a key frame's, by run."""
         return {name: distance == 0 for name, distance in self.distance.items()}
 
-    def share_wrong(self, name: Hashable) -> float | None:
-        """On which share of the labelled pixels a run is wrong; None for a frame that has none."""
+    def share_wrong(self, labels: np.ndarray) -> float | None:
+        """On which share of the labelled pixels a run's labels, on the host, are wrong; None where none is labelled."""
         counted = None if self.truth is None else self.truth != IGNORED
         if counted is None or not counted.any():
             return None
-        return float((self.labels[name].cpu().numpy() != self.truth)[counted].mean())
+        return float((labels != self.truth)[counted].mean())
 
 
 @torch.inference_mode()
