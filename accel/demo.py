@@ -12,26 +12,26 @@ import torch
 from accel import visualize
 from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
-from accel.datasets.live_video import in_real_time
-from accel.datasets.video_folder import VideoFolder
-from accel.datasets.video_reader import VideoReader
 from accel.devices import choose_device
-from accel.evaluation.evaluator import evaluate
-from accel.evaluation.metrics import ConfusionMatrix
 from accel.evaluation.origin import Origin
-from accel.evaluation.reading import long_enough
-from accel.evaluation.report import model_table, write_json
-from accel.evaluation.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.evaluation.running.evaluator import evaluate
+from accel.evaluation.running.reading import long_enough
+from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.inference.stages import Consumer
-from accel.inference.video_writer import VideoWriter
+from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
 from accel.training.run_folder import has_settings, is_done, newer_start
 from accel.training.trainer import train
+from accel.video.folder import VideoFolder
+from accel.video.live import in_real_time
+from accel.video.reader import VideoReader
+from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from accel import visualize
-from accel.evaluation.timing import frames_per_second
 from accel.inference.segmenter import SegmentedFrame
-from accel.inference.video_writer import VideoWriter
+from accel.inference.timing import frames_per_second
 from accel.progress import Bar
+from accel.video.writer import VideoWriter
 
 PANEL_WIDTH = 640  # pixels of a picture in the video, at most: three of them fit a screen and any decoder
 REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days

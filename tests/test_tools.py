@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from accel.benchmark.machine import commit
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
-from accel.inference.video_writer import VideoWriter
+from accel.machine import commit
+from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -340,7 +340,7 @@ def test_own_and_official_score_agree_on_generated_scenes(tool, trained, tmp_pat
 
 def test_optimised_models_score_nearly_the_same(tool, trained, tmp_path, monkeypatch):
     """TorchInductor, which takes a minute, has tests of its own."""
-    monkeypatch.setattr("accel.models.compilation._compile", lambda part, examples: part)
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)
     results = []
     for option in ([], ["--optimize"]):
         arguments = ["--interval", 2, "--official", "--temporal", "--flow", "model", "--json", tmp_path / "out.json"]
@@ -699,7 +699,9 @@ def test_flow_on_stills_alone_is_scored_by_its_end_point_error(tool, tiny_run, t
 def test_a_mistake_in_scoring_flow_is_one_line_before_anything_is_scored(
     refused, camvid_data, deeplab_weights, monkeypatch, arguments, words
 ):
-    monkeypatch.setattr("accel.evaluation.flow.score_flow", lambda *_: pytest.fail("something was scored"))
+    monkeypatch.setattr(
+        "accel.evaluation.running.flow_accuracy.score_flow", lambda *_: pytest.fail("something was scored")
+    )
     line = refused("evaluate_flow", *camvid_data, *(deeplab_weights if a == "DEEPLAB" else a for a in arguments))
     assert all(word in line for word in words) and "choose auto" not in line, line
 
