@@ -480,6 +480,29 @@ def test_demo_labels_each_video_of_a_folder_in_its_own(tool, trained, tmp_path):
     assert found == {"ride.1": 2, "ride.2": 2, "ride.mp4": 3}
 
 
+def test_demo_touches_no_file_that_it_did_not_write(tool, refused, trained, tmp_path):
+    """Labels of the user's own, of the same names or of others, stay as they are."""
+    images, own = write_frames(tmp_path / "gt/images", 2), tmp_path / "gt/labels"
+    own.mkdir()
+    (own / "000000.png").write_bytes(b"mine")
+    (own / "notes.txt").write_text("mine")
+    line = refused("demo", *trained[2:], "--input", images, "--output", tmp_path / "gt", "--device", "cpu")
+    assert f"{tmp_path / 'gt'}: holds files" in line and "labels/000000.png" in line and "choose another folder" in line
+    assert (own / "000000.png").read_bytes() == b"mine" and len(list(own.iterdir())) == 2
+
+
+def test_demo_replaces_its_own_results_but_not_for_a_mistake(tool, refused, trained, tmp_path):
+    output, two = tmp_path / "out", write_frames(tmp_path / "two", 2)
+    three, options = write_frames(tmp_path / "three", 3), ["--output", output, "--device", "cpu"]
+    assert tool("demo", *trained[2:], "--input", three, *options) == 0
+    before = {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+    assert "nosuch.mp4" in refused("demo", *trained[2:], "--input", "nosuch.mp4", *options)
+    assert {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()} == before
+    (output / "summary.json").unlink()  # as an interrupted run leaves the folder
+    assert tool("demo", *trained[2:], "--input", two, *options) == 0
+    assert sorted(path.name for path in (output / "labels").iterdir()) == ["000000.png", "000001.png"]
+
+
 def test_demo_labels_a_live_stream_and_keeps_its_pace(tool, trained, tmp_path, stream_server, capsys):
     """The video shows each frame when it came, however many were dropped before it."""
     url = stream_server("mpegts", pieces=25)
