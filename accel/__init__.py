@@ -7,14 +7,14 @@ from accel._version import __version__
 _HOMES = {
     "build_dataset": "accel.datasets",
     "build_model": "accel.models",
-    "evaluate": "accel.evaluation.evaluator",
-    "FixedInterval": "accel.inference.schedule",
+    "evaluate": "accel.evaluation.running.evaluator",
+    "FixedInterval": "accel.inference.schedules",
     "load_config": "accel.config",
     "load_model": "accel.inference.loading",
-    "open_video": "accel.datasets.video_reader",
+    "open_video": "accel.video.opening",
     "Segmenter": "accel.inference.segmenter",
     "train": "accel.training.trainer",
-    "VideoWriter": "accel.inference.video_writer",
+    "VideoWriter": "accel.video.writer",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -12,31 +12,32 @@ import torch
 from accel import visualize
 from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
-from accel.datasets.live_video import in_real_time
-from accel.datasets.video_folder import VideoFolder
-from accel.datasets.video_reader import VideoReader
 from accel.devices import choose_device
-from accel.evaluation.evaluator import evaluate
-from accel.evaluation.metrics import ConfusionMatrix
 from accel.evaluation.origin import Origin
-from accel.evaluation.reading import long_enough
-from accel.evaluation.report import model_table, write_json
-from accel.evaluation.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.evaluation.running.evaluator import evaluate
+from accel.evaluation.running.reading import long_enough
+from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.inference.stages import Consumer
-from accel.inference.video_writer import VideoWriter
+from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
+from accel.output_folder import OutputFolder
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
 from accel.training.run_folder import has_settings, is_done, newer_start
 from accel.training.trainer import train
+from accel.video.folder import VideoFolder
+from accel.video.live import in_real_time
+from accel.video.reader import VideoReader
+from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-SUMMARY = "summary.json"
+SUMMARY, VIDEO = "summary.json", "video.mp4"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
@@ -78,13 +79,15 @@ def run_demo(options: Options) -> None:
     schedule = FixedInterval(options.interval)
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
-    options.output.mkdir(parents=True, exist_ok=True)
-    if (options.output / SUMMARY).is_file():  # an earlier demo's folder: its pictures are not of this one
-        for picture in (options.output / "labels").glob("*.png"):
-            picture.unlink()
     videos = VideoFolder(options.input) if options.input else None
     for name in videos.videos() if videos else ():
         videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
+    # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
+    if videos is None or len(videos) == 1:
+        folders = [_output_folder(options.output)]
+    else:
+        folders = [_output_folder(options.output / name) for name in videos.videos()]
+    options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
     dataset = data and _dataset(data)
     loaded = _load(options, data)
@@ -99,17 +102,20 @@ def run_demo(options: Options) -> None:
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
     if videos is None:
         check_classes(loaded.source, dataset)
-        outputs = {options.output: _label_snippets(segmenter, dataset, loaded, options)}
+        figures_of = [_label_snippets(segmenter, dataset, loaded, folders[0], options)]
     else:
-        outputs = {}
-        for name in videos.videos():
-            output = options.output if len(videos) == 1 else options.output / name
+        figures_of = []
+        for name, folder in zip(videos.videos(), folders, strict=True):
             with videos.open(name, on_damage=_report) as reader:
-                outputs[output] = _label_video(segmenter, reader, loaded, output, options)
-    for output, figures in outputs.items():
+                figures_of.append(_label_video(segmenter, reader, loaded, folder, options))
+    for folder, figures in zip(folders, figures_of, strict=True):
         about = {"interval": options.interval, "flat_latency": options.flat_latency}
-        write_json(output / SUMMARY, about | figures | {"origin": origin})
-        console.print(f"written: {output}/ (labels/*.png, video.mp4, summary.json)")
+        write_json(folder.file(SUMMARY), about | figures | {"origin": origin})
+        console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
+
+
+def _output_folder(path: Path) -> OutputFolder:
+    return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
 
 
 def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
@@ -210,15 +216,18 @@ def _dataset(data: DataConfig) -> ClipDataset:
 # --- running --------------------------------------------------------------------------------------------------
 
 
-def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, options: Options) -> dict:
+def _label_snippets(
+    segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, folder: OutputFolder, options: Options
+) -> dict:
     matrix = ConfusionMatrix(dataset.num_classes)
     timer = Timer()
     damaged = 0
     chosen = long_enough(dataset, options.interval)[: options.num_ex]
+    folder.clear()
     if len(chosen) < options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
     with (
-        VideoWriter(options.output / "video.mp4", FPS) as video,
+        VideoWriter(folder.file(VIDEO), FPS) as video,
         Consumer(lambda segmented: video.write(loaded.legend.panel(segmented))) as writing,
     ):
         for number, index in enumerate(chosen, 1):
@@ -233,9 +242,8 @@ def _label_snippets(segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, 
                 continue
             for segmented in timer.watch(segmenter.stream(clip.frames)):
                 writing.put(segmented)
-            visualize.save_palette_png(
-                options.output / f"labels/{clip.name}.png", segmented.labels, loaded.legend.palette
-            )
+            picture = folder.file(f"labels/{clip.name}.png")
+            visualize.save_palette_png(picture, segmented.labels, loaded.legend.palette)
             predictions = [segmented.labels]
             if options.average:
                 predictions += _nearer_key_frames(segmenter, clip, options.interval, timer)
@@ -265,14 +273,17 @@ def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: T
         yield last.labels
 
 
-def _label_video(segmenter: Segmenter, reader: VideoReader, loaded: Loaded, output: Path, options: Options) -> dict:
+def _label_video(
+    segmenter: Segmenter, reader: VideoReader, loaded: Loaded, folder: OutputFolder, options: Options
+) -> dict:
     live = reader.live if options.live is None else options.live
     frames = in_real_time(reader) if live and not reader.live else reader
+    folder.clear()
     with (
-        VideoWriter(output / "video.mp4", None if live or reader.live else reader.fps) as video,
+        VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps) as video,
         bar(reader.name, reader.len_hint) as progress,
     ):
-        recording = Recording(output, video, loaded.legend, progress)
+        recording = Recording(folder, video, loaded.legend, progress)
         try:
             segmenter.run(frames, recording.write, live)
         except KeyboardInterrupt:  # the way to end a camera's video

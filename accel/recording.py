@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from accel import visualize
-from accel.evaluation.timing import frames_per_second
 from accel.inference.segmenter import SegmentedFrame
-from accel.inference.video_writer import VideoWriter
+from accel.inference.timing import frames_per_second
+from accel.output_folder import OutputFolder
 from accel.progress import Bar
+from accel.video.writer import VideoWriter
 
 PANEL_WIDTH = 640  # pixels of a picture in the video, at most: three of them fit a screen and any decoder
 REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days
@@ -82,7 +82,7 @@ class Recording:
     The number is that of the frame in its source. What was written is in `frames`, `dropped` and `timer`.
     """
 
-    def __init__(self, folder: Path, video: VideoWriter, legend: Legend, progress: Bar):
+    def __init__(self, folder: OutputFolder, video: VideoWriter, legend: Legend, progress: Bar):
         self.folder, self.video, self.legend, self.progress = folder, video, legend, progress
         self.timer = Timer()
         self.frames = self.dropped = 0
@@ -91,9 +91,8 @@ class Recording:
         self.timer.add(segmented)
         # A video without a frame rate is one whose frames are shown when they were seen.
         self.video.write(self.legend.panel(segmented), segmented.time if self.video.fps is None else None)
-        visualize.save_palette_png(
-            self.folder / f"labels/{segmented.index:06d}.png", segmented.labels, self.legend.palette
-        )
+        picture = self.folder.file(f"labels/{segmented.index:06d}.png")
+        visualize.save_palette_png(picture, segmented.labels, self.legend.palette)
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from accel.datasets.clips import IGNORED
+from accel.labels import IGNORED
 
 RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of `error_map`
 _BACKING, _INK = (24, 24, 24), (240, 240, 240)

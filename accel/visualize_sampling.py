@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from accel.models.images import subtract_mean
-from accel.models.propagation import LearnedSampling
-from accel.models.scores import STRIDE
+from accel.models.propagation.learned_sampling import LearnedSampling
+from accel.models.segmentation.score_map import STRIDE
 from accel.models.video import VideoModel
 from accel.visualize import flow_to_colour, panels
 

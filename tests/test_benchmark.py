@@ -11,9 +11,9 @@ from test_optimization import lively, published
 from test_video import make
 from torch.utils.flop_counter import FlopCounterMode
 
-from accel.benchmark import machine, propagation
+from accel import machine
+from accel.benchmark import propagation
 from accel.benchmark.accuracy import optimisation_accuracy
-from accel.benchmark.machine import describe_machine
 from accel.benchmark.models import (
     Contender,
     FrameTimes,
@@ -29,6 +29,7 @@ from accel.benchmark.propagation import MODELS, learning_memory, model_operation
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
 from accel.benchmark.timing import interleaved, turns
 from accel.datasets.clips import Clip, ClipDataset
+from accel.machine import describe_machine
 from accel.models import ScoreMap, VideoModel
 
 CPU = torch.device("cpu")

@@ -111,7 +111,7 @@ def test_motion_means_what_the_data_set_says():
     """The two lists of settings are one."""
     import inspect
 
-    from accel.datasets.motion import SimulatedMotion
+    from accel.datasets.simulation.motion import SimulatedMotion
 
     known = inspect.signature(SimulatedMotion).parameters
     assert set(MotionConfig.model_fields) <= set(known)

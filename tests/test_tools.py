@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from accel.benchmark.machine import commit
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
-from accel.inference.video_writer import VideoWriter
+from accel.machine import commit
+from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -340,7 +340,7 @@ def test_own_and_official_score_agree_on_generated_scenes(tool, trained, tmp_pat
 
 def test_optimised_models_score_nearly_the_same(tool, trained, tmp_path, monkeypatch):
     """TorchInductor, which takes a minute, has tests of its own."""
-    monkeypatch.setattr("accel.models.compilation._compile", lambda part, examples: part)
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)
     results = []
     for option in ([], ["--optimize"]):
         arguments = ["--interval", 2, "--official", "--temporal", "--flow", "model", "--json", tmp_path / "out.json"]
@@ -478,6 +478,29 @@ def test_demo_labels_each_video_of_a_folder_in_its_own(tool, trained, tmp_path):
     assert tool("demo", *trained[2:], *options) == 0
     found = {path.parent.name: json.loads(path.read_text())["frames"] for path in tmp_path.glob("out/*/summary.json")}
     assert found == {"ride.1": 2, "ride.2": 2, "ride.mp4": 3}
+
+
+def test_demo_touches_no_file_that_it_did_not_write(tool, refused, trained, tmp_path):
+    """Labels of the user's own, of the same names or of others, stay as they are."""
+    images, own = write_frames(tmp_path / "gt/images", 2), tmp_path / "gt/labels"
+    own.mkdir()
+    (own / "000000.png").write_bytes(b"mine")
+    (own / "notes.txt").write_text("mine")
+    line = refused("demo", *trained[2:], "--input", images, "--output", tmp_path / "gt", "--device", "cpu")
+    assert f"{tmp_path / 'gt'}: holds files" in line and "labels/000000.png" in line and "choose another folder" in line
+    assert (own / "000000.png").read_bytes() == b"mine" and len(list(own.iterdir())) == 2
+
+
+def test_demo_replaces_its_own_results_but_not_for_a_mistake(tool, refused, trained, tmp_path):
+    output, two = tmp_path / "out", write_frames(tmp_path / "two", 2)
+    three, options = write_frames(tmp_path / "three", 3), ["--output", output, "--device", "cpu"]
+    assert tool("demo", *trained[2:], "--input", three, *options) == 0
+    before = {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+    assert "nosuch.mp4" in refused("demo", *trained[2:], "--input", "nosuch.mp4", *options)
+    assert {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()} == before
+    (output / "summary.json").unlink()  # as an interrupted run leaves the folder
+    assert tool("demo", *trained[2:], "--input", two, *options) == 0
+    assert sorted(path.name for path in (output / "labels").iterdir()) == ["000000.png", "000001.png"]
 
 
 def test_demo_labels_a_live_stream_and_keeps_its_pace(tool, trained, tmp_path, stream_server, capsys):
@@ -699,7 +722,9 @@ def test_flow_on_stills_alone_is_scored_by_its_end_point_error(tool, tiny_run, t
 def test_a_mistake_in_scoring_flow_is_one_line_before_anything_is_scored(
     refused, camvid_data, deeplab_weights, monkeypatch, arguments, words
 ):
-    monkeypatch.setattr("accel.evaluation.flow.score_flow", lambda *_: pytest.fail("something was scored"))
+    monkeypatch.setattr(
+        "accel.evaluation.running.flow_accuracy.score_flow", lambda *_: pytest.fail("something was scored")
+    )
     line = refused("evaluate_flow", *camvid_data, *(deeplab_weights if a == "DEEPLAB" else a for a in arguments))
     assert all(word in line for word in words) and "choose auto" not in line, line
 

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from accel.datasets.video_reader import FolderReader, VideoFileReader, open_video
-from accel.inference.video_writer import VideoWriter
+from accel.video.opening import open_video
+from accel.video.reader import FolderReader, VideoFileReader
+from accel.video.writer import VideoWriter
 
 PALETTE = np.array(
     [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)]

@@ -113,7 +113,7 @@ def test_a_palette_png_holds_indices_and_shows_colours(tmp_path):
 
 
 def test_a_palette_png_is_read_back_as_labels(tmp_path):
-    from accel.datasets.images import read_labels
+    from accel.files.images import read_labels
 
     save_palette_png(tmp_path / "labels.png", LABELS, PALETTE)
     assert np.array_equal(read_labels(tmp_path / "labels.png"), LABELS)

@@ -6,7 +6,7 @@ import torch
 from test_video import make
 
 from accel.models.images import subtract_mean
-from accel.models.propagation import grid_offsets
+from accel.models.propagation.learned_sampling import grid_offsets
 from accel.visualize_sampling import attention_at, draw_attention, draw_offsets, save_png
 
 
@@ -72,7 +72,7 @@ def test_mistakes_are_named(model):
 
 
 def test_a_picture_is_written_with_its_folders(tmp_path):
-    from accel.datasets.images import read_image
+    from accel.files.images import read_image
 
     image = draw_offsets(grid_offsets(1).numpy()[None], 32)
     save_png(tmp_path / "a" / "b.png", image)

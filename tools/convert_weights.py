@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from accel.cli import Parser, run
-from accel.models.published import VERSIONS
+from accel.models.published_models import VERSIONS
 
 
 def main() -> None:

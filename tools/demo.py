@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
     args = parser.parse_args()
 
-    from accel.datasets.video_reader import source_name
     from accel.demo import Options, compare_demo_models, run_demo
+    from accel.video.opening import source_name
 
     args.output = args.output or Path("output") / (source_name(args.input) if args.input else "demo")
     options = vars(args) | {"average": args.avg}

@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from accel.evaluation.command import evaluate
-    from accel.evaluation.processes import joined
+    from accel.evaluation.running.processes import joined
 
     with joined() as processes:
         evaluate(args, processes)

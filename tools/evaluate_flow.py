@@ -29,9 +29,16 @@ def main() -> None:
     from accel.datasets import build_dataset, build_test_dataset
     from accel.devices import choose_device
     from accel.evaluation.command import whole_numbers
-    from accel.evaluation.flow import at_every_pixel, can_carry, of_checkpoint, of_network, score_flow, unmoved
     from accel.evaluation.origin import Origin
-    from accel.evaluation.report import flow_table, write_json
+    from accel.evaluation.running.flow_accuracy import (
+        at_every_pixel,
+        can_carry,
+        of_checkpoint,
+        of_network,
+        score_flow,
+        unmoved,
+    )
+    from accel.evaluation.tables import flow_table, write_json
     from accel.models import DenseInverseSearch
     from accel.progress import bar, console
 

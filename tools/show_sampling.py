@@ -59,7 +59,7 @@ def draw_ways(checkpoint: str, path: str) -> None:
 
 
 def draw_position(model, args) -> None:
-    from accel.datasets.images import read_image
+    from accel.files.images import read_image
     from accel.progress import console
     from accel.visualize_sampling import attention_at, draw_attention, sampling_of, save_png
 
@@ -74,8 +74,8 @@ def draw_position(model, args) -> None:
 def summarize(model, args) -> None:
     from accel.config import load_config
     from accel.datasets import build_dataset
-    from accel.evaluation.attention import summarize_attention
-    from accel.evaluation.report import write_json
+    from accel.evaluation.running.attention import summarize_attention
+    from accel.evaluation.tables import write_json
     from accel.progress import console
 
     data = load_config(args.cfg).data

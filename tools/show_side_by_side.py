@@ -26,9 +26,9 @@ def main() -> None:
     args = parser.parse_args()
 
     from accel.devices import choose_device
-    from accel.evaluation.comparison import load_comparison, pair_up
-    from accel.evaluation.side_by_side import write_side_by_side
-    from accel.inference.schedule import FixedInterval
+    from accel.evaluation.comparing.comparison import load_comparison, pair_up
+    from accel.evaluation.comparing.side_by_side import write_side_by_side
+    from accel.inference.schedules import FixedInterval
     from accel.progress import console
 
     FixedInterval(args.interval)

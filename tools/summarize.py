@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("results", nargs="+", metavar="JSON", help="written by tools/evaluate.py --sweep ... --json")
     args = parser.parse_args()
 
-    from accel.evaluation.seeds import markdown, summarize
+    from accel.evaluation.comparing.seeds import markdown, summarize
 
     print(markdown(summarize(args.results)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from accel.datasets.clips import ClipDataset
-from accel.evaluation.metrics import ConfusionMatrix
+from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.benchmark.timing import turns
+from accel.fast.simplification import simplify
 from accel.models import VideoModel
-from accel.models.simplification import simplify
 
 CLASSES = 19
 ORIGINAL = Path(__file__).with_name("mxnet_original.py")

@@ -20,7 +20,7 @@ from accel.benchmark.models import gflop, gflop_of, two_frames
 from accel.benchmark.timing import interleaved
 from accel.devices import has_bfloat16
 from accel.models import FlowWarp, LearnedSampling, VideoModel, build_model
-from accel.models.propagation import grid_offsets
+from accel.models.propagation.learned_sampling import grid_offsets
 
 CHANNELS, EMBEDDING = 1024, 256  # of the published network
 CELL = 16

@@ -10,7 +10,6 @@ import torch
 from rich.table import Table
 
 from accel.benchmark.accuracy import optimisation_accuracy
-from accel.benchmark.machine import describe_machine, matrix_gflops
 from accel.benchmark.models import (
     benchmark_models,
     image_contenders,
@@ -23,9 +22,10 @@ from accel.benchmark.operators import COUNTERPARTS, benchmark_operators
 from accel.benchmark.propagation import FRAME, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import latencies, memory, throughput
 from accel.devices import choose_device
-from accel.evaluation.report import write_json
+from accel.evaluation.tables import write_json
+from accel.machine import describe_machine, matrix_gflops
 from accel.models import build_published
-from accel.models.published import check_version
+from accel.models.published_models import check_version
 from accel.progress import console
 
 SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training")

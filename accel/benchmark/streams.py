@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from accel.datasets.video_reader import open_video
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
-from accel.inference.video_writer import VideoWriter
 from accel.models import VideoModel
+from accel.video.opening import open_video
+from accel.video.writer import VideoWriter
 
 WARM_UP = 10  # frames
 

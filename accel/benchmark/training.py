@@ -11,7 +11,7 @@ import torch
 
 from accel.config import Config, without_pretrained
 from accel.datasets import Batch
-from accel.evaluation.timing import now
+from accel.inference.timing import now
 from accel.models import build_model
 from accel.progress import Bar
 from accel.training.checkpoints import Progress

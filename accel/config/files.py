@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from accel.config.layers import give_way, lay, merge, parse_override
 from accel.config.mistakes import first_mistake, shown
 from accel.config.sections import Config, ModelConfig, Section
-from accel.yaml_files import read_yaml
+from accel.files.yaml_files import read_yaml
 
 MAX_FILES = 500  # that an experiment or a recipe may have, counting each as often as it is taken in
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accel.config.sections import INSTEAD_OF
-from accel.yaml_files import parse_yaml
+from accel.files.yaml_files import parse_yaml
 
 
 def lay(base: dict, over: dict) -> dict:

@@ -75,7 +75,7 @@ FlowConfig = Annotated[
 
 
 class LearnedSamplingConfig(Section):
-    """Attention over learned offsets instead of flow: `accel.models.propagation.LearnedSampling`.
+    """Attention over learned offsets instead of flow: `accel.models.propagation.flow_warp.LearnedSampling`.
 
     How fast the offsets learn is said by `train.lr_multipliers: {propagation.offsets: 2.5}`.
     """
@@ -175,7 +175,10 @@ class Augmentation(Section):
 
 
 class MotionConfig(Section):
-    """Clips from single labelled stills, by simulated camera motion: `accel.datasets.motion` says what each means."""
+    """Clips from single labelled stills, by simulated camera motion.
+
+    `accel.datasets.simulation.motion` says what each key means.
+    """
 
     forward: float = Field(0.6, ge=0)
     pan: float = Field(0.005, ge=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accel.datasets.clips import IGNORED, Batch, Clip, ClipDataset, OnMissing, collate
+from accel.datasets.clips import Batch, Clip, ClipDataset, OnMissing, collate
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
@@ -38,8 +38,8 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
     if config.simulated_test_frames is None:
         return build_dataset(config, split, with_flow=with_flow)
     from accel.config import MotionConfig
-    from accel.datasets.motion import SimulatedMotion
-    from accel.datasets.simulated import SimulatedClips
+    from accel.datasets.simulation.motion import SimulatedMotion
+    from accel.datasets.simulation.simulated_clips import SimulatedClips
 
     stills = build_dataset(config, split)
     motion = SimulatedMotion(stills.class_names, **(config.motion or MotionConfig()).model_dump())
@@ -93,4 +93,4 @@ def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missin
 
 BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape, "folder": _folder}
 
-__all__ = ["IGNORED", "Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]
+__all__ = ["Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]

@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from accel.datasets.clips import IGNORED, OnMissing
-from accel.datasets.images import UNDEFINED, read_labels
-from accel.datasets.small_files import read_text
+from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
+from accel.files.images import UNDEFINED, read_labels
+from accel.files.small_files import read_text
+from accel.labels import IGNORED
 
 CLASS_NAMES = (
     "sky", "building", "pole", "road", "sidewalk", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",

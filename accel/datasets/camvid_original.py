@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.camvid import CLASS_NAMES, CamVid, numbered
-from accel.datasets.clips import IGNORED, OnMissing
-from accel.datasets.images import UNDEFINED, read_colour_labels
-from accel.datasets.small_files import read_text
+from accel.datasets.clips import OnMissing
+from accel.files.images import UNDEFINED, read_colour_labels
+from accel.files.small_files import read_text
+from accel.labels import IGNORED
 
 # Class, colour (label_colors.txt), and which of the 11 classes it belongs to in SegNet's labels; None: unlabelled.
 #

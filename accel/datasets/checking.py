@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from torch.utils.data import DataLoader, Dataset
 
 from accel.datasets import build_dataset, data_root
-from accel.datasets.images import read_image
 from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
+from accel.files.images import read_image
 from accel.progress import Bar, bar, console
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from cityscapesscripts.helpers.labels import labels as _LABELS
 
-from accel.datasets.clips import IGNORED, OnMissing
-from accel.datasets.images import UNDEFINED, read_labels
+from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
+from accel.files.images import UNDEFINED, read_labels
+from accel.labels import IGNORED
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
 

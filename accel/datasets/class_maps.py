@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accel.datasets import camvid, cityscapes
-from accel.datasets.clips import IGNORED
+from accel.labels import IGNORED
 
 
 @dataclass(frozen=True)

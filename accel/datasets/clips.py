@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-IGNORED = 255  # label value that neither loss nor score looks at
-
 OnMissing = Callable[[str], None]
 
 

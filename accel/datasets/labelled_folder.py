@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from accel.datasets.clips import IGNORED, OnMissing
-from accel.datasets.images import UNDEFINED, read_labels
-from accel.datasets.small_files import read_text
+from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
-from accel.datasets.video_reader import frame_files, natural_key
+from accel.files.images import UNDEFINED, read_labels
+from accel.files.small_files import read_text
+from accel.labels import IGNORED
+from accel.video.reader import frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from accel.datasets.clips import Clip, ClipDataset
-from accel.datasets.motion import SimulatedMotion
+from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
 
 _ORDER, _VIEW, _MOTION = 0, 1, 2  # the streams of random numbers of a seed

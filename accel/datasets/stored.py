@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.clips import Clip, ClipDataset
-from accel.datasets.images import read_frames
+from accel.files.images import read_frames
 
 
 class StoredClips(ClipDataset):

@@ -15,7 +15,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from accel.datasets.clips import IGNORED, Clip
+from accel.datasets.clips import Clip
+from accel.labels import IGNORED
 
 MEAN_COLOUR = (123, 116, 103)  # the published mean, rounded: what a model subtracts, so padding is zero to it
 

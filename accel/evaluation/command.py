@@ -12,14 +12,22 @@ from pathlib import Path
 import torch
 
 from accel.config import load_config
-from accel.evaluation import cityscapes, report
-from accel.evaluation.comparison import Entry, load_comparison, pair_up, record_clips, run_comparison, whole_numbers
+from accel.evaluation import tables as report
+from accel.evaluation.cityscapes import official as cityscapes
+from accel.evaluation.comparing.comparison import (
+    Entry,
+    load_comparison,
+    pair_up,
+    record_clips,
+    run_comparison,
+    whole_numbers,
+)
 from accel.evaluation.origin import Origin
-from accel.evaluation.page import check_folder, write_report
-from accel.evaluation.predictions import Predictions, write_submission
-from accel.evaluation.processes import ALONE, Processes
+from accel.evaluation.report.page import check_folder, write_report
+from accel.evaluation.running.predictions import Predictions, write_submission
+from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import load_model
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.progress import console
 
 

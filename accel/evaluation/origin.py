@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 import torch
 
-from accel.benchmark.machine import commit, machine_name
+from accel.machine import commit, machine_name
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from accel.evaluation.boundary import TrimapMatrix
-from accel.evaluation.metrics import ConfusionMatrix
+from accel.measures.boundary import TrimapMatrix
+from accel.measures.confusion import ConfusionMatrix
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TemporalResult:
-    """How steady the labels of a video are (`accel.evaluation.temporal`), run with a key frame every so often.
+    """How steady the labels of a video are (`accel.measures.temporal`), run with a key frame every so often.
 
     consistency: mIoU between each frame's labels and those of the frame before, brought here by `flow`.
     consistency_iou: the same for each class by its name.

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.stages import Channel, Consumer, NewestOnly, ReadAhead
 from accel.inference.transfer import CudaFrame, CudaLabels, HostLabels, transfer_for
-from accel.models.scores import ScoreMap
+from accel.models.segmentation.score_map import ScoreMap
 from accel.models.video import VideoModel
 
 READ_AHEAD = 4  # frames that wait for the model at most: the others go on being decoded while a key frame takes long

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from accel.models.backbones.smp import EARLY, SmpBackbone
-from accel.models.classical_flow import DenseInverseSearch
-from accel.models.deeplab import DeepLab
-from accel.models.flownet import FlowNetS
-from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.propagation import FlowWarp, LearnedSampling, Propagation, gaussian_offsets, grid_offsets
-from accel.models.published import build_published
-from accel.models.scores import ScoreMap
+from accel.models.propagation.base import Propagation
+from accel.models.propagation.classical_flow import DenseInverseSearch
+from accel.models.propagation.flow_warp import FlowWarp
+from accel.models.propagation.flownet_s import FlowNetS
+from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
+from accel.models.published_models import build_published
+from accel.models.segmentation.deeplab import DeepLab
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.score_map import ScoreMap
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, FrameState, VideoModel
 
 if TYPE_CHECKING:  # models alone do without the configuration's libraries

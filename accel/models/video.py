@@ -10,13 +10,13 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from accel.models.deeplab import DeepLab
-from accel.models.fusion import FeatureFusion, ScoreFusion
+from accel.fast.parts import Work, work_of
+from accel.fast.streams import side_by_side
 from accel.models.images import subtract_mean
-from accel.models.parts import Work, work_of
-from accel.models.propagation import Propagation
-from accel.models.scores import ScoreMap
-from accel.models.streams import side_by_side
+from accel.models.propagation.base import Propagation
+from accel.models.segmentation.deeplab import DeepLab
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.score_map import ScoreMap
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class VideoModel(nn.Module, ABC):
         parts: int = 1,
     ) -> VideoModel:
         """This model for inference on frames of one size, as fast as the machine allows: see `models.optimization`."""
-        from accel.models.optimization import optimize  # it knows all models
+        from accel.fast.optimization import optimize  # it knows all models
 
         return optimize(self, size, dtype, device, compile, parts)
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from accel.config import Config
 from accel.datasets.clips import Batch, ClipDataset, collate
-from accel.datasets.motion import SimulatedMotion
 from accel.datasets.sampling import StepSampler, TrainingClips, init_worker
+from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
 
 DYING = 0.5  # seconds

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accel.datasets.clips import IGNORED
+from accel.labels import IGNORED
 from accel.models.images import subtract_mean
-from accel.models.scores import STRIDE
+from accel.models.segmentation.score_map import STRIDE
 from accel.models.video import VideoModel
 from accel.training.reductions import shared_count
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from accel.models.propagation import LearnedSampling
+from accel.models.propagation.learned_sampling import LearnedSampling
 
 OFFSETS = "offsets.jsonl"
 

@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 
 from accel.config import Config
 from accel.datasets import ClipDataset, build_test_dataset
-from accel.evaluation.metrics import ConfusionMatrix
+from accel.measures.confusion import ConfusionMatrix
 from accel.models.video import VideoModel
 from accel.progress import console
 from accel.training.reductions import sum_over_processes

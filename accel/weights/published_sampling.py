@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from accel.models.propagation import LearnedSampling
+from accel.models.propagation.learned_sampling import LearnedSampling
 from accel.weights.mxnet_params import read_mxnet_params
-from accel.weights.published import Naming, Params, bare_names
+from accel.weights.published_params import Naming, Params, bare_names
 
 
 def sampling_names() -> dict[str, str]:

@@ -9,11 +9,12 @@ import pytest
 
 from accel import datasets
 from accel.config import DataConfig, load_stages
-from accel.datasets import build_dataset, images
+from accel.datasets import build_dataset
 from accel.datasets.checking import check_data, check_split
-from accel.datasets.motion import SimulatedMotion
 from accel.datasets.sampling import TrainingClips
-from accel.datasets.simulated import SimulatedClips
+from accel.datasets.simulation.motion import SimulatedMotion
+from accel.datasets.simulation.simulated_clips import SimulatedClips
+from accel.files import images
 
 
 def cityscapes(root, **settings):

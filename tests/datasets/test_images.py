@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from accel.datasets.images import UNDEFINED, read_image, read_labels
+from accel.files.images import UNDEFINED, read_image, read_labels
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from accel.datasets import live_video
-from accel.datasets.decoding import decode
-from accel.datasets.live_video import CameraReader, StreamReader, in_real_time
-from accel.datasets.video_folder import VideoFolder
-from accel.datasets.video_reader import VideoFileReader, open_video, source_name
+from accel.video import live as live_video
+from accel.video.decoding import decode
+from accel.video.folder import VideoFolder
+from accel.video.live import CameraReader, StreamReader, in_real_time
+from accel.video.opening import open_video, source_name
+from accel.video.reader import VideoFileReader
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
 

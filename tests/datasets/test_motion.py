@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from accel.datasets.clips import IGNORED, Clip
-from accel.datasets.motion import SimulatedMotion
+from accel.datasets.clips import Clip
+from accel.datasets.simulation.motion import SimulatedMotion
+from accel.labels import IGNORED
 
 NAMES = ("sky", "building", "road", "car", "pole")
 SKY, BUILDING, ROAD, CAR, POLE = range(5)

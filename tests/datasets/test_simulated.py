@@ -6,8 +6,8 @@ import pytest
 from accel.config import load_config
 from accel.datasets import build_test_dataset
 from accel.datasets.camvid import CamVid
-from accel.datasets.motion import SimulatedMotion
-from accel.datasets.simulated import SimulatedClips
+from accel.datasets.simulation.motion import SimulatedMotion
+from accel.datasets.simulation.simulated_clips import SimulatedClips
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from accel.datasets.video_folder import VideoFolder
-from accel.datasets.video_reader import FolderReader, VideoFileReader
-from accel.inference.video_writer import VideoWriter
+from accel.video.folder import VideoFolder
+from accel.video.reader import FolderReader, VideoFileReader
+from accel.video.writer import VideoWriter
 
 
 def make_file(path: Path, frames: int = 3) -> Path:

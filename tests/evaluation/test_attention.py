@@ -6,7 +6,7 @@ import torch
 from test_propagation import CLASSES, Cells, knowing, moving
 
 from accel.datasets.clips import Clip, ClipDataset
-from accel.evaluation.attention import summarize_attention
+from accel.evaluation.running.attention import summarize_attention
 from accel.models import DeepFeatureFlow, DeepLab
 
 

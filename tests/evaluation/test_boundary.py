@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from accel.evaluation.boundary import WIDTHS, TrimapMatrix, border_distance, check_widths, trimap_bands
-from accel.evaluation.metrics import ConfusionMatrix
+from accel.measures.boundary import WIDTHS, TrimapMatrix, border_distance, check_widths, trimap_bands
+from accel.measures.confusion import ConfusionMatrix
 
 
 def array(rows):

@@ -11,9 +11,9 @@ import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scorer  # noqa: N813
 from cityscapesscripts.helpers.labels import id2label, name2label, trainId2label
 
-from accel.evaluation.cityscapes import check_agreement, official_scores, official_table
-from accel.evaluation.metrics import ConfusionMatrix
-from accel.evaluation.predictions import Predictions
+from accel.evaluation.cityscapes.official import check_agreement, official_scores, official_table
+from accel.evaluation.running.predictions import Predictions
+from accel.measures.confusion import ConfusionMatrix
 from accel.progress import console
 
 CLASS_OF_ID = np.array([min(id2label[i].trainId % 256, 255) for i in range(34)], np.uint8)

@@ -10,9 +10,9 @@ from torch import nn
 
 from accel.datasets import Clip, ClipDataset
 from accel.datasets.cityscapes import Cityscapes
-from accel.evaluation.evaluator import evaluate
-from accel.evaluation.report import class_table, model_table, summary, write_json
-from accel.evaluation.timing import frames_per_second
+from accel.evaluation.running.evaluator import evaluate
+from accel.evaluation.tables import class_table, model_table, summary, write_json
+from accel.inference.timing import frames_per_second
 from accel.models import ScoreMap, VideoModel
 from accel.progress import console
 

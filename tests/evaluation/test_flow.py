@@ -9,8 +9,8 @@ import torch
 from films import Films
 from torch import nn
 
-from accel.datasets.clips import IGNORED, Clip, ClipDataset
-from accel.evaluation.flow import (
+from accel.datasets.clips import Clip, ClipDataset
+from accel.evaluation.running.flow_accuracy import (
     at_every_pixel,
     can_carry,
     carry_along,
@@ -20,7 +20,8 @@ from accel.evaluation.flow import (
     score_flow,
     unmoved,
 )
-from accel.evaluation.report import flow_table
+from accel.evaluation.tables import flow_table
+from accel.labels import IGNORED
 from accel.models import DenseInverseSearch
 
 SIZE = (32, 48)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from cityscapesscripts.helpers.labels import id2label
 
-from accel.evaluation.cityscapes import official_scores
-from accel.evaluation.metrics import ConfusionMatrix
-from accel.evaluation.predictions import Predictions
+from accel.evaluation.cityscapes.official import official_scores
+from accel.evaluation.running.predictions import Predictions
+from accel.measures.confusion import ConfusionMatrix
 
 ID_TO_CLASS = np.array([id2label[i].trainId if 0 <= id2label[i].trainId < 255 else 255 for i in range(34)], np.uint8)
 
@@ -180,7 +180,7 @@ def test_matrices_of_different_classes_do_not_add_up():
 
 def test_off_the_cpu_a_class_out_of_range_is_told_when_scores_are_read(monkeypatch):
     """As on an accelerator, where the check would make the host wait."""
-    from accel.evaluation import metrics
+    from accel.measures import confusion as metrics
 
     check = metrics.refuse_strays
     monkeypatch.setattr(metrics, "refuse_strays", lambda *_: None)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from films import CLASSES, Films, Teller
 
-from accel.evaluation.evaluator import compare
 from accel.evaluation.origin import Origin
-from accel.evaluation.page import NAMES, check_folder, write_report
-from accel.evaluation.player import ClipRecorder, choose_clips
+from accel.evaluation.report.page import NAMES, check_folder, write_report
+from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.videos import Run, run_videos
 
 NAMED = {"one": "one", "<b>other</b> & $x_1$": "</script><script>alert(1)</script>"}  # model: checkpoint
 PALETTE = ((128, 64, 128), (70, 70, 70), (0, 0, 142), (107, 142, 35), (220, 20, 60))
@@ -215,7 +215,7 @@ def test_an_earlier_report_stays_if_the_new_one_cannot_be_made(found, tmp_path, 
     def fail(sweep):
         raise RuntimeError("no plots today")
 
-    monkeypatch.setattr("accel.evaluation.page.draw_plots", fail)
+    monkeypatch.setattr("accel.evaluation.report.page.draw_plots", fail)
     with pytest.raises(RuntimeError):
         write_report(tmp_path, *found, ORIGIN)
     assert (tmp_path / "index.html").read_text() == before and (tmp_path / "results.csv").is_file()

@@ -12,12 +12,12 @@ import cv2
 import pytest
 from films import Films, Teller
 
-from accel.evaluation.evaluator import compare
 from accel.evaluation.origin import Origin
-from accel.evaluation.page import write_report
-from accel.evaluation.player import ClipRecorder, choose_clips
+from accel.evaluation.report.page import write_report
+from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.videos import Run, run_videos
 
 pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

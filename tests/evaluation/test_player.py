@@ -9,9 +9,9 @@ from films import SIZE, Films, Teller, said
 from PIL import Image
 
 from accel import visualize
-from accel.evaluation import player
-from accel.evaluation.player import ClipRecorder, choose_clips
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.report import pictured_clips as player
+from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
+from accel.evaluation.running.videos import Run, run_videos
 
 
 class Coloured(Films):

@@ -7,9 +7,9 @@ import pytest
 from films import Films, Forgetful, Teller
 from matplotlib.text import Text
 
-from accel.evaluation import plots
-from accel.evaluation.evaluator import compare
+from accel.evaluation.report import plots
 from accel.evaluation.results import SweepResult
+from accel.evaluation.running.evaluator import compare
 
 NAMES = ("one", "an other", "forgetful")
 

@@ -10,7 +10,7 @@ from cityscapesscripts.helpers.labels import trainId2label
 from torch import nn
 
 from accel.datasets.cityscapes import Cityscapes
-from accel.evaluation.predictions import Predictions, predict
+from accel.evaluation.running.predictions import Predictions, predict
 from accel.models import ScoreMap, VideoModel
 
 
@@ -120,7 +120,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("accel.evaluation.predictions.os.replace", fail)
+    monkeypatch.setattr("accel.evaluation.running.predictions.os.replace", fail)
     predictions = Predictions(tmp_path)
     with pytest.raises(OSError, match="no space left"):
         predictions.write("ulm_000000_000019", np.zeros((4, 4), np.uint8))

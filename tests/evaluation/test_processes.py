@@ -18,10 +18,10 @@ import torch.distributed as dist
 from films import Films, Forgetful, Teller
 
 from accel.datasets.cityscapes import Cityscapes
-from accel.evaluation.evaluator import compare
-from accel.evaluation.player import ClipRecorder, choose_clips
-from accel.evaluation.processes import ALONE, SMALLEST_PIECE, EndedError, Processes, shares
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
+from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.processes import ALONE, SMALLEST_PIECE, EndedError, Processes, shares
+from accel.evaluation.running.videos import Run, run_videos
 
 EVALUATE = Path(__file__).parents[2] / "tools/evaluate.py"
 DENSE = range(12)
@@ -164,7 +164,7 @@ def torchrun(count, *arguments, timeout=240, script=EVALUATE):
 
 LEAVE = """
 import os
-from accel.evaluation.processes import joined
+from accel.evaluation.running.processes import joined
 
 with joined() as processes:
     import torch._dynamo

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from films import Films, Teller
 
-from accel.evaluation.evaluator import compare
-from accel.evaluation.report import class_table, distance_table, print_result, sweep_tables, write_csv, write_json
 from accel.evaluation.results import SweepResult
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.videos import Run, run_videos
+from accel.evaluation.tables import class_table, distance_table, print_result, sweep_tables, write_csv, write_json
 from accel.progress import console
 
 

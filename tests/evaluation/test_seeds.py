@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from accel.evaluation.seeds import Figure, markdown, summarize
+from accel.evaluation.comparing.seeds import Figure, markdown, summarize
 
 
 def result(interval, *mious, fps=10.0):

@@ -5,7 +5,7 @@ import pytest
 from films import SIZE, Films, Teller, said
 
 from accel import open_video, visualize
-from accel.evaluation.side_by_side import write_side_by_side
+from accel.evaluation.comparing.side_by_side import write_side_by_side
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from films import CLASSES, SIZE, Films, Forgetful, Teller, said
 
 from accel.datasets import Clip
 from accel.datasets.camvid import CamVid
-from accel.evaluation.boundary import TrimapMatrix, trimap_bands
-from accel.evaluation.evaluator import compare, evaluate
-from accel.evaluation.metrics import ConfusionMatrix
-from accel.evaluation.sweep import Tally, result_of, sweep
+from accel.evaluation.running.evaluator import compare, evaluate
+from accel.evaluation.running.sweep import Tally, result_of, sweep
+from accel.measures.boundary import TrimapMatrix, trimap_bands
+from accel.measures.confusion import ConfusionMatrix
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowNetS, FlowWarp, FrameByFrame, ScoreFusion, SmpBackbone
 
 DENSE = range(12)

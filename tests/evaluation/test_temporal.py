@@ -7,7 +7,7 @@ import torch
 from films import Films
 from torch import nn
 
-from accel.evaluation.temporal import (
+from accel.measures.temporal import (
     NOWHERE,
     TemporalTally,
     choose_flow,

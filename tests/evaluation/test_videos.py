@@ -5,8 +5,8 @@ import pytest
 import torch
 from films import SIZE, Films, Teller, said
 
-from accel.evaluation.temporal import TemporalTally, matches_of
-from accel.evaluation.videos import Run, run_videos
+from accel.evaluation.running.videos import Run, run_videos
+from accel.measures.temporal import TemporalTally, matches_of
 
 
 def watched(runs, dataset, **options):

@@ -32,9 +32,9 @@ from accel.config import Config, load_stages, parse_model
 from accel.datasets import camvid, cityscapes
 from accel.datasets.camvid import CamVid
 from accel.datasets.camvid_original import colour_table
-from accel.datasets.images import read_colour_labels, read_image, read_labels
 from accel.datasets.streetscape.files import _read_description
-from accel.datasets.video_reader import VideoFileReader
+from accel.files.images import read_colour_labels, read_image, read_labels
+from accel.video.reader import VideoFileReader
 from accel.weights.checkpoints import (
     Description,
     describe_weights,

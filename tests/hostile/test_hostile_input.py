@@ -22,13 +22,13 @@ from safetensors.torch import save_file
 
 from accel.config import load_stages
 from accel.datasets.camvid import CamVid
-from accel.datasets.image_headers import MAX_PIXELS, MAX_SCANS, max_pixels
-from accel.datasets.images import read_colour_labels, read_image, read_labels
 from accel.datasets.streetscape.files import _read_description
-from accel.datasets.video_reader import VideoFileReader
-from accel.inference.video_writer import VideoWriter
+from accel.files.image_headers import MAX_PIXELS, MAX_SCANS, max_pixels
+from accel.files.images import read_colour_labels, read_image, read_labels
+from accel.files.yaml_files import MAX_BYTES, MAX_NESTING, MAX_NODES, parse_yaml
+from accel.video.reader import VideoFileReader
+from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import describe_weights, load_state, save_state
-from accel.yaml_files import MAX_BYTES, MAX_NESTING, MAX_NODES, parse_yaml
 
 CASES = Path(__file__).with_name("cases.py")
 MEGABYTES = 300  # that damaged files of some kilobytes may take together, with what the libraries keep

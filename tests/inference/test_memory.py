@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from accel.config import parse_model
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
-from accel.inference.video_writer import VideoWriter
 from accel.models import build_model
+from accel.video.writer import VideoWriter
 
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
 FRAMES, WARM = 2000, 300

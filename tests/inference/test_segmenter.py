@@ -10,7 +10,7 @@ import torch
 
 from accel.config import parse_model
 from accel.inference import stages
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel, build_model
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from accel.inference.schedule import FixedInterval
+from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.inference.transfer import HostTransfer, transfer_for
 from accel.models import VideoModel

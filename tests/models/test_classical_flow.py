@@ -10,8 +10,8 @@ import torch
 
 from accel.config import load_config
 from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowNetS, build_model
-from accel.models.classical_flow import PRESETS, PixelSearch
 from accel.models.images import subtract_mean
+from accel.models.propagation.classical_flow import PRESETS, PixelSearch
 
 SIZE = (128, 192)
 
@@ -58,7 +58,7 @@ def test_cells_cover_frames_of_any_size(size):
 SMALL = """
 import cv2, sys
 import numpy as np
-from accel.models.classical_flow import PixelSearch
+from accel.models.propagation.classical_flow import PixelSearch
 
 noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (500, 500)).astype(np.uint8), (0, 0), 2)
 picture = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)

@@ -9,13 +9,13 @@ from test_video import CLASSES, clip_of, make
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from accel.fast.batch_norms import fold_batch_norms
+from accel.fast.compilation import _in_form
+from accel.fast.parts import Parts
+from accel.fast.simplification import simplify
 from accel.models import Accel, AccelShared, DeepLab, FlowNetS, FlowWarp, FrameByFrame
-from accel.models.backbones.published import PreActResNet, ResNetV1
-from accel.models.batch_norms import fold_batch_norms
-from accel.models.compilation import _in_form
-from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.parts import Parts
-from accel.models.simplification import simplify
+from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 
 SIZE = (64, 96)
 
@@ -152,7 +152,7 @@ def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
 
 
 def test_feature_fusion_is_optimised_with_flow_only():
-    from accel.models.propagation import LearnedSampling, grid_offsets
+    from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
 
     reference = make("deep_feature_flow").reference
     channels = reference.backbone.out_channels

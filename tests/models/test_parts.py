@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from accel.models.parts import Parts, Work, work_of
+from accel.fast.parts import Parts, Work, work_of
 
 
 class Residual(nn.Module):

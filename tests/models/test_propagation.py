@@ -12,9 +12,9 @@ from torch import nn
 
 from accel.config import parse_model
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, LearnedSampling, build_model
-from accel.models.fusion import ScoreFusion
 from accel.models.images import subtract_mean
-from accel.models.propagation import Aggregation, Quality, gaussian_offsets, grid_offsets
+from accel.models.propagation.learned_sampling import Aggregation, Quality, gaussian_offsets, grid_offsets
+from accel.models.segmentation.fusion import ScoreFusion
 from accel.weights.published_sampling import load_published_sampling, sampling_names
 
 CLASSES = 5

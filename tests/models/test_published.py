@@ -10,13 +10,13 @@ from mxnet_graph import MxnetGraph
 
 from accel.config import load_config
 from accel.models import build_model, build_published
-from accel.models.backbones.published import DeformableConv, GlobalBatchNorm, PreActResNet, ResNetV1
-from accel.models.deeplab import DeepLab
-from accel.models.flownet import FlowNetS
-from accel.models.fusion import FeatureFusion, ScoreFusion
+from accel.models.backbones.published_resnets import DeformableConv, GlobalBatchNorm, PreActResNet, ResNetV1
 from accel.models.images import subtract_mean
-from accel.models.propagation import FlowWarp
-from accel.models.published import VERSIONS
+from accel.models.propagation.flow_warp import FlowWarp
+from accel.models.propagation.flownet_s import FlowNetS
+from accel.models.published_models import VERSIONS
+from accel.models.segmentation.deeplab import DeepLab
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 from accel.models.video import Accel, AccelShared
 from accel.training.freezing import freeze
 from accel.training.optimizers import build_optimizer, learning_rate, set_learning_rate

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from accel.models.fusion import FeatureFusion, ScoreFusion
-from accel.models.scores import ScoreMap
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.score_map import ScoreMap
 
 SIZES = [(64, 96), (50, 70), (17, 33), (16, 16), (1, 1), (150, 40)]
 BORDERS = ["replicate", "zero"]

@@ -8,8 +8,8 @@ from torch import nn
 
 from accel import models as accel_models
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, build_model
-from accel.models.fusion import ScoreFusion
 from accel.models.images import PIXEL_MEANS, subtract_mean
+from accel.models.segmentation.fusion import ScoreFusion
 
 CLASSES = 5
 BRANCH = {"encoder": "resnet18", "head_channels": 8}

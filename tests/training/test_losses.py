@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from accel.models import FlowNetS, FlowWarp
-from accel.models.scores import ScoreMap
+from accel.models.segmentation.score_map import ScoreMap
 from accel.training.losses import (
     CrossEntropy,
     FlowObjective,

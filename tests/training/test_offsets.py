@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from accel.config import load_config
-from accel.models.propagation import LearnedSampling, grid_offsets
+from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
 from accel.training.offsets import read_offsets, record_offsets, start_offsets
 from accel.training.trainer import train
 from accel.weights.checkpoints import load_weights

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from accel.devices import has_bfloat16
-from accel.evaluation.timing import time_interleaved
+from accel.inference.timing import time_interleaved
 from accel.models.video import VideoModel
 from accel.training.run_folder import is_done
 from accel.training.trainer import train

@@ -10,7 +10,7 @@ import pytest
 from lightning.fabric import Fabric
 from train_processes import Job, course, logged, same_weights, wait_for_step
 
-from accel.datasets.simulated import SimulatedClips
+from accel.datasets.simulation.simulated_clips import SimulatedClips
 from accel.training import loop, trainer, validation
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_folder import is_done

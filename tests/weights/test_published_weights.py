@@ -15,11 +15,11 @@ import torch
 
 from accel.inference.loading import load_model
 from accel.models import build_published
-from accel.models.published import VERSIONS
+from accel.models.published_models import VERSIONS
 from accel.weights import load_published, mxnet_params, read_mxnet_params, write_mxnet_params
 from accel.weights.checkpoints import describe_weights
 from accel.weights.conversion import find_published, from_mxnet, to_mxnet
-from accel.weights.published import namings, upsampling_kernel
+from accel.weights.published_params import namings, upsampling_kernel
 
 TOOL = Path(__file__).parents[2] / "tools/convert_weights.py"
 

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from cityscapesscripts.helpers.labels import labels
 
-from accel.datasets.small_files import read_text
 from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
+from accel.files.small_files import read_text
 
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
 CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}

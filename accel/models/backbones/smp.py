@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel.models.images import PIXEL_MEANS
-from accel.models.scores import STRIDE
+from accel.models.segmentation.score_map import STRIDE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,0 +1,45 @@
+"""Stills as the ends of clips: what simulated camera motion makes of a data set, always the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.simulation.motion import SimulatedMotion
+
+
+class SimulatedClips(ClipDataset):
+    """Every labelled frame of a data set as the last of a clip of simulated camera motion, with its exact flow.
+
+    For scoring on stills what needs video; training draws a new motion each time instead (`TrainingClips`).
+
+    stills: whose frames before the labelled ones, if any, are not used.
+    motion: draws the clips.  length: frames a clip.  seed: 0 or more; it and the frame's index decide its motion.
+    """
+
+    knows_flow = True
+
+    def __init__(self, stills: ClipDataset, motion: SimulatedMotion, length: int, seed: int = 0):
+        if length < 1:
+            raise ValueError(f"a clip has at least one frame; asked for {length}")
+        self.stills, self.motion, self.length, self.seed = stills, motion, length, seed
+        self.class_names, self.palette = stills.class_names, stills.palette
+
+    def __len__(self) -> int:
+        return len(self.stills)
+
+    def history(self, index: int) -> int:
+        return self.length - 1
+
+    def name(self, index: int) -> str:
+        return self.stills.name(index)
+
+    def clip(self, index: int, length: int) -> Clip:
+        """The last `length` frames of the clip."""
+        if not 1 <= length <= self.length:
+            raise ValueError(f"{self.name(index)}: asked for a clip of {length} frames; simulated are {self.length}")
+        rng = np.random.default_rng([self.seed, index])
+        clip = self.motion(self.stills.clip(index, 1), self.length, rng)
+        return replace(clip, frames=clip.frames[-length:], flow=clip.flow[self.length - length :])

@@ -1,0 +1,125 @@
+"""Models and data of different classes, each seen through a `ClassMap`: the evaluation takes them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+
+from accel.datasets import Clip, ClipDataset
+from accel.datasets.class_maps import ClassMap, find_class_map
+from accel.inference.loading import check_classes
+from accel.models.segmentation.score_map import ScoreMap
+from accel.models.video import VideoModel
+from accel.weights.checkpoints import describe_weights
+
+
+@dataclass(frozen=True)
+class MappedScores:
+    """Scores whose labels are mapped."""
+
+    scores: ScoreMap
+    table: Tensor  # (256,) uint8
+
+    def labels(self, size: tuple[int, int]) -> Tensor:
+        """(B, H, W) uint8 class indices, in the classes mapped to."""
+        labels = self.scores.labels(size)
+        return self.table.index_select(0, labels.flatten().int()).view(labels.shape)
+
+
+class MappedModel(VideoModel):
+    """A model whose labels are those of `class_map.class_names`; else it is itself, as fast but for a look-up."""
+
+    def __init__(self, model: VideoModel, class_map: ClassMap):
+        super().__init__()
+        self.model, self.class_map = model, class_map
+        self.carries_state = model.carries_state
+        self.register_buffer("table", torch.from_numpy(class_map.predictions).to(model.device), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def remembers(self) -> bool:
+        return self.model.remembers
+
+    def key_frame(self, image):
+        scores, state = self.model.key_frame(image)
+        return MappedScores(scores, self.table), state
+
+    def next_frame(self, image, state):
+        scores, state = self.model.next_frame(image, state)
+        return MappedScores(scores, self.table), state
+
+    def refresh(self, image, state):
+        scores, state = self.model.refresh(image, state)
+        return MappedScores(scores, self.table), state
+
+    def advance(self, image, state):
+        return self.model.advance(image, state)
+
+    def renew(self, state, frames):
+        return self.model.renew(state, frames)
+
+    def optimized(self, *settings, **more):
+        return MappedModel(self.model.optimized(*settings, **more), self.class_map)
+
+
+class MappedDataset(ClipDataset):
+    """A data set whose labels are those of `class_map.class_names`; those not scored are 255."""
+
+    def __init__(self, dataset: ClipDataset, class_map: ClassMap):
+        self.dataset, self.class_map = dataset, class_map
+        self.class_names, self.palette = class_map.class_names, class_map.palette
+        self.knows_flow = dataset.knows_flow
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def history(self, index: int) -> int:
+        return self.dataset.history(index)
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+    def place(self, index: int) -> tuple[str, int]:
+        return self.dataset.place(index)
+
+    def clip(self, index: int, length: int) -> Clip:
+        clip = self.dataset.clip(index, length)
+        return replace(clip, labels=cv2.LUT(clip.labels, self.class_map.truth))
+
+
+def bring_together(
+    checkpoints: Mapping[str, str | Path], models: Mapping[str, VideoModel], dataset: ClipDataset
+) -> tuple[dict[str, VideoModel], ClipDataset, dict[str, ClassMap]]:
+    """Models, by name, and data in the classes that all of them can be compared in, and the maps to these by model.
+
+    Where all have the same classes, they stay as they are, and there are no maps; nor is there one for a model that,
+    like the data, has those classes already.
+
+    checkpoints: the weights file (or the folder of the run) that each model was loaded from.
+
+    Raises ValueError where classes differ and no map between them is known.
+    """
+    found = tuple(dataset.class_names)
+    known = {name: describe_weights(checkpoint).class_names for name, checkpoint in checkpoints.items()}
+    if set(known.values()) <= {found}:
+        return dict(models), dataset, {}
+    maps = {name: find_class_map(classes, found) for name, classes in known.items()}
+    for name, class_map in maps.items():
+        if class_map is None:  # one of them has other classes than the data, and is refused
+            check_classes(checkpoints[name], dataset)
+    together, *_ = maps.values()
+    scored = together.class_names
+    mapped = {
+        name: model if known[name] == scored else MappedModel(model, maps[name]) for name, model in models.items()
+    }
+    if found == scored:
+        return mapped, dataset, {name: class_map for name, class_map in maps.items() if known[name] != scored}
+    return mapped, MappedDataset(dataset, together), maps

@@ -1,0 +1,210 @@
+"""Models side by side on one data set: from configurations and checkpoints to their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from accel.config import DataConfig, MotionConfig, load_config
+from accel.datasets import ClipDataset, build_test_dataset, data_root
+from accel.datasets.class_maps import ClassMap
+from accel.evaluation.comparing.across import MappedDataset, bring_together
+from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
+from accel.evaluation.results import SweepResult
+from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.processes import ALONE, Processes
+from accel.evaluation.running.sweep import OnLabels
+from accel.evaluation.running.videos import Run, run_videos
+from accel.inference.loading import load_model
+from accel.measures.temporal import choose_flow
+from accel.models.video import VideoModel
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to compare: what to call it, its configuration file and its weights."""
+
+    name: str
+    cfg: str
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models by name, on their device, and the data they are compared on, in one set of classes; `class_maps` has the
+    models, by name, whose own classes or the data's are others."""
+
+    models: dict[str, VideoModel]
+    data: DataConfig
+    split: str
+    dataset: ClipDataset
+    class_maps: dict[str, ClassMap] = field(default_factory=dict)
+
+    def mappings(self) -> dict[str, dict]:
+        """The class maps as names."""
+        return {name: class_map.as_dict() for name, class_map in self.class_maps.items()}
+
+
+def pair_up(cfgs: Sequence[str], checkpoints: Sequence[str], names: Sequence[str] | None = None) -> list[Entry]:
+    """The entries of a command line, in its order.
+
+    names: default to those of the configuration files, or of the run where it is the one in its folder; with that of
+    the checkpoint where they would not differ.
+
+    Raises ValueError if there are not as many of each, or a name stands twice.
+    """
+    if len(cfgs) != len(checkpoints):
+        raise ValueError(f"{len(cfgs)} --cfg and {len(checkpoints)} --checkpoint: a model needs one of each, in order")
+    if names and len(names) != len(cfgs):
+        raise ValueError(f"{len(names)} --name for {len(cfgs)} models: name all of them, or none")
+    if not names:
+        names = [_name(Path(cfg)) for cfg in cfgs]
+        doubled = {name for name in names if names.count(name) > 1}
+        names = [f"{n} ({Path(c).name})" if n in doubled else n for n, c in zip(names, checkpoints, strict=True)]
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise ValueError(f"two models are called {twice[0]!r}: tell them apart with --name")
+    return [Entry(*entry) for entry in zip(names, cfgs, checkpoints, strict=True)]
+
+
+def load_comparison(
+    entries: Sequence[Entry],
+    overrides: Sequence[str],
+    split: str | None,
+    device: torch.device,
+    optimize: bool = False,
+) -> Comparison:
+    """Load the models and the data, which all configurations must agree on.
+
+    overrides: `key=value` settings, for all configurations. split: default is the configurations' own.
+    optimize: whether models run in their fast form (`VideoModel.optimized`).
+
+    Raises ValueError or FileNotFoundError for what does not fit: settings, weights, classes, data.
+    """
+    configs = [load_config(entry.cfg, overrides) for entry in entries]
+    data = configs[0].data
+    for entry, config in zip(entries, configs, strict=True):
+        if differing := _differences(config.data, data, split):
+            raise ValueError(
+                f"{entry.cfg} scores other data than {entries[0].cfg} ({', '.join(differing)}): "
+                "models are compared on one data set (data.KEY=VALUE sets it for all)"
+            )
+    split = split or data.test_split
+    models = {e.name: load_model(e.checkpoint, c.model, device) for e, c in zip(entries, configs, strict=True)}
+    if optimize:
+        models = {name: model.optimized() for name, model in models.items()}
+    dataset = build_test_dataset(data, split)
+    models, dataset, maps = bring_together({e.name: e.checkpoint for e in entries}, models, dataset)
+    return Comparison(models, data, split, dataset, maps)
+
+
+def run_comparison(
+    comparison: Comparison,
+    intervals: Sequence[int],
+    average: bool = True,
+    widths: Sequence[int] = (),
+    flow: str | None = None,
+    workers: int = 1,
+    on_labels: OnLabels | None = None,
+    recorder: ClipRecorder | None = None,
+    processes: Processes = ALONE,
+) -> SweepResult | None:
+    """Every model at every interval.
+
+    average, widths, on_labels: as in `sweep`.
+    flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
+    recorder: of clips to show; `record_clips` makes it.
+    processes: that share the work; all of them make this call, and the first has the result, the others None.
+    """
+    models, dataset = comparison.models, comparison.dataset
+    if flow is not None:
+        videos = build_test_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
+        if isinstance(dataset, MappedDataset):
+            videos = MappedDataset(videos, dataset.class_map)
+        flow = choose_flow(videos, models.values(), flow)
+    results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels, processes=processes)
+    if flow is not None:
+        at = {(name, k): _lasting(model, k) for name, model in models.items() for k in intervals}
+        runs = {(name, k): Run(models[name], k) for (name, _), k in at.items()}
+        temporal = run_videos(runs, videos, flow, watch=recorder, workers=workers, processes=processes)
+        results = {
+            name: tuple(replace(r, temporal=temporal[name, at[name, r.interval]]) for r in found)
+            for name, found in results.items()
+        }
+    elif recorder is not None:
+        runs = {(name, k): Run(models[name], k) for name, k in recorder.shown}
+        run_videos(runs, dataset, None, recorder.indices, recorder, workers, processes=processes)
+    if recorder is not None:
+        recorder.gather(processes)
+    if not processes.is_first:
+        return None
+    return SweepResult(
+        data=comparison.data.name,
+        split=comparison.split,
+        class_names=tuple(dataset.class_names),
+        palette=tuple(map(tuple, dataset.palette.tolist())),
+        intervals=tuple(sorted(intervals)),
+        models=results,
+        class_maps=comparison.mappings(),
+        simulated=_simulated(comparison.data),
+    )
+
+
+def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | None = None) -> ClipRecorder:
+    """A recorder of clips (by the names of their last frames; default: of the first two videos), for `run_comparison`.
+
+    Raises ValueError for a name that no labelled frame has.
+    """
+    shown = [(name, _lasting(model, interval)) for name, model in comparison.models.items()]
+    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown)
+
+
+def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
+    """The numbers in "1,2,5", ascending, as a command line's argument. ValueError if that is not what it holds."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+        raise ValueError(f"{argument} {text}: expected whole numbers from 1, with commas between them, such as 1,2,5")
+    numbers = sorted(map(int, parts))
+    if twice := [n for n in numbers if numbers.count(n) > 1]:
+        raise ValueError(f"{argument} {text}: {twice[0]} stands there twice")
+    return tuple(numbers)
+
+
+def _lasting(model: VideoModel, interval: int) -> int:
+    """To a model without memory, all intervals are as 1."""
+    return interval if model.carries_state else 1
+
+
+def _name(cfg: Path) -> str:
+    return cfg.resolve().parent.name if cfg.name == "config.yaml" else cfg.stem
+
+
+def _differences(data: DataConfig, other: DataConfig, split: str | None) -> list[str]:
+    """The settings by which two configurations score different data, with their values."""
+    here, there = _scored(data, split), _scored(other, split)
+    keys = [key for key in here if key in there and here[key] != there[key]]  # those of one alone follow from these
+    return [f"{key} is {here[key]}, there {there[key]}" for key in keys]
+
+
+def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
+    """The settings that decide what is scored. Those of training clips do not, nor does motion where it makes these
+    alone."""
+    split = split or data.test_split
+    settings = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
+    if data.name == "streetscape":
+        settings |= {f"data.snippets.{split}": data.snippets.get(split), "data.size": data.size}
+    simulated = _simulated(data) or {"simulated_test_frames": None}
+    return settings | {f"data.{key}": value for key, value in simulated.items()}
+
+
+def _simulated(data: DataConfig) -> dict[str, object] | None:
+    """The settings of simulated clips to score on, by their keys in `data`; None for frames as stored."""
+    if data.simulated_test_frames is None:
+        return None
+    motion = (data.motion or MotionConfig()).model_dump()
+    return {
+        "simulated_test_frames": data.simulated_test_frames,
+        **{f"motion.{key}": value for key, value in motion.items()},
+    }

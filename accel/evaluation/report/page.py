@@ -1,0 +1,180 @@
+"""A report people look at: one HTML page that needs nothing but itself, with its plots as PNG and its numbers as JSON
+and CSV beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from accel.evaluation.origin import Origin
+from accel.evaluation.report import page_tables as tables
+from accel.evaluation.report.page_player import player_data, player_html
+from accel.evaluation.report.pictured_clips import PlayerClip
+from accel.evaluation.report.plots import Plot, colours, draw_plots
+from accel.evaluation.results import SweepResult
+from accel.evaluation.tables import write_csv, write_json
+
+PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "temporal")
+NAMES = ("index.html", "results.json", "results.csv", *(f"{name}.png" for name in PLOTS))
+_MARK = '<meta name="generator" content="accel report">'  # what an earlier report is known by
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises FileExistsError unless the folder is absent, empty or holds an earlier report and nothing else, and
+    NotADirectoryError if it is a file."""
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(f"--report {folder}: is a file; expected a folder, new, empty or of an earlier report")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in NAMES)
+    index = folder / "index.html"
+    if not others and any(folder.iterdir()) and not (index.is_file() and _MARK in _beginning(index)):
+        others = sorted(path.name for path in folder.iterdir())
+    if others:
+        raise FileExistsError(
+            f"--report {folder}: holds {others[0]}, which is of no earlier report; choose a new or an empty folder"
+        )
+
+
+def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerClip], origin: Origin) -> Path:
+    """Write index.html, the plots, results.json and results.csv; the page's path. An earlier report is replaced.
+
+    Raises as `check_folder`.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    plots = draw_plots(sweep)  # all that may fail comes before the earlier report goes
+    page = build_page(sweep, clips, plots, origin)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        (folder / name).unlink(missing_ok=True)
+    (folder / "index.html").write_text(page, encoding="utf-8")  # first, so that half a report is known as one
+    for name, plot in plots.items():
+        (folder / f"{name}.png").write_bytes(plot.png)
+    write_json(folder / "results.json", sweep.as_dict() | {"origin": origin.as_dict()})
+    write_csv(folder / "results.csv", sweep)
+    return folder / "index.html"
+
+
+def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str, Plot], origin: Origin) -> str:
+    """The page as HTML. Pictures and data are in it; it loads nothing."""
+    last = {name: results[-1] for name, results in sweep.models.items()}
+    best = max(last, key=lambda name: last[name].miou)
+    sections = [
+        _section("What was measured", _introduction(sweep, origin)),
+        _section("Accuracy and speed", _text("speed") + _figure(plots, "accuracy_speed") + tables.summary_table(sweep)),
+    ]
+    if clips:
+        sections.append(_section("Frame by frame", player_html(clips, sweep)))
+    if "distance" in plots:
+        content = _text("distance") + _figure(plots, "distance") + tables.distance_table(sweep)
+        sections.append(_section("Accuracy by distance from the key frame", content))
+    sections.append(
+        _section("Class by class", _text("classes") + _figure(plots, "classes") + tables.class_table(sweep))
+    )
+    matrix = tables.confusion_table(best, last[best], sweep.class_names)
+    title = f"What is taken for what: {best}, interval {last[best].interval}"
+    sections.append(_section(title, _text("confusion") + _figure(plots, "confusion") + _folded("As numbers", matrix)))
+    if "boundary" in plots:
+        content = _text("boundary") + _figure(plots, "boundary") + tables.boundary_table(sweep)
+        sections.append(_section("Near class borders", content))
+    if "temporal" in plots:
+        content = _text("temporal") + _figure(plots, "temporal") + tables.temporal_table(sweep)
+        sections.append(_section("Steadiness", content))
+    return Template(_asset("page.html")).substitute(
+        mark=_MARK,
+        title=escape(f"{', '.join(sweep.models)} on {sweep.data} {sweep.split}"),
+        heading=escape(f"Video segmentation on {sweep.data}, {sweep.split} split"),
+        style=_asset("page.css"),
+        sections="\n".join(sections),
+        clips=player_data(clips),
+        script=_asset("player.js") if clips else "",
+    )
+
+
+_TEXTS = {
+    "speed": "Up is more accurate, left is faster. Each point is a model at one interval, which is the number in it: "
+    "frames from one key frame to the next. 1+ is a model that labels every frame afresh: all intervals are alike.",
+    "distance": "A frame some way behind its key frame is labelled with the help of features that were carried along. "
+    "The longer the way, the more can go wrong. The plot has each model at its longest interval.",
+    "classes": "The IoU of a class: of all pixels that have it, are given it or both, the share that is both. A dash: "
+    "no pixel has the class and none was given it, so it does not count for the mean.",
+    "confusion": "Each row has the pixels of one true class and adds up to 100. What stands off the diagonal is wrong. "
+    "Shares under 0.5 per cent are left blank.",
+    "boundary": "mIoU of the pixels that are at most so far from a border between two classes of the ground truth "
+    "(a trimap). What is carried along goes wrong there first.",
+    "temporal": "Consistency: mIoU between the labels of a frame and those of the frame before, moved along the "
+    "optical flow. Flicker: the share of pixels that change their label and change it back within three frames. "
+    "Neither needs ground truth, and a model that always says road is perfectly steady: read them beside mIoU.",
+}
+
+
+def _introduction(sweep: SweepResult, origin: Origin) -> str:
+    first = next(iter(sweep.models.values()))
+    frames = sorted({r.frames_scored for results in sweep.models.values() for r in results})
+    scored, why = str(frames[0]), ""
+    if len(frames) > 1:
+        scored, why = f"{frames[0]} to {frames[-1]}", "; a longer interval needs more frames before a labelled one"
+    intervals = ", ".join(map(str, sweep.intervals))
+    tried = "all distances from the key frame" if _all_distances(first) else "only the farthest distance is scored"
+    models = "".join(
+        f'<li><b style="color:{colour}">{escape(name)}</b>: weights from '
+        f"<code>{escape(origin.checkpoints[name])}</code></li>"
+        for name, colour in colours(list(sweep.models)).items()
+    )
+    code = f" with commit <code>{escape(origin.commit)}</code>" if origin.commit else ""
+    return f"""
+<p>Each model labels every pixel of every frame of a video with one of {len(sweep.class_names)} classes. It was
+scored on {scored} labelled frames of the <b>{escape(sweep.split)}</b> split of <b>{escape(sweep.data)}</b>, at the
+intervals {intervals} ({tried}{why}).</p>
+<ul>{models}</ul>
+<dl>
+<dt>Key frame, interval</dt><dd>On a key frame the heavy part of a model runs. Between key frames its features are
+carried along, which is faster. The interval is the number of frames from one key frame to the next; a frame's
+distance is how many frames its key frame lies before it.</dd>
+<dt>mIoU</dt><dd>Of each class, the overlap of what is and what was predicted, divided by their union (IoU); the mean
+over the classes. 100 % is perfect. <em>Mean</em> is the mean over the distances, <em>pooled</em> counts the pixels of
+all distances together, <em>worst</em> is the lowest of the distances.</dd>
+<dt>Milliseconds a frame</dt><dd>From a frame on the device to its labels there, median; key frames and others averaged
+as they occur at the interval. Reading files is not in it. Measured on: {escape(origin.machine)}.</dd>
+</dl>
+{_folded("The command", f"<pre>{escape(origin.command)}</pre>")}
+<p>The numbers are beside this page, in <a href="results.json">results.json</a> and
+<a href="results.csv">results.csv</a>, with each plot as a PNG. Made on
+{datetime.fromisoformat(origin.time):%d %B %Y, %H:%M} UTC{code}.</p>"""
+
+
+def _all_distances(results) -> bool:
+    return all(len(r.by_distance) == r.interval for r in results)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def _text(name: str) -> str:
+    return f"<p>{_TEXTS[name]}</p>"
+
+
+def _figure(plots: dict[str, Plot], name: str) -> str:
+    picture = base64.b64encode(plots[name].svg.encode()).decode()
+    return f'<img class="plot" alt="{escape(plots[name].alt)}" src="data:image/svg+xml;base64,{picture}">'
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+
+
+def _asset(name: str) -> str:
+    return files("accel.evaluation.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(2000)

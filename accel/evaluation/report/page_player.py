@@ -1,0 +1,74 @@
+"""The player of a report as HTML: what a browser without JavaScript shows is one frame; `assets/player.js` makes it a
+player."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+
+from accel.evaluation.report.pictured_clips import PlayerClip, PlayerFrame
+from accel.evaluation.report.plots import colours
+from accel.evaluation.results import SweepResult
+
+
+def player_data(clips: Sequence[PlayerClip]) -> str:
+    """The clips as JSON that can stand in a script element: nothing in it ends one."""
+    values = [asdict(clip) | {"start": clip.start} for clip in clips]
+    return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def player_html(clips: Sequence[PlayerClip], sweep: SweepResult) -> str:
+    """The first clip at its first picture, the controls, which are hidden until there is a script, and the legend."""
+    clip = clips[0]
+    frame = clip.frames[clip.start]
+    colour = colours(list(sweep.models))
+    groups = [_group("Video", "", "#444444", _pair(frame.image, "input", frame.truth, "ground truth"))]
+    for (name, interval), pictured in zip(clip.shown, frame.models, strict=True):
+        pair = _pair(pictured.labels, "prediction", pictured.errors, "errors")
+        groups.append(_group(name, f"interval {interval}", colour[name], pair))
+    legend = "".join(
+        f'<li><span style="background:rgb{tuple(rgb)}"></span>{escape(name)}</li>'
+        for name, rgb in zip(sweep.class_names, sweep.palette, strict=True)
+    )
+    options = "".join(f'<option value="{i}">{escape(c.name)}</option>' for i, c in enumerate(clips))
+    return f"""
+<p>Errors are red where the labels differ from the ground truth, grey where they agree, and black where nobody labelled
+the pixel. Step with the buttons, the slider or the arrow keys; the space bar plays. Each model's bar has a filled cell
+at its key frames.</p>
+<noscript><p>This shows one frame; stepping through them needs JavaScript.</p></noscript>
+<div id="player" tabindex="0" role="group" aria-label="player">
+<div class="controls" hidden>
+<button id="back" aria-label="frame before">&#9664;</button>
+<button id="play" aria-label="play or pause">Play</button>
+<button id="next" aria-label="next frame">&#9654;</button>
+<input id="slider" type="range" min="0" value="{clip.start}" max="{len(clip.frames) - 1}" aria-label="frame">
+<output id="where">{_where(clip, frame)}</output>
+<label{" hidden" if len(clips) == 1 else ""}>clip up to <select id="clip">{options}</select></label>
+</div>
+<div class="groups">{"".join(groups)}</div>
+<ul class="legend">{legend}<li><span style="background:#000"></span>not labelled</li></ul>
+</div>"""
+
+
+def _where(clip: PlayerClip, frame: PlayerFrame) -> str:
+    return f"frame {clip.start + 1} of {len(clip.frames)} (number {frame.number} of the video)"
+
+
+def _group(title: str, note: str, colour: str, pair: str) -> str:
+    return (
+        f'<div class="group"><h3 style="border-color:{colour}">{escape(title)} <small>{escape(note)}</small></h3>'
+        f'<p class="state"></p><div class="track" style="color:{colour}"></div><div class="pair">{pair}</div></div>'
+    )
+
+
+def _pair(*pictures: str | None) -> str:
+    """Two pictures with what they are called."""
+    return "".join(
+        f'<figure><img alt="{title}" src="{source or _EMPTY}"><figcaption>{title}</figcaption></figure>'
+        for source, title in zip(pictures[::2], pictures[1::2], strict=True)
+    )
+
+
+_EMPTY = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel

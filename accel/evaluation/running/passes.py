@@ -1,0 +1,95 @@
+"""From a video's stretches to the passes of a model over it: from every key frame once, as far as is scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from accel.datasets.clips import ClipDataset
+from accel.evaluation.running.reading import Stretch
+from accel.inference.timing import frames_to_tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """A labelled frame to score: its name, its labels (H, W) and their trimap bands, its reach, and what models without
+    memory have said of it already."""
+
+    name: str
+    labels: Tensor
+    bands: Tensor | None
+    reach: int
+    known: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A key frame and the frames after it, (3, H, W) each, with the labelled ones to score by their distance."""
+
+    frames: list[Tensor]
+    targets: dict[int, Target]
+
+
+def distances(interval: int, average: bool) -> range:
+    """The distances from the key frame that an interval is scored at."""
+    return range(interval) if average else range(interval - 1, interval)
+
+
+class PassWindow:
+    """The last frames of a video, and the passes over them that are still to be made."""
+
+    def __init__(self, dataset: ClipDataset, intervals: tuple[int, ...], average: bool, device: torch.device):
+        self.dataset, self.intervals, self.average, self.device = dataset, intervals, average, device
+        self.scored: Counter[int] = Counter()
+        self.damaged: Counter[int] = Counter()
+        self.frames: dict[int, Tensor] = {}  # by number, without gaps
+        self.unbroken = 0  # frames up to the last one that directly follow each other, those let go included
+        self.targets: dict[int, dict[int, Target]] = {}  # by number of the key frame, then by distance
+
+    def add(self, stretch: Stretch) -> Iterator[Pass]:
+        """Take in more frames; the passes that are complete by now."""
+        history = self.dataset.history(stretch.index) + 1
+        if stretch.clip is None:
+            self._count(0, history)
+            return
+        if not stretch.follows:
+            yield from self.close()
+        fresh = frames_to_tensor(stretch.clip.frames).to(self.device)  # (T, 3, H, W)
+        first = stretch.number - len(fresh) + 1
+        self.frames |= dict(enumerate(fresh, first))
+        self.unbroken += len(fresh)
+        reach = self._count(min(self.unbroken, history), history)
+        if reach:
+            labels = torch.from_numpy(stretch.clip.labels).to(self.device)
+            bands = None if stretch.extra is None else torch.from_numpy(stretch.extra).to(self.device)
+            target = Target(stretch.clip.name, labels, bands, reach)
+            tried = {d for k in self.intervals if k <= reach for d in distances(k, self.average)}
+            for distance in tried:
+                self.targets.setdefault(stretch.number - distance, {})[distance] = target
+        # No later frame is scored from the key frames up to this one.
+        yield from self._passes(stretch.number - self.intervals[-1] + 1)
+
+    def close(self) -> Iterator[Pass]:
+        """The passes that are left; the next frames belong to another video."""
+        yield from self._passes(max(self.frames, default=0))
+        self.unbroken = 0
+
+    def _passes(self, last: int) -> Iterator[Pass]:
+        """The passes from key frames up to number `last`, which are let go."""
+        for key in sorted(n for n in self.targets if n <= last):
+            targets = self.targets.pop(key)
+            yield Pass([self.frames[key + d] for d in range(max(targets) + 1)], targets)
+        for number in [n for n in self.frames if n <= last]:
+            del self.frames[number]
+
+    def _count(self, readable: int, there: int) -> int:
+        """The reach of a labelled frame that so many frames lead up to, its own included, of those that are there."""
+        reach = max((k for k in self.intervals if k <= readable), default=0)
+        if reach:
+            self.scored[reach] += 1
+        self.damaged.update(k for k in self.intervals if reach < k <= there)
+        return reach

@@ -1,0 +1,222 @@
+"""Predictions as Cityscapes wants them: labelIds at full size, one PNG a frame, for the scorer and the test server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from cityscapesscripts.helpers.labels import trainId2label
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from accel.config import DataConfig
+from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
+from accel.evaluation.comparing.across import MappedDataset
+from accel.evaluation.running.processes import ALONE, Processes
+from accel.inference.loading import check_classes
+from accel.inference.schedules import FixedInterval
+from accel.models.video import VideoModel
+from accel.progress import bar
+
+_SUFFIX = "_pred_labelIds.png"  # scorer and server want CITY_SEQ_FRAME*.png
+_UNFINISHED = ".unfinished"
+_LABEL_IDS = np.array([trainId2label[i].id for i in range(len(CLASS_NAMES))], np.uint8)  # (19,) of our classes
+
+
+class Predictions:
+    """A folder of predictions, CITY_SEQ_FRAME_pred_labelIds.png.
+
+    The scorer takes it as it is, the test server as a ZIP file. What is written comes to lie in `folder` itself only
+    with `finish`; before, and for ever if that is never called, it lies in a folder of its own there, which goes at the
+    end of a `with` block and with the next attempt. A folder that was not given is a temporary one.
+
+    target: made if need be. ValueError if it holds anything else: results of two models must not mix, nor anything of
+        the user's be overwritten.
+    folder: where the files are now. names: of the frames.
+    """
+
+    def __init__(self, target: str | Path | None = None):
+        self.names: list[str] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="accel-") if target is None else None
+        self._target = Path(self._temporary.name if target is None else target)
+        if self._target.exists() and not self._target.is_dir():
+            raise ValueError(f"{self._target}: not a folder; predictions need one")
+        self.folder = self._target / _UNFINISHED
+        if self._target.is_dir() and (kept := next((p for p in self._target.iterdir() if p != self.folder), None)):
+            raise ValueError(f"{self._target}: holds {kept.name} already; predictions need a new or an empty folder")
+        shutil.rmtree(self.folder, ignore_errors=True)  # of an attempt that was killed
+        self.folder.mkdir(parents=True)
+
+    @classmethod
+    def joining(cls, folder: str | Path) -> Predictions:
+        """Those that another process has begun, in its `folder`; that process finishes them.
+
+        ValueError if the folder is not there: on another machine, say.
+        """
+        joined = cls.__new__(cls)
+        joined.names, joined._temporary, joined._target, joined.folder = [], None, None, Path(folder)
+        if not joined.folder.is_dir():
+            raise ValueError(
+                f"{joined.folder}: not there for all processes; predictions of several machines need a folder that "
+                "all of them see"
+            )
+        return joined
+
+    @classmethod
+    def shared(cls, target: str | Path | None, processes: Processes) -> Predictions:
+        """In the first process as ever, in the others what they add to it; `gather` comes before `finish`."""
+        begun = cls(target) if processes.is_first else None
+        folder = processes.spread(begun and begun.folder)
+        return begun or cls.joining(folder)
+
+    def gather(self, processes: Processes) -> None:
+        """Wait until all processes have written theirs; the first has all names then."""
+        self.names = [name for names in processes.collect(self.names) for name in names]
+
+    def finish(self) -> None:
+        """All are written: move them to where they belong."""
+        for path in sorted(self.folder.iterdir()):
+            os.replace(path, self._target / path.name)
+        self.folder.rmdir()
+        self.folder = self._target
+
+    def write(self, name: str, predicted: Tensor | np.ndarray) -> Path:
+        """Write a frame's classes, (H, W) uint8 indices into Cityscapes' 19; the file is there whole or not at all.
+
+        name: CITY_SEQ_FRAME.
+
+        Raises ValueError for classes there are not, and a name that is none or comes again.
+        """
+        predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
+        if len(name.split("_")) != 3 or "/" in name:
+            raise ValueError(f"{name!r}: predictions in Cityscapes' layout are named CITY_SEQ_FRAME")
+        if name in self.names:
+            raise ValueError(f"{name}: a second prediction for this frame")
+        if predicted.size and predicted.max() >= len(_LABEL_IDS):
+            raise ValueError(f"{name}: class {predicted.max()} predicted; Cityscapes has {len(_LABEL_IDS)}")
+        ok, data = cv2.imencode(".png", _LABEL_IDS[predicted])
+        assert ok
+        path = self.folder / f"{name}{_SUFFIX}"
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.names.append(name)
+        return path
+
+    def __enter__(self) -> Predictions:
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        elif self._target is not None and self.folder != self._target:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@torch.inference_mode()
+def predict(
+    model: VideoModel,
+    dataset: Cityscapes,
+    interval: int,
+    workers: int = 1,
+    quiet: bool = False,
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Name and classes (H, W) uint8 of every frame of the data set, the key frame interval-1 frames before it.
+
+    indices: of the labelled frames to predict; None: all.
+
+    Unlike an evaluation, this leaves nothing out: ValueError for an interval under 1, a frame that has fewer frames
+    before it, or one that cannot be read.
+    """
+    FixedInterval(interval)  # refuses what is none
+    for i in range(len(dataset)):
+        if dataset.history(i) < interval - 1:
+            raise ValueError(
+                f"{dataset.image_path(i)}: {dataset.history(i)} frames come directly before it, interval {interval} "
+                f"needs {interval - 1}"
+            )
+    model = model.eval()
+    device = model.device
+    indices = range(len(dataset)) if indices is None else indices
+    loader = DataLoader(_Clips(dataset, interval, indices), batch_size=None, num_workers=workers, collate_fn=_as_is)
+    with bar(f"interval {interval}", len(indices), quiet) as progress:
+        for done, clip in enumerate(loader, 1):
+            if isinstance(clip, str):
+                raise ValueError(clip)
+            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(device)  # (T, 3, H, W)
+            yield clip.name, model(frames[None]).labels(tuple(frames.shape[2:]))[0]
+            progress.update(done)
+
+
+class _Clips(Dataset):
+    """All clips of one length; one that cannot be read comes as the message why, which crosses processes whole."""
+
+    def __init__(self, dataset: Cityscapes, length: int, indices: Sequence[int]):
+        self.dataset, self.length, self.indices = dataset, length, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> Clip | str:
+        try:
+            return self.dataset.clip(self.indices[item], self.length)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+
+
+def _as_is(clip: Clip | str) -> Clip | str:
+    return clip
+
+
+def require_cityscapes(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
+    """The data set, if it is in Cityscapes' layout and the checkpoint knows Cityscapes' classes; else ValueError."""
+    dataset = dataset.dataset if isinstance(dataset, MappedDataset) else dataset
+    if not isinstance(dataset, Cityscapes):
+        raise ValueError(f"cityscapesscripts scores data in Cityscapes' layout only, not {type(dataset).__name__}")
+    check_classes(checkpoint, dataset)
+    return dataset
+
+
+def write_submission(
+    folder: str | Path,
+    checkpoint: str | Path,
+    model: VideoModel,
+    config: DataConfig,
+    split: str,
+    interval: int,
+    workers: int = 1,
+    quiet: bool = False,
+    processes: Processes = ALONE,
+) -> int:
+    """Label every frame of a split into a new folder, as the test server wants it; how many frames that are.
+
+    processes: that share the work; all of them make this call.
+
+    The split's own labels are not needed. Raises what `Predictions` and `predict` do, ValueError for data in another
+    layout than Cityscapes' or a checkpoint of other classes, FileNotFoundError where the data are missing.
+    """
+    with processes.first_alone():
+        if config.name == "cityscapes":
+            dataset = Cityscapes(data_root(config), split, with_labels=False)
+        else:
+            dataset = build_dataset(config, split)
+    require_cityscapes(checkpoint, dataset)
+    indices = processes.share(dataset, range(len(dataset)), 0)
+    with Predictions.shared(folder, processes) as predictions:
+        for name, predicted in predict(model, dataset, interval, workers, quiet or not processes.is_first, indices):
+            predictions.write(name, predicted)
+        predictions.gather(processes)
+        if processes.is_first:
+            predictions.finish()
+    return len(predictions.names)

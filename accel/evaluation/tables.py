@@ -1,0 +1,200 @@
+"""Results as tables for the terminal, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from accel.datasets.class_maps import ClassMap
+from accel.evaluation.results import Accuracy, EvaluationResult, SweepResult, TemporalResult
+from accel.evaluation.running.flow_accuracy import FlowScore
+from accel.progress import console
+
+
+def print_result(result: EvaluationResult, table: Table | None = None) -> None:
+    """One model at one interval. table: of others' scores, which takes the place of that of the classes."""
+    console.print(table or class_table(result))
+    if len(result.by_distance) > 1 or result.trimap:
+        console.print(distance_table(result))
+    console.print(summary(result))
+    if result.temporal is not None:
+        console.print(temporal_summary(result.temporal))
+
+
+def print_class_maps(class_maps: dict[str, ClassMap]) -> None:
+    """A line for each model, by name, that is not scored in its own classes or the data's."""
+    for name, class_map in class_maps.items():
+        console.print(f"{name}: {class_map.describe()}")
+
+
+def print_sweep(sweep: SweepResult) -> None:
+    for table in sweep_tables(sweep):
+        console.print(table)
+
+
+def class_table(result: EvaluationResult) -> Table:
+    """Per-class IoU in per cent, mean last."""
+    table = _table("class", "IoU %")
+    for name, iou in result.iou.items():
+        table.add_row(name, percent(iou))
+    table.add_section()
+    table.add_row("mean", percent(result.miou))
+    return table
+
+
+def distance_table(result: EvaluationResult) -> Table:
+    """mIoU in per cent at each distance from the key frame, of all pixels and within the trimaps; all of them last."""
+    table = _table("frames from the key frame", "mIoU %", *(f"within {width} px" for width in result.trimap))
+    for distance, accuracy in result.by_distance.items():
+        table.add_row(str(distance), percent(accuracy.miou), *map(percent, accuracy.trimap.values()))
+    table.add_section()
+    table.add_row("all, counted together", percent(result.miou), *map(percent, result.trimap.values()))
+    return table
+
+
+def flow_table(scores: Sequence[FlowScore]) -> Table:
+    """Flows beside each other."""
+    steps = sorted({step for score in scores for step in score.carried})
+    carried = (f"labels carried {n} step{'s' * (n > 1)}, mIoU %" for n in steps)
+    table = _table("flow", "end-point error, px", "photometric error", *carried)
+    for score in scores:
+        errors = ("-" if e is None else f"{e:.2f}" for e in (score.end_point_error, score.photometric_error))
+        table.add_row(score.name, *errors, *(percent(score.carried.get(n)) for n in steps))
+    return table
+
+
+def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
+    """The models at their intervals: accuracy, speed, mIoU by distance (a table for each model) and, where they were
+    measured, trimaps and steadiness. Each fits a terminal of 80 columns."""
+    found = [(name, result) for name, results in sweep.models.items() for result in results]
+    place = "model", "interval"
+
+    title = f"{sweep.data} {sweep.split}: mIoU % over the distances from the key frame"
+    table = _table(*place, "mean", "pooled", "worst", "at distance", "frames", title=title)
+    for name, r in found:
+        shares = percent(r.mean), percent(r.miou), percent(r.worst)
+        table.add_row(name, str(r.interval), *shares, str(r.worst_distance), str(r.frames_scored))
+    yield table
+
+    for name, results in sweep.models.items():
+        intervals = (f"interval {r.interval}" for r in results)
+        table = _table("frames from the key frame", *intervals, title=f"{name}: mIoU % by distance")
+        for distance in range(sweep.intervals[-1]):
+            each = (r.by_distance.get(distance) for r in results)
+            table.add_row(str(distance), *("" if a is None else percent(a.miou) for a in each))
+        yield table
+
+    if found[0][1].trimap:
+        widths = (f"{width} px" for width in found[0][1].trimap)
+        table = _table(*place, *widths, "all", title="mIoU % within so many pixels of the class borders, pooled")
+        for name, r in found:
+            table.add_row(name, str(r.interval), *map(percent, r.trimap.values()), percent(r.miou))
+        yield table
+
+    if found[0][1].temporal:
+        table = _table(*place, "consistency %", "compared %", "flicker %", title="from frame to frame")
+        for name, r in found:
+            t = r.temporal
+            table.add_row(name, str(r.interval), percent(t.consistency), percent(t.compared), percent(t.flicker, 2))
+        yield table
+
+    table = _table(*place, "key frame s", "current frame s", "frames/s", title="speed")
+    for name, r in found:
+        table.add_row(name, str(r.interval), f"{r.seconds_key:.4f}", _seconds(r.seconds_current), f"{r.fps:.1f}")
+    yield table
+
+
+def summary(result: EvaluationResult) -> str:
+    """One line for the whole result."""
+    current = "" if result.seconds_current is None else f", current frame {result.seconds_current:.4f} s"
+    damaged = f", {result.frames_damaged} could not be read" if result.frames_damaged else ""
+    return (
+        f"mIoU {100 * result.miou:.2f}% over {result.frames_scored} frames{damaged} at interval {result.interval}; "
+        f"key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
+    )
+
+
+def temporal_summary(result: TemporalResult) -> str:
+    """One line on how steady the labels are."""
+    return (
+        f"temporal consistency {percent(result.consistency, 2)}% over {result.pairs} pairs of frames (flow: "
+        f"{result.flow}, {percent(result.compared)}% of the pixels compared); flicker {percent(result.flicker, 2)}%"
+    )
+
+
+def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
+    """Models side by side: mIoU and speed."""
+    table = _table("model", "interval", "mIoU %", "key s", "current s", "frames/s", title=title)
+    for name, r in results.items():
+        speed = f"{r.seconds_key:.4f}", _seconds(r.seconds_current), f"{r.fps:.1f}"
+        table.add_row(name, str(r.interval), percent(r.miou), *speed)
+    return table
+
+
+def write_json(path: str | Path, values: dict) -> None:
+    """Write JSON, making the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def write_csv(path: str | Path, sweep: SweepResult) -> None:
+    """Write a row for each model, interval and distance, and one with the distance "all" for all of them counted
+    together, which also has the figures of the interval as a whole. Shares are 0..1; empty: nothing to measure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [row for name, results in sweep.models.items() for result in results for row in _rows(name, result)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
+    for distance, accuracy in result.by_distance.items():
+        yield {"model": name, "interval": result.interval, "distance": distance, **_columns(accuracy)}
+    temporal = result.temporal
+    yield {
+        "model": name,
+        "interval": result.interval,
+        "distance": "all",
+        **_columns(Accuracy(result.miou, result.iou, result.trimap)),
+        "mean": result.mean,
+        "worst": result.worst,
+        "worst_distance": result.worst_distance,
+        "frames_scored": result.frames_scored,
+        "frames_damaged": result.frames_damaged,
+        "seconds_key": result.seconds_key,
+        "seconds_current": result.seconds_current,
+        "fps": result.fps,
+        "consistency": temporal and temporal.consistency,
+        "compared": temporal and temporal.compared,
+        "flicker": temporal and temporal.flicker,
+        "flow": temporal and temporal.flow,
+    }
+
+
+def _columns(accuracy: Accuracy) -> dict:
+    trimap = {f"trimap {width}": miou for width, miou in accuracy.trimap.items()}
+    return {"miou": accuracy.miou, **trimap, **{f"iou {name}": iou for name, iou in accuracy.iou.items()}}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.123 as 12.3; a dash for nothing to measure."""
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.4f}"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """A table whose columns are numbers, after the first."""
+    table = Table(*columns, title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

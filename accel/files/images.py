@@ -1,0 +1,181 @@
+"""Image and label files: read whole and right, or refused with a message that names the file.
+
+OpenCV decodes, but it is trusting, scales 16 bits to 8 and expands palettes to colours. So the file is examined first
+(`accel.files.image_headers`), which takes little time.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from accel.files.image_headers import (
+    MAX_BYTES_PER_PIXEL,
+    MAX_PIXELS_VARIABLE,
+    PNG_GREY,
+    PNG_PALETTE,
+    PNG_RGB,
+    PNG_RGBA,
+    examine,
+    max_pixels,
+)
+
+UNDEFINED = 254  # entry of a label table for stored values that mean nothing in the data set
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The image as (H, W, 3) uint8 RGB: grey is repeated, alpha dropped, 16 bits become 8.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is damaged, too large or no image.
+    """
+    data = _read_bytes(path)
+    examine(data, path)
+    image = _decode(data, cv2.IMREAD_COLOR, path)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_frames(
+    paths: Sequence[Path], label_path: Path | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The frames of a clip, (T, H, W, 3) uint8 RGB, of the (H, W) that its labels have; without, that of the first.
+
+    Raises ValueError with both files for a frame of another size, and what `read_image` raises.
+    """
+    frames = None
+    for i, path in enumerate(paths):
+        image = read_image(path)
+        if size is None:
+            label_path, size = path, image.shape[:2]
+        if image.shape[:2] != size:
+            raise ValueError(
+                f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
+                f"and {size[1]} x {size[0]} (width x height)"
+            )
+        if frames is None:
+            frames = np.empty((len(paths), *size, 3), np.uint8)
+        frames[i] = image
+    return frames
+
+
+def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray:
+    """The label image as (H, W) uint8, one class index a pixel.
+
+    Accepts PNGs with one channel of 8 bits and palette PNGs, whose indices are the labels. Anything else (16
+    bits, colours, JPEG) would give wrong classes silently, hence ValueError, as for damaged files.
+
+    table: (256,) uint8, the class index of each stored value, `UNDEFINED` where a stored value is an error.
+    """
+    data = _read_bytes(path)
+    header = examine(data, path)
+    if header.kind != "PNG":
+        raise ValueError(f"{path}: labels must be PNG files (other formats alter values); found {header}")
+    if header.colour == PNG_PALETTE:
+        labels = _palette_indices(data, path)
+    elif header.colour == PNG_GREY and header.bits == 8:
+        labels = _decode(data, cv2.IMREAD_GRAYSCALE, path)
+    else:
+        raise ValueError(f"{path}: expected labels as one channel of 8 bits (or palette indices); found {header}")
+    return labels if table is None else _translate(labels, table, path)
+
+
+def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
+    """The label image whose colours are classes, as (H, W) uint8.
+
+    Accepts RGB PNGs of 8 bits and palette PNGs; an alpha channel is dropped.
+
+    table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B, `UNDEFINED` where it means nothing.
+
+    Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
+    """
+    data = _read_bytes(path)
+    header = examine(data, path)
+    if header.kind != "PNG":
+        raise ValueError(f"{path}: labels must be PNG files (other formats alter colours); found {header}")
+    if header.colour not in (PNG_RGB, PNG_PALETTE, PNG_RGBA) or header.bits > 8:
+        raise ValueError(f"{path}: expected colours of 8 bits a channel (or a palette); found {header}")
+    image = cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR, path), cv2.COLOR_BGR2BGRA)
+    codes = image.view("<u4")[..., 0]  # one number a pixel; the highest byte is the alpha, 255
+    codes &= 0xFFFFFF
+    labels = table[codes]
+    unknown = labels == UNDEFINED
+    if unknown.any():
+        y, x = np.unravel_index(unknown.argmax(), unknown.shape)
+        blue, green, red, _ = image[y, x].tolist()
+        raise ValueError(
+            f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) is that of no class; "
+            f"{int(unknown.sum())} pixels have such colours"
+        )
+    return labels
+
+
+def _translate(labels: np.ndarray, table: np.ndarray, path: str | Path) -> np.ndarray:
+    translated = cv2.LUT(labels, table)
+    undefined = translated == UNDEFINED
+    if undefined.any():
+        found = np.unique(labels[undefined]).tolist()
+        raise ValueError(
+            f"{path}: label value{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:8]))}"
+            f"{', ...' if len(found) > 8 else ''} on {int(undefined.sum())} pixels; "
+            f"expected one of {_ranges(np.flatnonzero(table != UNDEFINED).tolist())}"
+        )
+    return translated
+
+
+def _ranges(values: list[int]) -> str:
+    """[0, 1, 2, 255] as "0-2, 255"."""
+    runs: list[list[int]] = []
+    for v in values:
+        if runs and v == runs[-1][1] + 1:
+            runs[-1][1] = v
+        else:
+            runs.append([v, v])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    path = Path(path)
+    limit = MAX_BYTES_PER_PIXEL * max_pixels()
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise ValueError(f"{path}: not a file; expected an image")
+        if found.st_size > limit:
+            raise ValueError(
+                f"{path}: {found.st_size} bytes; at most {limit} are read ({MAX_PIXELS_VARIABLE}=N sets another limit)"
+            )
+        with path.open("rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except NotADirectoryError:
+        raise ValueError(f"{path}: not a file; expected an image") from None
+    except OSError as error:  # a disk that fails, a file that may not be read
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ValueError(f"{path}: the file is empty; expected an image")
+    return data
+
+
+def _decode(data: bytes, flags: int, path: str | Path) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # OpenCV's own limits on size
+        raise ValueError(f"{path}: cannot be decoded: {' '.join(error.err.split())}") from error
+    if image is None:
+        raise ValueError(f"{path}: damaged, or not an image (it starts with {data[:8]!r})")
+    return image
+
+
+def _palette_indices(data: bytes, path: str | Path) -> np.ndarray:
+    from PIL import Image  # OpenCV always expands palettes to colours
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image, dtype=np.uint8)
+    except Exception as error:  # Pillow meets some damage with whatever it leads to
+        raise ValueError(f"{path}: damaged palette PNG: {error}") from error

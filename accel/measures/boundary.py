@@ -1,0 +1,97 @@
+"""Accuracy near class borders: mIoU within a trimap, where propagated labels go wrong first.
+
+Kohli, Ladicky and Torr, "Robust higher order potentials for enforcing label consistency", IJCV 2009, count only the
+pixels in a band of some width around the borders of the ground truth; Chen et al., "DeepLab", PAMI 2018, report the
+mean IoU there, as a curve over widths. So do we.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from accel.labels import IGNORED
+from accel.measures.confusion import ConfusionMatrix, add_counts, count_pixels, no_strays
+
+# Halvings of 16 pixels, a cell of the feature maps that are propagated: flow that is wrong by less than a cell shows
+# up within these widths.
+WIDTHS = (1, 2, 4, 8, 16)
+
+
+def border_distance(labels: np.ndarray) -> np.ndarray:
+    """(H, W) float32: how far each pixel lies from the nearest border between two classes, in pixels.
+
+    labels: (H, W) uint8, 255 = ignored. A border runs between two neighbouring pixels (above, below, left, right) of
+    different classes; both have distance 1, and pixels further off 1 plus the distance of their centre to the nearest
+    of those. What is ignored makes no border, because nobody knows where the class beside it ends. Infinite where
+    there is no border at all.
+    """
+    inside = np.ones(labels.shape, np.uint8)  # 0 beside a border
+    for a, b, here, there in (
+        (labels[:, :-1], labels[:, 1:], inside[:, :-1], inside[:, 1:]),
+        (labels[:-1], labels[1:], inside[:-1], inside[1:]),
+    ):
+        border = (a != b) & (a != IGNORED) & (b != IGNORED)
+        here[border] = there[border] = 0
+    if inside.all():
+        return np.full(labels.shape, np.inf, np.float32)
+    return cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) + 1
+
+
+def trimap_bands(labels: np.ndarray, widths: Sequence[int] = WIDTHS) -> np.ndarray:
+    """(H, W) uint8: for each pixel the place in `widths` (ascending) of the narrowest trimap that has it, or
+    len(widths) if none does. The trimap of width r has the pixels with a `border_distance` of at most r."""
+    return np.searchsorted(np.asarray(widths, np.float32), border_distance(labels)).astype(np.uint8)
+
+
+def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    """The widths, ascending. ValueError unless they are whole numbers of at least 1 pixel, none twice."""
+    if any(w < 1 or w != int(w) for w in widths) or len(set(widths)) < len(widths):
+        raise ValueError(f"trimap widths {', '.join(map(str, widths))}: expected whole pixels from 1, none twice")
+    return tuple(sorted(int(w) for w in widths))
+
+
+class TrimapMatrix:
+    """One confusion matrix for each trimap width, and the one of all pixels, from a single count.
+
+    widths: of the trimaps in pixels, ascending; none: only all pixels are counted.
+    counts: (len(widths) + 1, K, K) int64; [i] are the pixels that trimap i has and no narrower one, the last those
+        outside of all.
+    """
+
+    def __init__(self, num_classes: int, widths: Sequence[int] = ()):
+        self.widths = check_widths(widths)
+        self.counts = torch.zeros(len(self.widths) + 1, num_classes, num_classes, dtype=torch.int64)
+        self.strays = no_strays()
+
+    def update(self, predicted: Tensor, labels: Tensor, bands: Tensor | None = None) -> None:
+        """Add frames, as `ConfusionMatrix.update` does.
+
+        bands: `trimap_bands` of the labels, uint8 of the same shape; not needed without widths.
+        """
+        if self.widths and bands is None:
+            raise ValueError(f"trimaps of {', '.join(map(str, self.widths))} pixels need the bands of the labels")
+        bands = bands if self.widths else None
+        counts, strays = count_pixels(predicted, labels, self.counts.shape[-1], bands, len(self.counts))
+        self.counts = self.counts.to(counts.device) + counts
+        self.strays = self.strays.to(counts.device) + strays
+
+    def __add__(self, other: TrimapMatrix) -> TrimapMatrix:
+        """Those of both sets together. ValueError for different widths or numbers of classes."""
+        if self.widths != other.widths:
+            raise ValueError(f"trimaps of widths {self.widths} and {other.widths} do not add up")
+        total = TrimapMatrix(self.counts.shape[-1], self.widths)
+        total.counts, total.strays = add_counts((self.counts, self.strays), (other.counts, other.strays))
+        return total
+
+    def all_pixels(self) -> ConfusionMatrix:
+        """The confusion matrix without regard to borders."""
+        return ConfusionMatrix.of(self.counts.sum(0), self.strays)
+
+    def within(self, width: int) -> ConfusionMatrix:
+        """The confusion matrix of the trimap of one of the widths."""
+        return ConfusionMatrix.of(self.counts[: self.widths.index(width) + 1].sum(0), self.strays)

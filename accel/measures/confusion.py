@@ -1,0 +1,110 @@
+"""Segmentation accuracy from one confusion matrix over the whole set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from accel.labels import IGNORED
+
+_VALUES = 256  # that a uint8 label can have
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over labelled pixels.
+
+    counts: (K, K) int64, rows are the ground truth; on the device of the labels that were added last.
+
+    Matrices add up (`a + b`): the sum of those of a set's parts, made by as many processes as you like, is the one of
+    the whole set.
+    """
+
+    def __init__(self, num_classes: int):
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.strays = no_strays()
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Add frames: predicted and true class indices, uint8, of one shape; pixels labelled 255 do not count.
+
+        Raises ValueError for other types, shapes that differ, and a class out of range: this at once on the CPU; on
+        an accelerator when scores are asked for, so that the host need not wait for every frame.
+        """
+        counts, strays = count_pixels(predicted, labels, len(self.counts))
+        self.counts = self.counts.to(counts.device) + counts[0]
+        self.strays = self.strays.to(counts.device) + strays
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """The matrix of both sets together. ValueError for different numbers of classes."""
+        return ConfusionMatrix.of(*add_counts((self.counts, self.strays), (other.counts, other.strays)))
+
+    @classmethod
+    def of(cls, counts: Tensor, strays: Tensor) -> ConfusionMatrix:
+        """The matrix with these counts (K, K), and those of values that are no class (256,)."""
+        matrix = cls(len(counts))
+        matrix.counts, matrix.strays = counts, strays
+        return matrix
+
+    def iou(self) -> Tensor:
+        """(K,) float64 intersection over union; NaN for classes that are neither in the truth nor predicted."""
+        refuse_strays(self.strays, len(self.counts))
+        hits = self.counts.diag().double()
+        union = self.counts.sum(0) + self.counts.sum(1) - self.counts.diag()
+        return torch.where(union > 0, hits / union, torch.nan)
+
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur, as cityscapesscripts computes it; NaN if nothing was counted."""
+        return float(self.iou().nanmean())
+
+
+def count_pixels(
+    predicted: Tensor, labels: Tensor, num_classes: int, bands: Tensor | None = None, num_bands: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Confusion matrices (num_bands, K, K) int64 of the pixels of each band, and `strays` (256,) int64: how often each
+    value that is no class stands on pixels that are not ignored.
+
+    predicted, labels, bands: uint8 of one shape, on one device; bands 0..num_bands-1, or None: all pixels are in 0.
+
+    Raises ValueError for other types, shapes that differ, and on the CPU for strays; elsewhere the host would have to
+    wait, and `refuse_strays` is for later.
+    """
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predicted labels {tuple(predicted.shape)} for true ones {tuple(labels.shape)}")
+    if predicted.dtype != torch.uint8 or labels.dtype != torch.uint8:
+        raise ValueError(f"expected labels as uint8, got {predicted.dtype} (predicted) and {labels.dtype} (true)")
+    # Everything that may stand there has its own bin: no masks, no copies of the valid pixels.
+    place = labels.int() if bands is None else bands.int().mul_(_VALUES).add_(labels)
+    place = place.mul_(_VALUES).add_(predicted).flatten()
+    size = num_bands * _VALUES * _VALUES
+    if place.device.type == "cpu":
+        table = torch.bincount(place, minlength=size)
+    else:  # where bincount would look up the highest value first, and make the host wait for it
+        ones = torch.ones((), dtype=torch.int64, device=place.device).expand(place.shape)
+        table = torch.zeros(size, dtype=torch.int64, device=place.device).scatter_add_(0, place.long(), ones)
+    table = table.view(num_bands, _VALUES, _VALUES)
+    strays = no_strays(table.device)
+    strays[num_classes:IGNORED] += table[:, num_classes:IGNORED].sum((0, 2))
+    strays[num_classes:] += table[:, :num_classes, num_classes:].sum((0, 1))
+    if table.device.type == "cpu":
+        refuse_strays(strays, num_classes)
+    return table[:, :num_classes, :num_classes], strays
+
+
+def no_strays(device: torch.device | str = "cpu") -> Tensor:
+    return torch.zeros(_VALUES, dtype=torch.int64, device=device)
+
+
+def refuse_strays(strays: Tensor, num_classes: int) -> None:
+    """ValueError if any value that is no class was counted."""
+    if strays.any():
+        highest = int(torch.nonzero(strays).max())
+        raise ValueError(
+            f"class {highest} among the labels; there are {num_classes} classes, 0 to {num_classes - 1} "
+            f"(found on {int(strays[highest])} pixels)"
+        )
+
+
+def add_counts(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Sums of counts and strays, on the device of the first. ValueError for different numbers of classes."""
+    if a[0].shape != b[0].shape:
+        raise ValueError(f"confusion matrices of {a[0].shape[-1]} and {b[0].shape[-1]} classes do not add up")
+    return a[0] + b[0].to(a[0].device), a[1].to(a[0].device) + b[1].to(a[0].device)

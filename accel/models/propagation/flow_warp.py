@@ -1,0 +1,73 @@
+"""Features warped along optical flow."""
+
+from __future__ import annotations
+
+import accel_ops
+import torch
+from torch import Tensor, nn
+
+from accel.models.propagation.base import Propagation
+
+
+class FlowWarp(Propagation):
+    """Features follow the optical flow (Zhu et al., Deep Feature Flow, CVPR 2017, eq. 3-4, without its scale field).
+
+    flow: module that takes (current, previous) frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in
+    feature cells.
+    """
+
+    recursive = True
+    linear = True
+    remembers = False
+
+    def __init__(self, flow: nn.Module):
+        super().__init__()
+        self.flow = flow
+
+    def motion(self, current: Tensor, previous: Tensor) -> Tensor:
+        """The flow (B, 2, h, w) that leads from cells of the current frame to the previous one."""
+        return self.flow(current, previous)
+
+    @staticmethod
+    def join(first: Tensor, second: Tensor) -> Tensor:
+        """The flow of both together.
+
+        Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
+        """
+        home = _cells(second)
+        x, y = (home + second).unbind(1)
+        inside = torch.stack([x.clamp(0, x.shape[2] - 1), y.clamp(0, y.shape[1] - 1)], 1) - home
+        return second + accel_ops.warp(first, inside)
+
+    @staticmethod
+    def move(features: Tensor, flow: Tensor) -> Tensor:
+        """Features (B, C, h, w) moved along a flow (B, 2, h, w)."""
+        missing = [f - m for f, m in zip(flow.shape[2:], features.shape[2:], strict=True)]
+        if any(n not in (0, 1) for n in missing):
+            raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} are not of one frame size")
+        if any(missing):
+            features, flow = _stretch(features, flow)
+        return accel_ops.warp(features, flow)
+
+
+def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (B, C, h, w) a cell smaller than the flow (B, 2, h', w'), and that flow, made to fit each other.
+
+    The published pooling loses the last row or column of features at some frame sizes (see `backbones.published`).
+    MXNet's sampler knows positions only as shares of a map, so the published graphs then stretch the features over
+    the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
+    """
+    (h, w), (height, width) = features.shape[2:], flow.shape[2:]
+    if flow.dtype in (torch.float16, torch.bfloat16):  # too coarse to hold positions
+        flow = flow.float()
+    home = _cells(flow)
+    scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
+    return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home
+
+
+def _cells(flow: Tensor) -> Tensor:
+    """(2, h, w) of x and y of every cell of a flow."""
+    height, width = flow.shape[2:]
+    y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
+    x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)
+    return torch.stack([x, y])

@@ -1,0 +1,61 @@
+"""The learned 1x1 fusion: two score maps, or two feature maps, to one (Jain et al., Accel, CVPR 2019, sec. 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from accel.models.segmentation.score_map import ScoreMap
+
+
+class ScoreFusion(nn.Module):
+    """A 1x1 convolution over the stacked scores of reference and update branch.
+
+    It is applied at 1/16 of the frame. Published is the other order, upsampling first, but both are linear and the
+    upsampling treats all classes alike, so they commute; only the bias has to wait until after upsampling.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.correction = nn.Conv2d(2 * num_classes, num_classes, 1)
+        _start_from_mean(self.correction)
+
+    def forward(self, reference: ScoreMap, update: ScoreMap) -> ScoreMap:
+        """Two maps (B, K, h, w) to one; where one is a cell larger at the right or bottom, so is the result."""
+        assert reference.bias is None and update.bias is None and reference.border == update.border
+        cells = [max(r, u) for r, u in zip(reference.scores.shape[2:], update.scores.shape[2:], strict=True)]
+        stacked = torch.cat([_extend(reference, *cells), _extend(update, *cells)], 1)
+        fused = nn.functional.conv2d(stacked, self.correction.weight)
+        return ScoreMap(fused, reference.border, self.correction.bias)
+
+
+def _extend(scores: ScoreMap, height: int, width: int) -> Tensor:
+    """The scores (B, K, height, width) with what upsampling sees beyond their border made explicit."""
+    missing = (0, width - scores.scores.shape[3], 0, height - scores.scores.shape[2])
+    if not any(missing):
+        return scores.scores
+    mode = "constant" if scores.border == "zero" else "replicate"
+    return nn.functional.pad(scores.scores, missing, mode)
+
+
+class FeatureFusion(nn.Module):
+    """A 1x1 convolution over the stacked features of reference and update branch (Accel-101)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.correction = nn.Conv2d(2 * channels, channels, 1)
+        _start_from_mean(self.correction)
+
+    def forward(self, reference: Tensor, update: Tensor) -> Tensor:
+        """Two maps (B, C, h, w) to one."""
+        if update.shape != reference.shape:
+            # At some sizes the flow has stretched the published features by a cell (see propagation._stretch).
+            update = nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
+        return self.correction(torch.cat([reference, update], 1))
+
+
+def _start_from_mean(correction: nn.Conv2d) -> None:
+    """Fuse to the mean of both branches: at once as good as their ensemble, and free to move from there."""
+    half = 0.5 * torch.eye(correction.out_channels)
+    correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
+    nn.init.zeros_(correction.bias)

@@ -1,0 +1,148 @@
+"""From an open FFmpeg container to frames: decoding that survives damage, colours, rotation, and when a video ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+
+from accel.files.image_headers import max_pixels, refuse_too_large
+
+# AVColorSpace of a frame to libswscale's name; the others are left to `av`.
+_SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
+
+
+def decode(
+    container: av.container.InputContainer,
+) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
+    """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
+
+    How the file ends comes last: a decoder holds frames back, and those are from before a cut.
+
+    Errors come without their tracebacks, which would keep this generator, and with it the decoder and its threads,
+    until the garbage collector looks.
+    """
+    stream = container.streams.video[0]
+    packets = container.demux(stream)
+    cut: Exception | None = None
+    packet = True
+    while packet is not None:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            cut, packet = error.with_traceback(None), None
+        if packet is not None and packet.is_corrupt:
+            if cut is not None:
+                yield None, cut
+            cut = ValueError("incomplete data")
+            continue
+        if cut is not None and packet is not None and packet.size:  # it was not the end
+            yield None, cut
+            cut = None
+        try:
+            for frame in stream.codec_context.decode(packet):
+                if frame.time_base is None:  # held back until an error ended the packets
+                    frame.time_base = stream.time_base
+                yield frame, None
+        except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
+            pass
+        except av.FFmpegError as error:
+            yield None, error.with_traceback(None)
+    if cut is not None:
+        yield None, cut
+
+
+def check_video(container: av.container.InputContainer, name: str, expected: str) -> None:
+    """Close the container and raise ValueError if it holds no video that can be decoded, or one of too large frames.
+
+    Its decoder is told to make none larger either, whatever comes up midway.
+    """
+    if not container.streams.video:
+        found = ", ".join(stream.type for stream in container.streams) or "no streams"
+        container.close()
+        raise ValueError(f"{name}: no video stream (found: {found}); expected {expected}")
+    if container.streams.video[0].codec_context is None:  # a header too damaged to name its codec, or a codec unknown
+        container.close()
+        raise ValueError(f"{name}: FFmpeg has no decoder for its video stream; expected {expected}")
+    decoder = container.streams.video[0].codec_context
+    try:
+        refuse_too_large(decoder.width or 0, decoder.height or 0, name)
+    except ValueError:
+        container.close()
+        raise
+    decoder.options = {**decoder.options, "max_pixels": str(min(max_pixels(), 2**31 - 1))}
+
+
+def to_rgb(frame: av.VideoFrame, stored_size: tuple[int, int]) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8 RGB: scaled to `stored_size` (width, height), then turned upright.
+
+    Colours follow the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
+    """
+    width, height = stored_size
+    rgb = frame.reformat(
+        width=width,
+        height=height,
+        format="rgb24",
+        src_colorspace=_SWS_COLOURS.get(int(frame.colorspace)),
+        dst_colorspace="ITU601",  # means nothing for RGB; av 13 heeds the source's only if it differs
+    ).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
+    rotation = getattr(frame, "rotation", None)  # av >= 13.1; degrees counterclockwise
+    if rotation is not None:  # to look at `side_data` makes a cycle: the frame stays until the garbage collector looks
+        return round(rotation / 90) % 4
+    data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
+    if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
+        a, b = np.frombuffer(bytes(data), np.int32)[:2]
+        return -round(math.atan2(b, a) / (math.pi / 2)) % 4
+    return 0
+
+
+def declared_end(container: av.container.InputContainer) -> float | None:
+    """The time in seconds at which the header says the last frame ends, None if it does not say."""
+    stream = container.streams.video[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return ((container.start_time or 0) + container.duration) / av.time_base
+    return None
+
+
+def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
+    """The time in seconds at which the next frame is due; 0 if the frame carries no time."""
+    if frame.time is None:
+        return 0.0
+    duration = getattr(frame, "duration", None)  # av >= 15
+    return frame.time + float(duration * frame.time_base if duration else 1 / fps)
+
+
+def ends_early(
+    container: av.container.InputContainer, delivered: int | None, end: float, fps: Fraction | float
+) -> bool:
+    """Whether frames that the header promises have not come.
+
+    delivered: how many came; None if the count is known to tell nothing.
+    end: when the last of them ended, in seconds.
+    """
+    declared = declared_end(container)
+    if declared is None:
+        return False
+    if "mp4" not in container.format.name:  # other headers may be off by some frames
+        return end + 0.5 < declared
+    stream = container.streams.video[0]
+    start = float((stream.start_time or 0) * stream.time_base)
+    hidden = round((declared - start) * fps) < stream.frames  # an edit list shows a part of what is stored
+    if delivered is not None and stream.frames and not hidden:
+        return delivered < stream.frames
+    return end + 0.5 / fps < declared
+
+
+def short(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

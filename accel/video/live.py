@@ -1,0 +1,269 @@
+"""Video in from where it happens: a camera, or the address of a stream."""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+import av
+import cv2
+import numpy as np
+
+from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
+from accel.video.reader import OnDamage, VideoReader
+
+_FIRST_TRIES = 5  # cameras that have just been switched on may fail to give their first pictures
+
+
+def in_real_time(reader: VideoReader) -> Iterator[np.ndarray]:
+    """The frames of a recording at the pace of its frame rate, as a camera would give them."""
+    start = time.monotonic()
+    for index, frame in enumerate(reader):
+        time.sleep(max(0.0, start + index / float(reader.fps) - time.monotonic()))
+        yield frame
+
+
+class CameraReader(VideoReader):
+    """A camera of this machine.
+
+    index: 0 is the first. On Linux, N is /dev/videoN.
+    open_capture: makes an object with the methods of `cv2.VideoCapture` from the index.
+
+    OpenCV, and not `av` as for all else, because wheels of `av` come without FFmpeg's camera devices, while those of
+    OpenCV reach cameras on Linux, macOS and Windows.
+
+    The camera is on from the moment the reader is made until it is closed. A camera that stops giving frames ends
+    the video with a report, as damage does. `fps` is None where the camera does not say.
+
+    Raises ValueError if there is no such camera, or it gives no picture.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        on_damage: OnDamage | None = None,
+        open_capture: Callable[[int], cv2.VideoCapture] = cv2.VideoCapture,
+    ) -> None:
+        super().__init__(f"camera{index}", on_damage)
+        self.index = index
+        self.len_hint = None
+        self._open_capture = open_capture
+        self._opened = self._open()
+        capture, first = self._opened
+        self.fps = _rate(capture.get(cv2.CAP_PROP_FPS))
+        self.size = first.shape[:2]
+
+    def _open(self) -> tuple[cv2.VideoCapture, np.ndarray]:
+        logging = cv2.utils.logging
+        level = logging.getLogLevel()
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # what OpenCV has to say of a missing camera is our error
+        try:
+            capture = self._open_capture(self.index)
+        finally:
+            logging.setLogLevel(level)
+        if not capture.isOpened():
+            capture.release()
+            raise ValueError(f"camera {self.index}: cannot be opened ({_cameras()}); is it connected, and not in use?")
+        for _ in range(_FIRST_TRIES):
+            taken, picture = capture.read()
+            if taken:
+                return capture, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        capture.release()
+        raise ValueError(f"camera {self.index}: opens, but gives no picture")
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        (capture, frame), self._opened = self._opened or self._open(), None
+        try:
+            delivered = 0
+            while True:
+                yield frame
+                delivered += 1
+                taken, picture = capture.read()
+                if not taken:
+                    self._report(f"camera {self.index}: gives no more pictures; {delivered} frames read")
+                    return
+                frame = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        finally:
+            capture.release()
+
+    def close(self) -> None:
+        super().close()
+        if self._opened is not None:
+            self._opened[0].release()
+            self._opened = None
+
+
+class StreamReader(VideoReader):
+    """A stream by its address: whatever the installed `av` (FFmpeg) reads, such as rtsp://, http://, udp://, rtmp://.
+
+    url: as FFmpeg takes it; a user name and password may be in it. Messages and `name` leave those out.
+    timeout: seconds to wait for an answer, and for data at any later time.
+
+    A stream that states its size or length is a recording, read as a file is. Any other is `live`: its frames come
+    when they come, and what was lost on the way counts as damage but never ends it. `fps` is None where a live stream
+    does not say. No more data for `timeout` seconds, or a lost connection, ends either with a report.
+
+    Connected from the moment the reader is made; what it reads first is the first frame of the first iteration.
+
+    Raises ValueError if the stream cannot be opened or no frame of it decoded.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 10.0, on_damage: OnDamage | None = None) -> None:
+        super().__init__(stream_name(url), on_damage)
+        if not timeout > 0:
+            raise ValueError(f"{without_secrets(url)}: timeout {timeout}; expected a positive number of seconds")
+        self.url = url
+        self.timeout = timeout
+        self._shown = without_secrets(url)
+        self._opened = self._open()
+        container, first, _ = self._opened
+        stream = container.streams.video[0]
+        self.live = not _is_recording(container)
+        self.fps = _rate(stream.average_rate or stream.guessed_rate) or (None if self.live else Fraction(25))
+        self.len_hint = None if self.live else stream.frames or round(_seconds(container) * self.fps) or None
+        self._stored_size = first.width, first.height
+        self.size = to_rgb(first, self._stored_size).shape[:2]
+
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoFrame, Iterator]:
+        """The container, its first frame, and the rest as `decode` gives it."""
+        start = time.monotonic()
+        try:
+            container = av.open(self.url, timeout=self.timeout, options=_options(self.url))
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"{self._shown}: cannot be opened: {self._why_not(error, start)}") from error
+        check_video(container, self._shown, "a video stream")
+        # Threads that decode several frames at once hold frames back; slices of one frame do not.
+        container.streams.video[0].thread_type = "AUTO" if _is_recording(container) else "SLICE"
+        wrong, start = None, time.monotonic()
+        frames = decode(container)
+        for first, error in frames:
+            if first is not None:
+                return container, first, frames
+            wrong = error  # a live stream is rarely joined at a key frame
+        container.close()
+        why = "it ended" if wrong is None else self._no_data(wrong, start) or short(wrong)
+        raise ValueError(f"{self._shown}: no frame of it can be decoded: {why}")
+
+    def _no_data(self, error: Exception, start: float) -> str | None:
+        """The message if what began at `start` and failed now has timed out.
+
+        Which error FFmpeg gives for that depends on the protocol, so the clock is asked, too.
+        """
+        if isinstance(error, av.error.ExitError) or time.monotonic() - start > 0.95 * self.timeout:
+            return f"no data for {self.timeout:g} s"
+        return None
+
+    def _why_not(self, error: Exception, start: float) -> str:
+        """Why the stream does not open, in a user's words."""
+        if isinstance(error, av.error.ProtocolNotFoundError):
+            return f"this build of av (FFmpeg) has no protocol {_split(self.url).scheme!r}; expected rtsp, http, ..."
+        if isinstance(error, ConnectionRefusedError):
+            return "connection refused; is the server running, and is this its port?"
+        if timed_out := self._no_data(error, start):
+            return timed_out
+        if isinstance(error, OSError) and error.errno == errno.EIO:  # FFmpeg's word for a host name nobody knows, too
+            return "input/output error; is the host name right, and the network up?"
+        return short(error)
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        (container, first, rest), self._opened = self._opened or self._open(), None
+        delivered, end, pending = 0, 0.0, None
+        with container:
+            asked = time.monotonic()
+            for frame, error in chain([(first, None)], rest):
+                if frame is None:
+                    pending = pending or error
+                    continue
+                if pending is not None:
+                    self._damage(f"{self._shown}: damaged near frame {delivered} ({short(pending)})", pending)
+                    pending = None
+                delivered += 1
+                end = max(end, frame_end(frame, self.fps or 25))
+                yield to_rgb(frame, self._stored_size)
+                asked = time.monotonic()
+            known = self.damaged > 0  # reported frames are missing from the count, too
+            if pending is not None:
+                why = self._no_data(pending, asked) or f"it ended or its connection was lost ({short(pending)})"
+            elif not self.live and ends_early(container, None if known else delivered, end, self.fps):
+                why = "cut short"
+            else:
+                return
+            told = f" of {self.len_hint}" if self.len_hint else ""
+            self._report(f"{self._shown}: {why}; {delivered}{told} frames read", pending)
+
+    def _damage(self, message: str, cause: Exception) -> None:
+        if self.live and self._on_damage is None:
+            self.damaged += 1
+        else:
+            self._report(message, cause)
+
+    def close(self) -> None:
+        super().close()
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+
+def stream_name(url: str) -> str:
+    """What a person would call the stream; fit to be a folder's name."""
+    parts = _split(url)
+    return re.sub(r"[^\w.]+", "_", f"{parts.netloc.rpartition('@')[2]}{parts.path}").strip("_") or parts.scheme
+
+
+def without_secrets(url: str) -> str:
+    """The address without user name, password and query, which are nobody's business in a message or a log."""
+    parts = _split(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}; expected PROTOCOL://HOST:PORT/PATH") from error
+
+
+def _rate(stated: Fraction | float | None) -> Fraction | float | None:
+    """A frame rate as it is stated; None if nobody can mean it: 0, -1 and NaN, or the ticks of a clock."""
+    return stated if stated is not None and 0 < stated < 1000 else None
+
+
+def _seconds(container: av.container.InputContainer) -> float:
+    """How long the stream says it is; 0 if it does not say."""
+    # An MP4 that is sent while it is made states the length of what there was when it was opened, but no frame count.
+    if "mp4" in container.format.name and not container.streams.video[0].frames:
+        return 0.0
+    return declared_end(container) or (container.duration or 0) / av.time_base
+
+
+def _is_recording(container: av.container.InputContainer) -> bool:
+    """Whether all of the stream is there already: its length is known, or its size in bytes."""
+    playlist = container.format.name in ("hls", "dash")  # its size is not that of the video
+    return _seconds(container) > 0 or (container.size > 0 and not playlist)
+
+
+def _options(url: str) -> dict[str, str]:
+    """FFmpeg's options by protocol (ffmpeg-protocols)."""
+    scheme = _split(url).scheme.lower()
+    if scheme in ("rtsp", "rtsps"):
+        # Over UDP, FFmpeg's first choice, a lost packet smears the picture until the next intra frame; many networks
+        # let no UDP through at all.
+        return {"rtsp_transport": "tcp"}
+    if scheme == "udp":
+        # More data than the receiving buffer holds (while a model is busy, say) lose packets instead of ending it.
+        return {"overrun_nonfatal": "1"}
+    return {}
+
+
+def _cameras() -> str:
+    found = sorted(str(path) for path in Path("/dev").glob("video*"))
+    return f"found: {', '.join(found)}" if found else "no /dev/video* here"

@@ -1,0 +1,54 @@
+"""From what a user names (a file, a folder, a camera, an address) to its reader."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+from accel.video.live import CameraReader, StreamReader, stream_name
+from accel.video.reader import FolderReader, OnDamage, VideoFileReader, VideoReader
+
+
+def open_video(
+    source: str | Path | int,
+    *,
+    folder_fps: Fraction | float = 25,
+    timeout: float = 10.0,
+    on_damage: OnDamage | None = None,
+) -> VideoReader:
+    """The reader for `source`.
+
+    source: a video file; a folder of frames; a camera's index (0, or "0"; a folder called 0 is "./0"); or a stream's
+        address (rtsp://..., http://..., udp://... and what else FFmpeg reads).
+    folder_fps: the frame rate that a folder of frames is said to have.
+    timeout: seconds to wait for a stream's answer, and for data at any later time.
+
+    Raises FileNotFoundError or ValueError if there is no such source or no frame can be read from it.
+    """
+    if not is_file_or_folder(source):
+        if "://" in str(source):
+            return StreamReader(str(source), timeout=timeout, on_damage=on_damage)
+        return CameraReader(int(source), on_damage=on_damage)
+    path = Path(source)
+    if path.is_dir():
+        return FolderReader(path, fps=folder_fps, on_damage=on_damage)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; expected a video file or a folder of frames")
+    return VideoFileReader(path, on_damage=on_damage)
+
+
+def is_file_or_folder(source: str | Path | int) -> bool:
+    """Whether `open_video` would look for `source` on disk, not take it for a camera or a stream."""
+    if isinstance(source, Path):
+        return True
+    return not (isinstance(source, int) or re.fullmatch(r"[0-9]+|[a-zA-Z][a-zA-Z0-9+.-]+://.*", source))
+
+
+def source_name(source: str | Path | int) -> str:
+    """What a person would call the source; fit to be a folder's name."""
+    if is_file_or_folder(source):
+        return Path(source).resolve().name
+    if "://" in str(source):
+        return stream_name(str(source))
+    return f"camera{int(source)}"

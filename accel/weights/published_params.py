@@ -1,0 +1,246 @@
+"""The published weights: MXNet's names for the parts of our models, and both ways between them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from accel.models.published_models import build_published, check_version
+from accel.models.video import VideoModel
+from accel.weights.mxnet_params import read_mxnet_params
+
+Params = str | os.PathLike | Mapping[str, np.ndarray]
+
+# What the base file (Deep Feature Flow's detector) holds besides the flow network and a ResNet-101.
+RFCN = ("rpn_", "rfcn_", "feat_conv_3x3_", "Convolution5_scale_")
+FLOW_LAYERS = {  # FlowNetS module to MXNet layer
+    **{f"encoder.conv{i}": f"conv{i}" for i in (2, 3, 4, 5, 6)},
+    **{f"encoder.conv{i}_1": f"conv{i}_1" for i in (3, 4, 5, 6)},
+    "encoder.conv1": "flow_conv1",
+    **{f"predict.{level}": f"Convolution{7 - level}" for level in (6, 5, 4, 3, 2)},
+    **{f"bring_up.{level}": f"deconv{level}" for level in (5, 4, 3, 2)},
+    **{f"bring_up_flow.{level}": f"upsample_flow{level + 1}to{level}" for level in (5, 4, 3, 2)},
+}
+
+MAX_CLASSES = 255  # as many as labels can tell apart
+
+log = logging.getLogger(__name__)
+
+
+def load_published(version: str, *params: Params) -> VideoModel:
+    """A published network with its weights, ready for inference.
+
+    version: see `accel.models.build_published`; the number of classes is that of the weights.
+    params: `.params` files, or dictionaries of arrays with MXNet's names; where several have a name, the last
+    wins.
+        The `arg:`, `aux:` and `_test` that MXNet programs add to names may be there or not. A DeepLab may
+        have its names as released alone, or with the prefix they carry within Accel (`18_`, `34_`, `50_`,
+        `curr_`).
+
+    Raises ValueError that lists all missing, left-over and misshapen parameters. Left-over parameters of the R-FCN
+    detector, which the published base file has, are counted in the log instead.
+    """
+    return copy.deepcopy(map_published(version, *params))
+
+
+def map_published(version: str, *params: Params) -> VideoModel:
+    """As `load_published`, but with the weights where they are, in the files: to be looked at, not to be trained.
+
+    The files must not change while the model is in use.
+    """
+    merged: dict[str, np.ndarray] = {}
+    for source in params:
+        merged.update(bare_names(source if isinstance(source, Mapping) else read_mxnet_params(source)))
+    naming = max(namings(version), key=lambda n: sum(name in merged for name in n.all()))
+    score = merged.get(naming.parameters["reference.score_layer.weight"])
+    # A count that no score layer can have is told below, as a wrong shape.
+    plausible = score is not None and score.shape[1:] == (1024, 1, 1) and score.shape[0] <= MAX_CLASSES
+    num_classes = score.shape[0] if plausible else 19
+    with torch.device("meta"):
+        model = build_published(version, num_classes)
+    state = model.state_dict()
+
+    kernel = upsampling_kernel(num_classes)
+    expected = {name: tuple(state[key].shape) for key, name in naming.parameters.items()}
+    expected |= dict.fromkeys(naming.kernels, kernel.shape)
+    left_over = sorted(merged.keys() - expected.keys())
+    problems = {
+        "missing": sorted(expected.keys() - merged.keys()),
+        "left over": [name for name in left_over if not name.startswith(RFCN)],
+        "misshapen": [
+            f"{name} {merged[name].shape} instead of {shape}"
+            for name, shape in expected.items()
+            if name in merged and merged[name].shape != shape
+        ],
+        "not the fixed bilinear kernel": [
+            name
+            for name in naming.kernels
+            if name in merged and merged[name].shape == kernel.shape and not np.allclose(merged[name], kernel)
+        ],
+    }
+    found = [f"{len(names)} {what}: {', '.join(map(_shown, names))}" for what, names in problems.items() if names]
+    if found:
+        files = [str(source) for source in params if not isinstance(source, Mapping)]
+        where = f"{' + '.join(files)}: " if files else ""
+        raise ValueError(f"{where}these parameters are not those of {version}: {'; '.join(found)}")
+    if left_over:
+        log.info("%d parameters of the R-FCN detector in the base file are not needed", len(left_over))
+
+    for key in state:
+        if key in naming.parameters:
+            array = np.require(merged[naming.parameters[key]], np.float32, ["C", "A"])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+                state[key] = torch.from_numpy(array)
+        else:
+            state[key] = torch.zeros_like(state[key], device="cpu")  # counters of batches seen
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def mxnet_params(version: str, model: VideoModel) -> dict[str, np.ndarray]:
+    """The weights of a published network by MXNet's names (with `arg:` and `aux:`), to be written as a file.
+
+    They share the model's memory where they can.
+    Raises ValueError if `model` is not built as `version` is.
+    """
+    naming = namings(version)[0]
+    state = {key: t for key, t in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    if state.keys() != naming.parameters.keys():
+        odd = sorted(state.keys() ^ naming.parameters.keys())
+        raise ValueError(f"the model is no {version}: it differs in {len(odd)} parameters, such as {odd[0]}")
+    params = {}
+    for key, name in naming.parameters.items():
+        kind = "aux" if name.endswith(("_moving_mean", "_moving_var")) else "arg"
+        params[f"{kind}:{name}"] = state[key].detach().cpu().float().numpy()
+    kernel = upsampling_kernel(state["reference.score_layer.weight"].shape[0])
+    return params | {f"arg:{name}": kernel for name in naming.kernels}
+
+
+def bare_names(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names without `arg:`, `aux:` and `_test`.
+
+    Where a parameter is there with and without `_test`, the one with it wins, as in the release: it is the one
+    meant for inference.
+    """
+    bare: dict[str, np.ndarray] = {}
+    for name, array in params.items():
+        key = name.removeprefix("arg:").removeprefix("aux:")
+        if key in bare:
+            raise ValueError(f"the parameter {_shown(key)} is there twice, with different prefixes")
+        bare[key] = array
+    plain = {name: array for name, array in bare.items() if not name.endswith("_test")}
+    return plain | {name.removesuffix("_test"): bare[name] for name in bare.keys() - plain.keys()}
+
+
+def _shown(name: str) -> str:
+    """A name from a file as it can go to a terminal."""
+    return name if name.isprintable() else ascii(name)
+
+
+def upsampling_kernel(num_classes: int) -> np.ndarray:
+    """(K, 1, 32, 32): bilinear x16 upsampling as the graphs hold it; never trained, and no weight of ours."""
+    taps = 1 - np.abs(np.arange(32, dtype=np.float32) - 15.5) / 16
+    return np.ascontiguousarray(np.broadcast_to(np.outer(taps, taps), (num_classes, 1, 32, 32)))
+
+
+@dataclass
+class Naming:
+    """What MXNet calls the parts of one model.
+
+    parameters: key of our state dict to MXNet's name.  kernels: names of fixed upsampling kernels.
+    """
+
+    parameters: dict[str, str] = field(default_factory=dict)
+    kernels: list[str] = field(default_factory=list)
+
+    def all(self) -> list[str]:
+        return [*self.parameters.values(), *self.kernels]
+
+    def conv(self, key: str, name: str, bias: bool = False) -> None:
+        self.parameters[f"{key}.weight"] = f"{name}_weight"
+        if bias:
+            self.parameters[f"{key}.bias"] = f"{name}_bias"
+
+    def norm(self, key: str, name: str, scale: str = "weight", shift: str = "bias") -> None:
+        parts = {scale: "gamma", shift: "beta", "running_mean": "moving_mean", "running_var": "moving_var"}
+        for ours, theirs in parts.items():
+            self.parameters[f"{key}.{ours}"] = f"{name}_{theirs}"
+
+    def branch(self, key: str, depth: str, prefix: str, head_prefix: str) -> None:
+        """A DeepLab: backbone and head."""
+        if depth in ("18", "34"):
+            self.preact_resnet(f"{key}.backbone", depth, prefix)
+        else:
+            self.resnet_v1(f"{key}.backbone", depth, prefix)
+        self.conv(f"{key}.fc6", f"{head_prefix}fc6", bias=True)
+        self.conv(f"{key}.score_layer", f"{head_prefix}score", bias=True)
+        self.kernels.append(f"{head_prefix}upsampling_weight")
+
+    def resnet_v1(self, key: str, depth: str, prefix: str) -> None:
+        self.conv(f"{key}.conv1", f"{prefix}conv1")
+        self.norm(f"{key}.bn1", f"{prefix}bn_conv1")
+        depths = (3, 4, 6, 3) if depth == "50" else (3, 4, 23, 3)
+        for stage, blocks in enumerate(depths):
+            numbered = depth == "101" and stage in (1, 2)  # a, b1, b2, ... instead of a, b, c, ...
+            for block in range(blocks):
+                letter = f"b{block}" if numbered and block else "abcdef"[block]
+                self.block(f"{key}.stages.{stage}.{block}", prefix, f"{stage + 2}{letter}", "abc")
+
+    def preact_resnet(self, key: str, depth: str, prefix: str) -> None:
+        self.norm(f"{key}.bn_data", f"{prefix}bn_data", scale="gamma", shift="beta")
+        self.conv(f"{key}.conv0", f"{prefix}conv0")
+        self.norm(f"{key}.bn0", f"{prefix}bn0")
+        depths = (2, 2, 2, 2) if depth == "18" else (3, 4, 6, 3)
+        for stage, blocks in enumerate(depths[:3]):
+            for block in range(blocks):
+                here, unit = f"{key}.stages.{stage}.{block}", f"{prefix}stage{stage + 1}_unit{block + 1}"
+                for i in "12":
+                    self.norm(f"{here}.bn{i}", f"{unit}_bn{i}")
+                    self.conv(f"{here}.conv{i}", f"{unit}_conv{i}")
+                if block == 0:
+                    self.conv(f"{here}.shortcut", f"{unit}_sc")
+        for block in range(depths[3]):
+            self.block(f"{key}.conv5.{block}", prefix, f"5{'abc'[block]}", "ab")
+        self.conv(f"{key}.upsampling", f"{prefix}feat_upsampling")
+
+    def block(self, key: str, prefix: str, label: str, convolutions: str) -> None:
+        """A post-activated block: its convolutions a, b (, c); the b of conv5 is deformable."""
+        if label.endswith("a"):
+            self.conv(f"{key}.shortcut.0", f"{prefix}res{label}_branch1")
+            self.norm(f"{key}.shortcut.1", f"{prefix}bn{label}_branch1")
+        for i in convolutions:
+            self.conv(f"{key}.conv_{i}", f"{prefix}res{label}_branch2{i}")
+            self.norm(f"{key}.bn_{i}", f"{prefix}bn{label}_branch2{i}")
+        if label.startswith("5"):
+            self.conv(f"{key}.conv_b.offset", f"{prefix}res{label}_branch2b_offset", bias=True)
+
+
+def namings(version: str) -> list[Naming]:
+    """The names that a version's parameters may have; the first is what we write."""
+    check_version(version)
+    kind, _, depth = version.partition("-")
+    if kind == "deeplab":
+        prefixes = {"18": ["18_"], "34": ["34_"], "50": ["50_", "curr_"], "101": []}[depth]
+        alone = []
+        for head_prefix in ["", *prefixes]:
+            naming = Naming()
+            naming.branch("reference", depth, f"{depth}_" if head_prefix else "", head_prefix)
+            alone.append(naming)
+        return alone
+    naming = Naming()
+    naming.branch("reference", "101", "", "")
+    for module, layer in FLOW_LAYERS.items():
+        naming.conv(f"propagation.flow.{module}", layer, bias=True)
+    if kind == "accel":
+        naming.conv("fusion.correction", "corr", bias=True)
+        if depth != "101":
+            naming.branch("update", depth, f"{depth}_", "curr_" if depth == "50" else f"{depth}_")
+    return [naming]
