@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 demo: install
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
@@ -16,6 +16,11 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The site of these pages, with the API reference: build/docs/index.html.
+docs: install
+	$(BIN)/python -m sphinx -c docs/site -b html -j auto -W --keep-going --quiet . build/docs
+	@echo "written: build/docs/index.html"
 
 # The environment is made once; the native operators are compiled once for this machine, and reused.
 install: $(STAMP)
