@@ -31,7 +31,6 @@ from accel.models import VideoModel
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
 from accel.training.run_folder import has_settings, is_done, newer_start
-from accel.training.trainer import train
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
@@ -179,6 +178,8 @@ def _find_weights(options: Options, data: DataConfig | None) -> Path:
 
 
 def _train_demo_model(version: str, device: str):
+    from accel.training.trainer import train  # loads Lightning Fabric, which labelling does without
+
     stages = load_stages(EXPERIMENTS / "demo" / f"demo{version}.yaml")
     for number, stage in enumerate(stages, 1):
         if not is_done(stage):
