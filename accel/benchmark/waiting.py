@@ -1,14 +1,15 @@
 """How long OpenMP's threads should wait awake for their next work: alone on the machine, and beside other programs.
 
 A thread that waits awake ("spins") starts at once when there is work, but keeps a core from others. Each setting gets
-a process of its own, because OpenMP reads its environment once, when PyTorch is loaded. The processes take turns at one
-frame, so that what slows the machine slows all of them.
+a process of its own, because OpenMP reads its environment once, when PyTorch is loaded. The processes take turns, one
+frame each, so that what slows the machine slows all of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from accel.threads import WAITING, usable_cores
 SETTINGS: dict[str, dict[str, str]] = {
     "OpenMP's default": {},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
-    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (1000, 3000, 10000, 30000, 100000)},
+    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (10_000, 30_000, 100_000)},
 }
 QUIET = 0.05  # share of the cores that others may use while a frame counts as run alone
 PAUSE = 0.1  # seconds between frames: the threads of the last one have gone to sleep by then
@@ -38,27 +39,24 @@ while os.getppid() == parent:  # it ends with who started it, however that ends
 
 @dataclass
 class Waiting:
-    """Seconds of a frame under one setting.
+    """Seconds of a frame under one setting, round by round.
 
-    alone: of the frames during which others used little of the machine; disturbed: how many others there were.
+    alone: with nothing else to do; None where other programs used more than `QUIET` of the machine meanwhile.
     beside: with one busy process a core.
     """
 
-    alone: list[float] = field(default_factory=list)
-    disturbed: int = 0
+    alone: list[float | None] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
 
     def figures(self, first: Waiting) -> dict[str, float | int | None]:
-        """Medians in milliseconds, and what they are of those of the first setting."""
-        alone, beside = _median(self.alone), _median(self.beside)
+        """Medians in milliseconds, and of the first setting's time in the same round."""
         return {
-            "alone_ms": alone,
-            "alone_of_default": _ratio(alone, _median(first.alone)),
-            "beside_ms": beside,
-            "beside_of_default": _ratio(beside, _median(first.beside)),
-            "frames_alone": len(self.alone),
-            "frames_disturbed": self.disturbed,
-            "frames_beside": len(self.beside),
+            "alone_ms": _milliseconds(self.alone),
+            "alone_of_default": _ratio(self.alone, first.alone),
+            "beside_ms": _milliseconds(self.beside),
+            "beside_of_default": _ratio(self.beside, first.beside),
+            "rounds": len(self.beside),
+            "disturbed": self.alone.count(None),
         }
 
 
@@ -67,41 +65,50 @@ def waiting_times(
     size: tuple[int, int],
     rounds: int,
     optimised: bool = True,
+    sittings: int = 4,
     settings: Mapping[str, dict[str, str]] = SETTINGS,
 ) -> dict[str, Waiting]:
     """Seconds of a key frame of a published network on the CPU under each setting.
 
     size: (height, width) of the frame. optimised: the network's fast form, else as it is.
+    sittings: how often all processes are started anew, each time for so many rounds. Two processes that do the same
+        may differ by some per cent for as long as they live, by where their memory happens to lie.
     In each round every setting has a frame alone and one beside busy processes.
     """
     found = {name: Waiting() for name in settings}
-    with ExitStack() as stack:
-        frames = {
-            name: stack.enter_context(_frames([version, size, optimised], values)) for name, values in settings.items()
-        }
-        names = list(frames)
-        for number in range(rounds):
-            turn = names[number % len(names) :] + names[: number % len(names)]  # nobody is always the first
-            for name in turn:
-                before = _used()
-                seconds, own = _next(frames[name])
-                others = _used() - before - own
-                if others <= QUIET * seconds * usable_cores():
-                    found[name].alone.append(seconds)
-                else:
-                    found[name].disturbed += 1
-            with _busy(usable_cores()):
+    order = random.Random(0)
+    for _ in range(sittings):
+        with ExitStack() as stack:
+            what = [version, size, optimised]
+            frames = {name: stack.enter_context(_frames(what, values)) for name, values in settings.items()}
+            turn = list(frames)
+            for _ in range(rounds):
+                order.shuffle(turn)  # so that nobody always follows the same one
                 for name in turn:
-                    found[name].beside.append(_next(frames[name])[0])
+                    found[name].alone.append(_alone(frames[name]))
+                with _busy(usable_cores()):
+                    for name in turn:
+                        time.sleep(PAUSE)
+                        found[name].beside.append(_next(frames[name])[0])
     return found
 
 
-def _median(seconds: Sequence[float]) -> float | None:
-    return round(1e3 * float(np.median(seconds)), 1) if seconds else None
+def _alone(frames: subprocess.Popen) -> float | None:
+    """Seconds of a frame, if others left the machine alone."""
+    time.sleep(PAUSE)
+    before = _used()
+    seconds, own = _next(frames)
+    return seconds if _used() - before - own <= QUIET * seconds * usable_cores() else None
 
 
-def _ratio(value: float | None, first: float | None) -> float | None:
-    return None if value is None or first is None else round(value / first, 3)
+def _milliseconds(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(1e3 * float(np.median(known)), 1) if known else None
+
+
+def _ratio(seconds: Sequence[float | None], first: Sequence[float | None]) -> float | None:
+    pairs = [(a, b) for a, b in zip(seconds, first, strict=True) if a is not None and b is not None]
+    return round(float(np.median([a / b for a, b in pairs])), 3) if pairs else None
 
 
 # --- processes ------------------------------------------------------------------------------------------------
@@ -123,7 +130,6 @@ def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
 
 def _next(process: subprocess.Popen) -> tuple[float, float]:
     """Seconds of a frame by the clock, and of processor time."""
-    time.sleep(PAUSE)
     process.stdin.write("\n")
     process.stdin.flush()
     return tuple(_answer(process))
