@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from accel.threads import wait_briefly
+
 
 class Parser(argparse.ArgumentParser):
     """Help shows the tool's docstring as it stands; a wrong argument is one line, too."""
@@ -24,6 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a tool's `main` and exit with its code; ValueError and what the file system refuses end it with one line."""
+    wait_briefly()  # before `main` loads PyTorch
     try:
         code = main()
     except (ValueError, OSError) as error:

@@ -28,7 +28,6 @@ from accel.output_folder import OutputFolder
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
 from accel.training.run_folder import has_settings, is_done, newer_start
-from accel.training.trainer import train
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.reader import VideoReader
@@ -185,6 +184,8 @@ def _find_weights(options: Options, data: DataConfig | None) -> Path:
 
 
 def _train_demo_model(version: str, device: str):
+    from accel.training.trainer import train  # loads Lightning Fabric, which labelling does without
+
     stages = load_stages(EXPERIMENTS / "demo" / f"demo{version}.yaml")
     for number, stage in enumerate(stages, 1):
         if not is_done(stage):

@@ -28,6 +28,7 @@ from accel.benchmark.operators import _sample_attend, benchmark_operators
 from accel.benchmark.propagation import MODELS, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
 from accel.benchmark.timing import interleaved, turns
+from accel.benchmark.waiting import Waiting, waiting_times
 from accel.datasets.clips import Clip, ClipDataset
 from accel.machine import describe_machine
 from accel.models import ScoreMap, VideoModel
@@ -291,3 +292,35 @@ def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config):
     assert found["step"] > 0 and found["bare_step"] > 0 and found["checkpoint"] > 0
     assert found["checkpoint_overhead"] == pytest.approx(found["checkpoint"] / (10 * found["bare_step"]))
     assert -0.9 < found["step_overhead"] < 5
+
+
+# --- waiting --------------------------------------------------------------------------------------------------
+
+
+def test_settings_of_waiting_are_compared_within_a_round():
+    """The machine is twice as slow in the second round, and disturbed in the third."""
+    default = Waiting(alone=[0.2, 0.4, 0.3], beside=[1.0, 2.0, 1.0])
+    brief = Waiting(alone=[0.22, 0.44, None], beside=[0.5, 1.0, 0.5])
+    assert brief.figures(default) == {
+        "alone_ms": 330.0,
+        "alone_of_default": 1.1,
+        "beside_ms": 500.0,
+        "beside_of_default": 0.5,
+        "rounds": 3,
+        "disturbed": 1,
+    }
+    assert Waiting([None], [1.0]).figures(Waiting([0.1], [1.0]))["alone_of_default"] is None
+
+
+def test_frames_are_timed_under_each_setting_alone_and_beside_others(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # the user's: no part of the comparison
+    settings = {"default": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}
+    times = waiting_times("deeplab-18", (64, 96), rounds=2, optimised=False, sittings=1, settings=settings)
+    assert [*times] == ["default", "passive"]
+    for waiting in times.values():
+        assert len(waiting.alone) == len(waiting.beside) == 2 and min(waiting.beside) > 0
+
+
+def test_a_process_that_cannot_measure_is_told():
+    with pytest.raises(RuntimeError, match="has ended with exit code 1"):
+        waiting_times("deeplab-7", (64, 96), rounds=1, settings={"default": {}})

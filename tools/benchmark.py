@@ -6,6 +6,7 @@ python tools/benchmark.py profile --versions accel-18
 python tools/benchmark.py propagation --size 608 1008
 python tools/benchmark.py accuracy --cfg experiments/demo/accel18.yaml --checkpoint runs/demo/accel18
 python tools/benchmark.py training --cfg experiments/demo/accel18.yaml --rounds 50
+python tools/benchmark.py waiting --versions deeplab-101 --rounds 30
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from accel.cli import Parser, run
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "sections", nargs="*", help="operators models streams (default); profile memory accuracy propagation training"
+        "sections",
+        nargs="*",
+        help="operators models streams (default); profile memory accuracy propagation training waiting",
     )
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")

@@ -8,20 +8,22 @@
 from __future__ import annotations
 
 from accel.cli import Parser, run
-from accel.models.published_models import VERSIONS
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("version", choices=VERSIONS, metavar="version", help=", ".join(VERSIONS))
+    parser.add_argument("version", help="accel-18, -34, -50 or -101; dff; deeplab-18, -34, -50 or -101")
     parser.add_argument("--params", nargs="+", required=True, help="weights to convert; of several files, later win")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--to-mxnet", action="store_true", help="from a .safetensors file or run, to a .params file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     args = parser.parse_args()
 
+    from accel.models.published_models import check_version
+
     from accel.weights.conversion import from_mxnet, to_mxnet
 
+    check_version(args.version)
     if args.to_mxnet and len(args.params) > 1:
         raise ValueError("--to-mxnet takes one weights file, or the folder of a run")
     if args.to_mxnet:

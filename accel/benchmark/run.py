@@ -21,6 +21,7 @@ from accel.benchmark.models import (
 from accel.benchmark.operators import COUNTERPARTS, benchmark_operators
 from accel.benchmark.propagation import FRAME, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import latencies, memory, throughput
+from accel.benchmark.waiting import waiting_times
 from accel.devices import choose_device
 from accel.evaluation.tables import write_json
 from accel.machine import describe_machine, matrix_gflops
@@ -28,7 +29,7 @@ from accel.models import build_published
 from accel.models.published_models import check_version
 from accel.progress import console
 
-SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training")
+SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training", "waiting")
 
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -94,6 +95,7 @@ def run_benchmark(options: Options) -> dict:
         "accuracy": _accuracy,
         "propagation": _propagation,
         "training": _training,
+        "waiting": _waiting,
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -219,6 +221,18 @@ def _propagation(options: Options, device: torch.device) -> dict:
         "learning_memory": taken,
         "operations": {"size": list(FRAME), "gflop": operations},
     }
+
+
+def _waiting(options: Options, device: torch.device) -> dict:
+    """Always on the CPU: nothing of it concerns a GPU."""
+    results = {"version": options.versions[0]}
+    forms = {"optimised": True} | ({"eager": False} if options.eager else {})
+    for form, optimised in forms.items():
+        times = waiting_times(options.versions[0], options.size, options.rounds, optimised)
+        first = next(iter(times.values()))
+        results[form] = {name: waiting.figures(first) for name, waiting in times.items()}
+        _print(f"{options.versions[0]}, {form}", {name: _round(row) for name, row in results[form].items()})
+    return results
 
 
 def _round(values: dict[str, float]) -> dict[str, str]:

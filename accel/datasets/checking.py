@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
 from accel.files.images import read_image
 from accel.progress import Bar, bar, console
+from accel.threads import usable_cores
 
 if TYPE_CHECKING:
     from accel.config import Config, DataConfig
@@ -81,7 +81,7 @@ def check_split(
     if not isinstance(dataset, StoredClips):
         raise ValueError(f"{found.title}: these data are not stored as image files; there is nothing to check")
     plans = _plan(dataset, lengths, found)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     total = sum(1 + len(plan.images) for plan in plans)
     with bar(found.title, total, quiet) as progress:
         _read_all(dataset, plans, workers, found, progress)

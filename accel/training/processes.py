@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning.fabric.strategies import DDPStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
 
 from accel.devices import choose_device, has_bfloat16
 from accel.process_groups import before_joining
@@ -54,8 +54,7 @@ def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
 
     Raises ValueError for devices that this machine lacks, ConnectionError if the others do not come.
     """
-    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric logs through either, by the order of imports
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     local, nodes = launched()
     several = local * nodes > 1
     chosen = choose_device(device)

@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import Signals
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from accel.config import Config, without_pretrained

@@ -6,7 +6,7 @@ from signal import Signals
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from accel.config import Config
 from accel.datasets import ClipDataset, build_test_dataset

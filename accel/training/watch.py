@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 
 import torch.distributed as dist
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from accel.training.launch import launcher_is_gone
 from accel.training.signals import Stopped

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from train_processes import Job, course, logged, same_weights, wait_for_step
 
 from accel.datasets.simulation.simulated_clips import SimulatedClips

@@ -23,6 +23,7 @@ from cityscapesscripts.helpers.labels import labels
 
 from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
 from accel.files.small_files import read_text
+from accel.threads import usable_cores
 
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
 CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}
@@ -71,7 +72,7 @@ def generate_streetscape(
         if progress is not None:
             progress(done, len(jobs))
 
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers == 0 or not jobs:
         for job in jobs:
             _write_snippet(*job)

@@ -165,7 +165,7 @@ def _started() -> Processes:
     if dist.is_torchelastic_launched():
         return Processes(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, for what it starts
-        from lightning.fabric.plugins.environments import SLURMEnvironment
+        from lightning_fabric.plugins.environments import SLURMEnvironment
 
         try:
             slurm = SLURMEnvironment(auto_requeue=False)
