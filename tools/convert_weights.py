@@ -20,7 +20,6 @@ def main() -> None:
     args = parser.parse_args()
 
     from accel.models.published_models import check_version
-
     from accel.weights.conversion import from_mxnet, to_mxnet
 
     check_version(args.version)
