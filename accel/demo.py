@@ -18,13 +18,13 @@ from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.inference.stages import Consumer
 from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
 from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.recording import Legend, Recording, Timer
 from accel.training.run_folder import has_settings, is_done, newer_start

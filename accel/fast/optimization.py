@@ -103,10 +103,14 @@ class AnySize(VideoModel):
     def remembers(self) -> bool:
         return self.model.remembers
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         size = tuple(image.shape[2:])
         self.prepare(size)
-        return self.fast[size].key_frame(image)
+        return self.fast[size].key_frame(image, state)
+
+    def check_spreads_key_frames(self):
+        if self.settings[-1] < 2:
+            self.model.check_spreads_key_frames()
 
     def prepare(self, size):
         if size not in self.fast:
@@ -117,9 +121,6 @@ class AnySize(VideoModel):
 
     def advance(self, image, state):
         return self._of(image).advance(image, state)
-
-    def refresh(self, image, state):
-        return self._of(image).refresh(image, state)
 
     def renew(self, state, frames):
         return None if state is None else self._of(state.image).renew(state, frames)  # None: frame by frame

@@ -10,9 +10,10 @@ import torch
 
 from accel.config import parse_model
 from accel.inference import stages
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel, build_model
+from accel.models.prediction import Labels, Prediction
+from accel.playing.schedules import FixedInterval
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
@@ -57,7 +58,7 @@ def test_key_frames_in_a_stream_build_on_those_before_them():
     found = list(Segmenter(model, FixedInterval(2)).stream(frames))
     for t, (frame, segmented) in enumerate(zip(frames, found, strict=True)):
         image = torch.from_numpy(frame).permute(2, 0, 1)[None]
-        step = model.next_frame if t % 2 else model.refresh if t else lambda image, _: model.key_frame(image)
+        step = model.next_frame if t % 2 else model.key_frame
         with torch.no_grad():
             scores, state = step(image, state)
             lone += t % 2 == 0 and t > 0 and not torch.equal(scores.scores, model.key_frame(image)[0].scores)
@@ -128,14 +129,14 @@ class MishapError(Exception):
     pass
 
 
-class Red:
+class Red(Prediction):
     """Scores whose labels are the frame's red channel."""
 
     def __init__(self, image):
         self.image = image
 
-    def labels(self, size):
-        return self.image[:, 0].clone()
+    def at(self, size):
+        return Labels(self.image[:, 0].clone())
 
 
 class Scripted(VideoModel):
@@ -146,12 +147,15 @@ class Scripted(VideoModel):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.work, self.calls, self.threads = work, [], set()
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         return self._call("key", image)
 
     def next_frame(self, image, state):
         assert state == self.calls[-1]
         return self._call("next", image)
+
+    def check_spreads_key_frames(self):
+        pass
 
     def renew(self, state, frames):
         assert state == self.calls[-1]

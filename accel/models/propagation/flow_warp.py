@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.models.propagation.base import Propagation
+from accel.models.propagation.routes import FrameToFrame, Route
 
 
 class FlowWarp(Propagation):
@@ -14,15 +15,17 @@ class FlowWarp(Propagation):
 
     flow: module that takes (current, previous) frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in
     feature cells.
+    route: `FrameToFrame()` as in Accel, or `KeyToCurrent()` as in Deep Feature Flow's own detector, for flow networks
+        that have learned to see far.
     """
 
-    recursive = True
     linear = True
     remembers = False
 
-    def __init__(self, flow: nn.Module):
+    def __init__(self, flow: nn.Module, route: Route | None = None):
         super().__init__()
         self.flow = flow
+        self.route = route or FrameToFrame()
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
         """The flow (B, 2, h, w) that leads from cells of the current frame to the previous one."""
@@ -48,6 +51,32 @@ class FlowWarp(Propagation):
         if any(missing):
             features, flow = _stretch(features, flow)
         return accel_ops.warp(features, flow)
+
+
+class ScaledFlowWarp(FlowWarp):
+    """`FlowWarp` with the scale map of Deep Feature Flow (CVPR 2017, eq. 3): what was warped is multiplied by it, so
+    that features may fade where the flow is not to be trusted.
+
+    flow: module that takes (current, previous) frames to flow (B, 2, h, w) and scale (B, C or 1, h, w).
+    """
+
+    linear = False  # a map of C channels does not change places with a 1x1 convolution
+
+    def motion(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow (B, 2, h, w) and the scale."""
+        return self.flow(current, previous)
+
+    @staticmethod
+    def join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The first scale is carried along the second flow, as the features that it scales are."""
+        (first_flow, first_scale), (second_flow, second_scale) = first, second
+        return FlowWarp.join(first_flow, second_flow), accel_ops.warp(first_scale, second_flow) * second_scale
+
+    @staticmethod
+    def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:
+        """Features (B, C, h, w) moved along a flow and scaled."""
+        flow, scale = motion
+        return FlowWarp.move(features, flow) * scale
 
 
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.models.propagation.base import Propagation
+from accel.models.propagation.routes import KeyToCurrent
 
 
 class LearnedSampling(Propagation):
@@ -27,7 +28,7 @@ class LearnedSampling(Propagation):
     update_ratio: how much of the memory is aggregated features; the rest is the newest key frame's own.
     """
 
-    recursive = False
+    route = KeyToCurrent()
     linear = False
     remembers = True
 
