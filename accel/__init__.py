@@ -13,6 +13,7 @@ _HOMES = {
     "load_model": "accel.inference.loading",
     "Player": "accel.playing.player",
     "open_video": "accel.video.opening",
+    "SceneCuts": "accel.playing.scene_cuts",
     "Segmenter": "accel.inference.segmenter",
     "train": "accel.training.trainer",
     "VideoWriter": "accel.video.writer",

@@ -483,3 +483,40 @@ def test_flat_latency_changes_nothing_where_every_frame_is_a_key_frame():
     segmenter = segment(interval=1, flat_latency=True)
     list(segmenter.stream(numbered(3)))
     assert segmenter.model.calls == ["key 0", "key 1", "key 2"]
+
+
+def test_confidence_comes_on_request(model):
+    frames, size = video(3), (50, 70)
+    found = list(Segmenter(model, FixedInterval(2), confidence=True).stream(frames))
+    state = None
+    for t, (frame, segmented) in enumerate(zip(frames, found, strict=True)):
+        image = torch.from_numpy(frame).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores, state = model.next_frame(image, state) if t % 2 else model.key_frame(image)
+            best, second = scores.upsample(size)[0].topk(2, 0).values
+        np.testing.assert_allclose(segmented.confidence, (best - second).numpy(), atol=1e-4)
+        np.testing.assert_array_equal(segmented.labels, scores.labels(size)[0].numpy())
+    (plain,) = Segmenter(model, FixedInterval(2)).stream(frames[:1])
+    assert not hasattr(plain.prediction, "confidence")
+
+
+def test_a_schedule_sees_the_frames_the_times_and_what_was_dropped(every_thread_ends):
+    from accel.playing.schedules import Decider, Decision, Schedule
+
+    clues = []
+
+    class Asked(Schedule, Decider):
+        interval = 5
+
+        def start(self, first):
+            return self
+
+        def decide(self, clue):
+            clues.append(clue)
+            return Decision.KEY if len(clues) == 2 else Decision.CURRENT
+
+    found = list(Segmenter(Scripted(), Asked()).stream(numbered(4)))
+    assert [s.is_key for s in found] == [True, False, True, False]
+    assert [int(clue.frame[0, 0, 0, 0]) for clue in clues] == [1, 2, 3] and clues[0].frame.shape == (1, 3, 4, 6)
+    assert [clue.seconds for clue in clues] == [s.seconds for s in found[:3]]
+    assert [clue.dropped for clue in clues] == [0, 0, 0]
