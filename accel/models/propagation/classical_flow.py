@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.segmentation.score_map import STRIDE
 
+LUMA = (0.299, 0.587, 0.114)  # RGB, ITU-R BT.601
 PRESETS = ("ultrafast", "fast", "medium")
 
 _SMALLEST = 32  # pixels of a side: one patch of 8 at a quarter of the size, the finest that the fast presets look at
@@ -84,7 +86,6 @@ def _threads_of_pytorch() -> Iterator[None]:
 
 
 def _grey(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) RGB minus the mean to (B, H, W) uint8 luma (ITU-R BT.601)."""
-    means = images.new_tensor(PIXEL_MEANS).view(3, 1, 1)
-    luma = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    return ((images + means) * luma).sum(1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """(B, 3, H, W) RGB minus the mean to (B, H, W) uint8 luma."""
+    luma = ((images + per_channel(PIXEL_MEANS, images)) * per_channel(LUMA, images)).sum(1)
+    return luma.round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -61,8 +61,10 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
     flow = _wide(flow)
     home = _cells(flow)
-    scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
-    return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home
+    x, y = (home + flow).unbind(1)
+    # Scaled by numbers: to make a tensor of them, on a GPU, would be to wait for it.
+    scaled = torch.stack([x * ((w - 1) / max(width - 1, 1)), y * ((h - 1) / max(height - 1, 1))], 1)
+    return nn.functional.pad(features, (0, width - w, 0, height - h)), scaled - home
 
 
 def _wide(flow: Tensor) -> Tensor:
