@@ -33,10 +33,11 @@ class FlowWarp(Propagation):
 
     @staticmethod
     def join(first: Tensor, second: Tensor) -> Tensor:
-        """The flow of both together.
+        """The flow of both together; float32 for half types, since one flow may be joined from many.
 
         Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
         """
+        first, second = _wide(first), _wide(second)
         home = _cells(second)
         x, y = (home + second).unbind(1)
         inside = torch.stack([x.clamp(0, x.shape[2] - 1), y.clamp(0, y.shape[1] - 1)], 1) - home
@@ -87,11 +88,17 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
     """
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
-    if flow.dtype in (torch.float16, torch.bfloat16):  # too coarse to hold positions
-        flow = flow.float()
+    flow = _wide(flow)
     home = _cells(flow)
-    scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
-    return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home
+    x, y = (home + flow).unbind(1)
+    # Scaled by numbers: to make a tensor of them, on a GPU, would be to wait for it.
+    scaled = torch.stack([x * ((w - 1) / max(width - 1, 1)), y * ((h - 1) / max(height - 1, 1))], 1)
+    return nn.functional.pad(features, (0, width - w, 0, height - h)), scaled - home
+
+
+def _wide(flow: Tensor) -> Tensor:
+    """A flow in float32 or wider: half types are too coarse to hold positions."""
+    return flow.to(torch.promote_types(flow.dtype, torch.float32))
 
 
 def _cells(flow: Tensor) -> Tensor:
