@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.clips import OnMissing
+from accel.datasets.label_counts import LabelCounts, percent
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
 from accel.files.small_files import read_text
@@ -25,6 +26,7 @@ from accel.labels import IGNORED
 from accel.video.reader import frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"
+_BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
 _WITH_VALUE = re.compile(r"([0-9]{1,3})\s*=\s*(.+)")
 
 
@@ -110,6 +112,24 @@ class LabelledFolder(StoredClips):
     def labels(self, index: int) -> tuple[Path, np.ndarray]:
         path = self._labelled[index].label
         return path, read_labels(path, self._table)
+
+    def likely_cause(self, counts: LabelCounts) -> str:
+        """255 is a class where people save masks as black and white, and ignored here unless classes.txt says so."""
+        if not counts.pixels[IGNORED]:
+            return ""
+        path, missing = self.root / CLASSES_FILE, counts.missing
+        if not counts.labelled or len(missing) != 1:
+            return f'255 means ignored: if it is a class here, write its line in {path} as "255 = NAME"'
+        lines = [f"255 = {self.class_names[missing[0]]}"]
+        if len(self.class_names) == 2 and self.class_names[missing[0]].lower() in _BACKGROUND:
+            other = 1 - missing[0]  # white on black is the thing, whichever of the two comes first
+            lines = [f"255 = {self.class_names[other]}", f"0 = {self.class_names[missing[0]]}"]
+        written = " and ".join(f'"{line}"' for line in lines)
+        line = "its line" if len(lines) == 1 else "the lines"
+        return (
+            f"255 (ignored) has {percent(counts.ignored)}% of the pixels and looks like a class here: write {line} in "
+            f"{path} as {written}"
+        )
 
     def _stills(self, on_missing: OnMissing | None) -> list[_LabelledFrame]:
         images = frame_files(self._images)
