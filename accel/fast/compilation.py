@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 
@@ -9,17 +10,70 @@ import torch
 from torch import Tensor, nn
 
 from accel.fast.parts import Parts
+from accel.fast.tracing import TracingError, first_line, is_of_the_machine, trace
 
 
-def cut(network: nn.Module, examples: tuple[Tensor, ...], compile: bool, parts: int = 1) -> nn.Module:
-    """A network as `Parts`, compiled if wished; as it is, with a warning, where it cannot be traced."""
+def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:
+    """A network as `Parts`, compiled if the compiler does; as it is, with a warning, where it cannot be traced."""
     try:
-        graph = torch.export.export(network, examples).run_decompositions({}).module()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"a network runs uncompiled because it cannot be exported: {reason}", stacklevel=2)
+        graph = trace(network, examples).run_decompositions({}).module()
+    except TracingError as error:
+        warnings.warn(f"a network runs uncompiled because it cannot be exported: {error}", stacklevel=2)
         return network
-    return Parts(graph, examples, parts, _compile if compile else lambda part, examples: part)
+    return Parts(graph, examples, parts, compiler)
+
+
+class Compiler:
+    """Compiles the parts of one model's networks. Once that has failed, the others stay uncompiled: there is one
+    warning for a model, and the time of each attempt is saved.
+
+    wished: whether to compile at all.
+    """
+
+    def __init__(self, wished: bool = True):
+        self.wished = wished
+
+    def __call__(self, part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
+        """The part as a function; compiled, it is for inputs of these shapes and layouts only."""
+        if not self.wished:
+            return part
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        try:
+            return _compile(part, examples)
+        except (BackendCompilerFailed, OSError) as error:  # OSError: no room for the compiled code, for one
+            cause = getattr(error, "inner_exception", error)
+            if is_of_the_machine(cause):
+                raise cause from None
+            self.wished = False
+            warnings.warn(_why_uncompiled(cause, examples[0].is_cuda), RuntimeWarning, stacklevel=2)
+            return part
+
+
+def _why_uncompiled(error: BaseException, on_gpu: bool) -> str:
+    """What the user has to know of a compiler that failed: what it costs, why, and what helps."""
+    from torch._inductor import exc
+
+    longer = "longer" if on_gpu else "about twice as long"  # twice: Accel-18 on two AVX-512 cores, at interval 5
+    costs = f"the model runs uncompiled: results are the same, but a frame takes {longer}"
+    if isinstance(error, exc.InvalidCxxCompiler):
+        named = os.environ.get("CXX")
+        missing = f"CXX={named} cannot be run" if named else "there is no C++ compiler"
+        return f"{costs}, because {missing}. Install one, such as g++, or name one in CXX; then start again"
+    if isinstance(error, exc.CppCompileError):
+        return (
+            f"{costs}, because the C++ compiler failed ({_first_error(error.output)}). It needs the headers of Python "
+            "(python3-dev on Debian and Ubuntu) and OpenMP's"
+        )
+    if on_gpu and isinstance(error, exc.TritonMissing):
+        return f"{costs}, because Triton is missing, which compiles for the GPU. Install it (pip install triton)"
+    return f"{costs}, because TorchInductor failed ({type(error).__name__}: {first_line(error)})"
+
+
+def _first_error(output: str) -> str:
+    """The line of a compiler's output that says most."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
 
 
 def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
