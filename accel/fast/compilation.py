@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from accel.fast.graphs import CudaGraph
 from accel.fast.parts import Parts
+from accel.fast.streams import streams_of
 from accel.fast.tracing import TracingError, first_line, is_of_the_machine, trace
 
 
@@ -84,7 +86,8 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
     with config.patch(freezing=True):
         compiled = inductor(part, list(examples))
     fast = _InLayout(compiled, examples)
-    return _CudaGraph(fast, examples) if examples[0].is_cuda else fast
+    cuda = streams_of(examples[0].device)
+    return fast if cuda is None else CudaGraph(fast, examples, cuda)
 
 
 class _InLayout:
@@ -107,30 +110,3 @@ def _in_form(tensor: Tensor, form: tuple[torch.dtype, tuple[int, ...]]) -> Tenso
     if tensor.dtype == dtype and same:  # strides of dimensions of one entry mean nothing
         return tensor.as_strided(tensor.shape, strides)
     return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
-
-
-class _CudaGraph:
-    """A function of tensors as one CUDA graph: one launch instead of hundreds."""
-
-    WARM_UP = 3
-
-    def __init__(self, function: Callable, examples: tuple[Tensor, ...]):
-        self.inputs = [example.clone() for example in examples]
-        device = self.inputs[0].device
-        self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.device(device):
-            with torch.cuda.stream(stream):
-                for _ in range(self.WARM_UP):
-                    function(*self.inputs)
-            # Another thread may be uploading frames meanwhile: what it does is no part of the capture.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self.outputs = function(*self.inputs)
-        torch.cuda.current_stream(device).wait_stream(stream)
-
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        for own, tensor in zip(self.inputs, given, strict=True):
-            own.copy_(tensor)
-        self.graph.replay()
-        return tuple(output.clone() for output in self.outputs)  # the next replay overwrites them
