@@ -48,6 +48,9 @@ class MappedModel(VideoModel):
     def remembers(self) -> bool:
         return self.model.remembers
 
+    def prepare(self, size):
+        self.model.prepare(size)
+
     def key_frame(self, image):
         scores, state = self.model.key_frame(image)
         return MappedScores(scores, self.table), state
