@@ -38,7 +38,7 @@ from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-SUMMARY, VIDEO = "summary.json", "video.mp4"
+SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
@@ -61,6 +61,7 @@ class Options:
     live: bool | None
     flat_latency: bool
     optimize: bool
+    compare: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Job:
         interrupted = isinstance(error, KeyboardInterrupt)
         end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
+        folder.close()
         console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
 
 
@@ -110,6 +112,8 @@ def run_demo(options: Options) -> None:
         folders = [_output_folder(options.output)]
     else:
         folders = [_output_folder(options.output / name) for name in videos.videos()]
+    if options.compare:
+        _table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
     dataset = data and _dataset(data)
@@ -139,9 +143,14 @@ def _output_folder(path: Path) -> OutputFolder:
     return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
 
 
+def _table_folder(path: Path) -> OutputFolder:
+    return OutputFolder(path, [TABLE])
+
+
 def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
     """Train what the demo needs and print one table: both branches frame by frame, Deep Feature Flow and Accel."""
     FixedInterval(interval)
+    folder = _table_folder(output)
     stages = {_title(stage): stage for stage in _train_demo_model(version, device)}
     data = next(iter(stages.values())).data
     dataset = build_dataset(data, data.test_split)
@@ -160,7 +169,8 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
         results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
     console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
     figures = {name: result.as_dict() for name, result in results.items()}
-    write_json(output / "table.json", {"models": figures, "origin": origin.as_dict()})
+    write_json(folder.file(TABLE), {"models": figures, "origin": origin.as_dict()})
+    console.print(f"written: {output / TABLE}")
 
 
 def _title(stage: Config) -> str:

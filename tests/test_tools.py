@@ -21,6 +21,7 @@ from PIL import Image
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
 from accel.machine import commit
+from accel.output_folder import LIST
 from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -743,6 +744,19 @@ def test_the_demo_puts_its_models_in_one_table(trained, tmp_path, capsys, monkey
     assert table["models"]["run"]["interval"] == 2 and table["models"]["run"]["seconds_current"] > 0
     assert table["origin"]["checkpoints"] == {"run": str(tmp_path / "run")}
     assert "generated scenes" in capsys.readouterr().out
+    demo.compare_demo_models("18", 2, tmp_path, "cpu")  # its own table is replaced
+    (tmp_path / LIST).unlink()
+    with pytest.raises(ValueError, match="holds files that no run .*table.json"):
+        demo.compare_demo_models("18", 2, tmp_path, "cpu")
+    assert json.loads((tmp_path / "table.json").read_text())["models"]
+
+
+def test_a_table_of_the_users_own_is_told_before_anything_is_labelled(refused, trained, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/table.json").write_text("mine")
+    source = ["--input", write_frames(tmp_path / "drive", 2), "--output", tmp_path / "out", "--device", "cpu"]
+    assert "table.json" in refused("demo", *trained[2:], *source, "--compare")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["table.json"]
 
 
 # --- flow, seeds, side by side --------------------------------------------------------------------------------
