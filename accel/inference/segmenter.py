@@ -105,7 +105,8 @@ class Segmenter:
     ) -> None:
         """Label `frames` as `stream` does, and call `consume` with each result in a thread of its own.
 
-        An error anywhere, from the source, the model or `consume`, ends all of it and is raised here.
+        An error anywhere, from the source, the model or `consume`, ends all of it and is raised here. So does Ctrl-C.
+        `consume` gets what was labelled before that, unless the error is its own.
         """
         with self._read(frames, live) as source, Consumer(consume, on_error=source.fail) as consumer:
             for segmented in self._label(source):

@@ -67,5 +67,10 @@ def frames_to_tensor(frames: np.ndarray) -> Tensor:
 
 
 def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:
-    """Frames a second when every `interval`-th frame is a key frame."""
-    return interval / (seconds_key + (interval - 1) * (seconds_current or 0.0))
+    """Frames a second when every `interval`-th frame is a key frame.
+
+    seconds_current: None where no current frame was timed. Then the rate is that of key frames alone: what was seen.
+    """
+    if seconds_current is None:
+        return 1 / seconds_key
+    return interval / (seconds_key + (interval - 1) * seconds_current)

@@ -76,8 +76,9 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is, and its frames have to be."""
-        return next(chain(self.parameters(), self.buffers())).device
+        """Where the model is, and its frames have to be: the CPU for one without parameters, such as classical flow."""
+        here = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if here is None else here.device
 
     def optimized(
         self,

@@ -213,6 +213,15 @@ def test_a_mapped_model_remembers_key_frames_as_its_own_does(checkpoint):
     assert np.array_equal(seen.at((64, 96)).labels.numpy(), merged(plain.labels((64, 96)).numpy()))
 
 
+def test_a_mapped_model_is_prepared_as_its_own_is():
+    sizes = []
+    branch = {"encoder": "resnet18", "head_channels": 8}
+    model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))
+    model.prepare = sizes.append
+    MappedModel(model, find_class_map(CITYSCAPES, CAMVID)).prepare((64, 96))
+    assert sizes == [(64, 96)]
+
+
 def test_a_mapped_model_without_memory_says_so():
     branch = {"encoder": "resnet18", "head_channels": 8}
     model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))

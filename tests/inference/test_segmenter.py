@@ -313,6 +313,24 @@ def test_what_the_model_raises_ends_everything(every_thread_ends, way, at):
     assert ended.is_set() and len(segmenter.model.calls) == at + 1
 
 
+@pytest.mark.parametrize("error", [MishapError, KeyboardInterrupt])
+def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, error):
+    """Also where the consumer is behind: four results wait for it."""
+    consumed = []
+
+    def work(call):
+        if call == 6:
+            raise error
+
+    def consume(segmented):
+        time.sleep(0.02)
+        consumed.append(segmented)
+
+    with pytest.raises(error):
+        segment(work).run(numbered(99), consume)
+    assert numbers(consumed) == list(range(6))
+
+
 @pytest.mark.parametrize("stage", ["source", "consumer"])
 def test_an_error_in_another_stage_ends_a_run(every_thread_ends, stage):
     given = []

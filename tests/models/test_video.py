@@ -354,3 +354,12 @@ def test_models_that_cannot_renew_say_so():
     assert frames.renew(None, 5) is None
     with pytest.raises(ValueError, match="renewal over 0 frames: expected 1 or more"):
         make("accel").renew(None, 0)
+
+
+def test_a_model_without_parameters_is_on_the_cpu():
+    class ByRed(accel_models.VideoModel):
+        def key_frame(self, image): ...
+
+        def next_frame(self, image, state): ...
+
+    assert ByRed().device == torch.device("cpu")
