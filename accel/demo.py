@@ -14,6 +14,7 @@ from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
+from accel.evaluation.results import class_shares, mean_of, share
 from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
@@ -250,21 +251,28 @@ def _label_snippets(
                 predictions += _nearer_key_frames(segmenter, clip, options.interval, timer)
             for labels in predictions:
                 matrix.update(torch.from_numpy(labels), torch.from_numpy(clip.labels))
-            console.print(
-                f"{number}/{len(chosen)} {clip.name}: {timer.mean():.4f} s a frame, "
-                f"mIoU so far {100 * matrix.miou():.1f}%"
-            )
+            console.print(f"{number}/{len(chosen)} {clip.name}: {timer.mean():.4f} s a frame, {_so_far(matrix)}")
         if damaged == len(chosen):
             raise ValueError("none of the snippets could be read")
-    iou = [None if np.isnan(v) else v for v in matrix.iou().tolist()]
+    iou = class_shares(matrix, dataset.class_names)
     return {
         "num_ex": len(chosen) - damaged,
         "damaged": damaged,
         "average_over_distances": options.average,
-        "miou": matrix.miou(),
-        "iou": dict(zip(dataset.class_names, iou, strict=True)),
+        "miou": share(matrix.miou()),
+        "iou": iou,
+        "classes_scored": sum(value is not None for value in iou.values()),
         **timer.figures(options.interval),
     }
+
+
+def _so_far(matrix: ConfusionMatrix) -> str:
+    """The mIoU of what was counted."""
+    scored, classes = int(matrix.iou().isfinite().sum()), len(matrix.counts)
+    if not scored:
+        return "nothing scored so far: all pixels are ignored"
+    of = f" ({mean_of(scored, classes)})" if scored < classes else ""
+    return f"mIoU so far {100 * matrix.miou():.1f}%{of}"
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[np.ndarray]:

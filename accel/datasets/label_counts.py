@@ -118,7 +118,9 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
         line = f"all pixels of {labels} are ignored{cause}"
         return Doubts(errors=(line,)) if whole else Doubts(warnings=(line,))
     errors, warnings = [], []
-    if missing := counts.missing:
+    # What is scored on may lack a class, and a sample of it all the more.
+    missing = counts.missing if use == "training" or whole or cause else []
+    if missing:
         line = f"{_listed(missing, counts.class_names)} in none of {labels}{cause}"
         (errors if strict else warnings).append(line + way_out)
     if counts.ignored > MANY_IGNORED and not (missing and cause):
@@ -128,9 +130,9 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
     return Doubts(tuple(errors), tuple(warnings))
 
 
-def is_doubtful(counts: LabelCounts) -> bool:
+def is_doubtful(counts: LabelCounts, use: Use) -> bool:
     """Whether more labels should be looked at before anything is said of these."""
-    return bool(counts.missing) or counts.ignored > NEARLY_ALL_IGNORED
+    return counts.ignored > NEARLY_ALL_IGNORED or (use == "training" and bool(counts.missing))
 
 
 def percent(share: float) -> str:

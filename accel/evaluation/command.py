@@ -12,9 +12,12 @@ from pathlib import Path
 import torch
 
 from accel.config import load_config
+from accel.datasets import data_root
+from accel.datasets.label_sample import look_at_labels
 from accel.evaluation import tables as report
 from accel.evaluation.cityscapes import official as cityscapes
 from accel.evaluation.comparing.comparison import (
+    Comparison,
     Entry,
     load_comparison,
     pair_up,
@@ -26,6 +29,7 @@ from accel.evaluation.origin import Origin
 from accel.evaluation.report.page import check_folder, write_report
 from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
+from accel.evaluation.running.reading import long_enough
 from accel.inference.loading import load_model
 from accel.inference.schedules import FixedInterval
 from accel.progress import console
@@ -60,6 +64,8 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
     with processes.first_alone():  # which makes generated scenes
         comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
+        if processes.is_first:
+            check_truth(comparison, asked.intervals)
     if args.official:
         cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     if processes.is_first:
@@ -93,6 +99,20 @@ def evaluate(args: Namespace, processes: Processes) -> None:
         console.print(f"report: {page}", soft_wrap=True)
     if official:  # last: where the two disagree this raises, and nothing is lost
         console.print(cityscapes.check_agreement(found.single().miou, official))
+
+
+def check_truth(comparison: Comparison, intervals: Sequence[int]) -> None:
+    """Look at some of the labels that are about to be scored, and print what may be wrong with them.
+
+    Raises ValueError where all pixels of all of them are ignored.
+    """
+    where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
+    indices = long_enough(comparison.dataset, min(intervals))
+    found = look_at_labels(comparison.dataset, indices, "validation", strict=False, where=where)
+    for warning in found.warnings:
+        console.print(f"warning: {where}: {warning}")
+    if found.errors:
+        raise ValueError(f"nothing to score: {where}: {'; '.join(found.errors)}")
 
 
 def read_request(args: Namespace) -> Request:

@@ -63,7 +63,9 @@ class EvaluationResult:
         ground truth in its rows. `trimap` is empty where it was not asked for.
     by_distance: the same for each distance from the key frame that was tried.
     mean, worst: of the mIoU of these distances; `worst_distance` has the lowest.
+    classes_scored: how many classes `miou` is the mean of: those that occur, or were predicted.
     frames_scored, frames_damaged: labelled frames that were scored, and that could not be, for want of a file.
+    ignored: the share of the pixels of these frames that is ignored.
     seconds_key, seconds_current: medians over the frames whose labels were made, a key frame and any other, from the
         frame on the device to its labels there; `fps`: frames a second at this interval.
     temporal: None where it was not asked for.
@@ -71,9 +73,11 @@ class EvaluationResult:
 
     miou: float
     iou: dict[str, float | None]
+    classes_scored: int
     interval: int
     frames_scored: int
     frames_damaged: int
+    ignored: float
     seconds_key: float
     seconds_current: float | None
     fps: float
@@ -87,6 +91,10 @@ class EvaluationResult:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    def mean_of(self) -> str:
+        """What the mIoU is the mean of, where that is not all classes; else empty."""
+        return mean_of(self.classes_scored, len(self.iou))
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,11 @@ class SweepResult:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+def mean_of(scored: int, classes: int) -> str:
+    """What a mean IoU is the mean of, where that is not all classes; else empty."""
+    return "" if scored == classes else f"mean of {scored} of {classes} classes"
 
 
 def share(value: float) -> float | None:

@@ -34,6 +34,20 @@ def print_class_maps(class_maps: dict[str, ClassMap]) -> None:
 def print_sweep(sweep: SweepResult) -> None:
     for table in sweep_tables(sweep):
         console.print(table)
+    for line in sweep_means(sweep):
+        console.print(line)
+
+
+def sweep_means(sweep: SweepResult) -> Iterator[str]:
+    """A line for each model whose mIoU is not, at all intervals, the mean over all classes."""
+    for name, results in sweep.models.items():
+        at: dict[str, list[str]] = {}
+        for result in results:
+            at.setdefault(result.mean_of(), []).append(str(result.interval))
+        for text, intervals in at.items():
+            if text:
+                where = "" if len(at) == 1 else f" at interval {', '.join(intervals)}"
+                yield f"{name}: mIoU is the {text}{where}"
 
 
 def class_table(result: EvaluationResult) -> Table:
@@ -42,7 +56,7 @@ def class_table(result: EvaluationResult) -> Table:
     for name, iou in result.iou.items():
         table.add_row(name, percent(iou))
     table.add_section()
-    table.add_row("mean", percent(result.miou))
+    table.add_row(result.mean_of() or "mean", percent(result.miou))
     return table
 
 
@@ -112,9 +126,10 @@ def summary(result: EvaluationResult) -> str:
     """One line for the whole result."""
     current = "" if result.seconds_current is None else f", current frame {result.seconds_current:.4f} s"
     damaged = f", {result.frames_damaged} could not be read" if result.frames_damaged else ""
+    mean_of = f", {result.mean_of()}" if result.mean_of() else ""
     return (
-        f"mIoU {100 * result.miou:.2f}% over {result.frames_scored} frames{damaged} at interval {result.interval}; "
-        f"key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
+        f"mIoU {100 * result.miou:.2f}% over {result.frames_scored} frames{damaged} at interval {result.interval}"
+        f"{mean_of}; key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
     )
 
 
@@ -128,7 +143,10 @@ def temporal_summary(result: TemporalResult) -> str:
 
 def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
     """Models side by side: mIoU and speed."""
+    means = (f"{name}: {r.mean_of()}" for name, r in results.items() if r.mean_of())
+    caption = "; ".join(means) or None
     table = _table("model", "interval", "mIoU %", "key s", "current s", "frames/s", title=title)
+    table.caption = caption
     for name, r in results.items():
         speed = f"{r.seconds_key:.4f}", _seconds(r.seconds_current), f"{r.fps:.1f}"
         table.add_row(name, str(r.interval), percent(r.miou), *speed)
@@ -168,6 +186,8 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "worst_distance": result.worst_distance,
         "frames_scored": result.frames_scored,
         "frames_damaged": result.frames_damaged,
+        "classes_scored": result.classes_scored,
+        "ignored": result.ignored,
         "seconds_key": result.seconds_key,
         "seconds_current": result.seconds_current,
         "fps": result.fps,

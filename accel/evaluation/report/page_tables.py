@@ -14,14 +14,16 @@ def summary_table(sweep: SweepResult) -> str:
     """A row for each model and interval: accuracy and speed."""
     heads = (
         "model", "interval", "mean mIoU %", "pooled mIoU %", "worst mIoU %", "at distance", "ms a frame",
-        "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
+        "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read", "classes in mIoU",
+        "pixels ignored %",
     )  # fmt: skip
     rows = (
         (
             name, r.interval, percent(r.mean, 2), percent(r.miou, 2), percent(r.worst, 2), r.worst_distance,
             f"{milliseconds(r):.1f}", f"{1000 * r.seconds_key:.1f}",
             "-" if r.seconds_current is None else f"{1000 * r.seconds_current:.1f}",
-            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged,
+            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged, f"{r.classes_scored} of {len(r.iou)}",
+            percent(r.ignored),
         )
         for name, r in _found(sweep)
     )  # fmt: skip

@@ -38,6 +38,7 @@ class Tally:
     matrices: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
         enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
         distances.
+    pixels, ignored: of the labelled frames, by reach: how many they have, and how many of these are ignored.
     scored: labelled frames by reach; damaged: those lost to an interval, for want of a file, by interval.
     seconds_key, seconds_current: of each frame whose labels were made.
     """
@@ -49,6 +50,8 @@ class Tally:
     matrices: dict[tuple[int, int], TrimapMatrix] = field(default_factory=dict)
     scored: Counter[int] = field(default_factory=Counter)
     damaged: Counter[int] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    ignored: Counter[int] = field(default_factory=Counter)
     seconds_key: list[float] = field(default_factory=list)
     seconds_current: list[float] = field(default_factory=list)
 
@@ -84,6 +87,8 @@ class Tally:
             matrices,
             self.scored + other.scored,
             self.damaged + other.damaged,
+            self.pixels + other.pixels,
+            self.ignored + other.ignored,
             self.seconds_key + other.seconds_key,
             self.seconds_current + other.seconds_current,
         )
@@ -154,6 +159,8 @@ def sweep(
     for tally in tallies.values():
         tally.scored += window.scored
         tally.damaged += window.damaged
+        tally.pixels += window.pixels
+        tally.ignored += window.ignored
     return tallies
 
 
@@ -165,7 +172,10 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
     if average and not tally.average and interval > 1:
         raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
-    scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
+    scored, pixels, ignored = (
+        sum(n for reach, n in counted.items() if reach >= interval)
+        for counted in (tally.scored, tally.pixels, tally.ignored)
+    )
     if not scored:
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")
     matrices = {distance: tally.matrix(distance, interval) for distance in distances(interval, average)}
@@ -180,9 +190,11 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     return EvaluationResult(
         miou=every.miou,
         iou=every.iou,
+        classes_scored=sum(iou is not None for iou in every.iou.values()),
         interval=interval,
         frames_scored=scored,
         frames_damaged=tally.damaged[interval],
+        ignored=ignored / pixels,
         seconds_key=key,
         seconds_current=current,
         fps=frames_per_second(key, current, interval),
