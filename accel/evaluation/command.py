@@ -31,7 +31,7 @@ from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import long_enough
 from accel.inference.loading import load_model
-from accel.inference.schedules import FixedInterval
+from accel.playing.schedules import FixedInterval
 from accel.progress import console
 
 

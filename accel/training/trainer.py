@@ -33,12 +33,18 @@ from accel.training.watch import Watch
 from accel.weights.checkpoints import WEIGHTS, Description, load_parts, save_weights
 
 
-def train(config: Config, device: str = "auto", resume: bool = False, overwrite: bool = False) -> Path:
+def train(
+    config: Config,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    again: str = "--resume goes on",
+) -> Path:
     """Train one stage and return its weights file.
 
     A run that is done is left as it is. A folder that holds a run with other settings, or an unfinished one, is
     not touched unless `overwrite`; `resume` goes on with an unfinished one from its newest whole checkpoint, and ends
-    with the same bits as if it had not stopped.
+    with the same bits as if it had not stopped. again: what to tell who has stopped a run.
 
     Started as one of several processes (by torchrun, Slurm's srun or `accel.training.launch`), it trains with the
     others; only the first one writes.
@@ -61,7 +67,7 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
         # Since the last step, only this vote has asked: a signal that came meanwhile stops what follows this run.
         stop = stop or signals.vote(fabric.device)
         if stop is not None:
-            saved = "done" if (output / WEIGHTS).exists() else "saved; --resume goes on"
+            saved = "done" if (output / WEIGHTS).exists() else f"saved; {again}"
             console.print(f"{output}: {stop.name}: {saved}")
             raise signals.stop(stop, fabric.is_global_zero)
     return output / WEIGHTS
