@@ -15,6 +15,7 @@ from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
+from accel.evaluation.results import class_shares, share
 from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
@@ -281,14 +282,16 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
         close_video(video, error)
         if error is not None:
             console.print(f"ended early, after {scores.done} of {len(chosen)} snippets")
-        shares = [*scores.matrix.iou().tolist(), scores.matrix.miou()]
-        *iou, miou = (None if np.isnan(share) else share for share in shares)
+        matrix, names = scores.matrix, dataset.class_names
         figures = {
             "num_ex": scores.done,
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
-            "miou": miou,
-            "iou": dict(zip(dataset.class_names, iou, strict=True)),
+            "miou": share(matrix.miou()),
+            "iou": class_shares(matrix, names),
+            "classes_scored": matrix.classes_scored(),
+            "classes_not_in_labels": [names[k] for k in matrix.not_in_labels()],
+            "ignored": share(matrix.ignored_share()),
             **scores.timer.figures(job.options.interval),
         }
         job.finish(folder, figures, error)
@@ -328,10 +331,18 @@ def _score_snippets(
             scores.done += 1
             console.print(
                 f"{number}/{len(chosen)} {clip.name}: {scores.timer.mean():.4f} s a frame, "
-                f"mIoU so far {100 * scores.matrix.miou():.1f}%"
+                f"{_so_far(scores.matrix, dataset.class_names)}"
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
+
+
+def _so_far(matrix: ConfusionMatrix, class_names: Sequence[str]) -> str:
+    """The mIoU of what was counted, and what has to be known of it."""
+    if not matrix.labelled():
+        return "nothing scored so far: all pixels of the labels are ignored"
+    caveats = matrix.caveats(class_names)
+    return f"mIoU so far {100 * matrix.miou():.1f}%{f' ({caveats})' if caveats else ''}"
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[np.ndarray]:

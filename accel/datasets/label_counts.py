@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from accel.labels import IGNORED
+from accel.labels import IGNORED, MANY_IGNORED, NEARLY_ALL_IGNORED, percent
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
     from accel.datasets.clips import ClipDataset
 
-# Shares of ignored pixels. Data sets that are labelled throughout have few: Cityscapes 12%, CamVid 4%. Scribbles, the
-# sparsest labels in common use, leave 97%: that is worth a word. Beyond 99.5%, an image of 480 x 360 has fewer than
-# 900 labelled pixels: hardly anybody means that.
-MANY_IGNORED, NEARLY_ALL_IGNORED = 0.5, 0.995
 MAX_NAMED = 8  # classes in a message
 _PART = 2**22  # pixels counted at a time: OpenCV counts in float32, which is exact up to 2**24
 
@@ -133,15 +129,6 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
 def is_doubtful(counts: LabelCounts, use: Use) -> bool:
     """Whether more labels should be looked at before anything is said of these."""
     return counts.ignored > NEARLY_ALL_IGNORED or (use == "training" and bool(counts.missing))
-
-
-def percent(share: float) -> str:
-    """0.123 as "12.30"; what is hardly there, or all but whole, is neither 0 nor 100."""
-    if 0 < share < 1e-4:
-        return "<0.01"
-    if 1 - 1e-4 < share < 1:
-        return ">99.99"
-    return "0" if share == 0 else f"{100 * share:.2f}"
 
 
 def _listed(classes: Sequence[int], names: Sequence[str]) -> str:

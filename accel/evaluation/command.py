@@ -13,6 +13,7 @@ import torch
 
 from accel.config import load_config
 from accel.datasets import data_root
+from accel.datasets.label_counts import Doubts
 from accel.datasets.label_sample import look_at_labels
 from accel.evaluation import tables as report
 from accel.evaluation.cityscapes import official as cityscapes
@@ -29,7 +30,6 @@ from accel.evaluation.origin import Origin
 from accel.evaluation.report.page import check_folder, write_report
 from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
-from accel.evaluation.running.reading import long_enough
 from accel.inference.loading import load_model
 from accel.playing.schedules import FixedInterval
 from accel.progress import console
@@ -64,8 +64,7 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
     with processes.first_alone():  # which makes generated scenes
         comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
-        if processes.is_first:
-            check_truth(comparison, asked.intervals)
+    check_truth(comparison, asked.intervals, processes)
     if args.official:
         cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     if processes.is_first:
@@ -101,16 +100,22 @@ def evaluate(args: Namespace, processes: Processes) -> None:
         console.print(cityscapes.check_agreement(found.single().miou, official))
 
 
-def check_truth(comparison: Comparison, intervals: Sequence[int]) -> None:
+def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Processes) -> None:
     """Look at some of the labels that are about to be scored, and print what may be wrong with them.
 
-    Raises ValueError where all pixels of all of them are ignored.
+    processes: that all make this call; the first one looks. Raises ValueError where all pixels of all of them are
+    ignored.
     """
     where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
-    indices = long_enough(comparison.dataset, min(intervals))
-    found = look_at_labels(comparison.dataset, indices, "validation", strict=False, where=where)
-    for warning in found.warnings:
-        console.print(f"warning: {where}: {warning}")
+    found = Doubts()
+    if processes.is_first:
+        dataset = comparison.dataset
+        indices = [i for i in range(len(dataset)) if dataset.history(i) >= min(intervals) - 1]
+        found = look_at_labels(dataset, indices, "validation", strict=False, where=where)
+    found = processes.spread(found)
+    if processes.is_first:
+        for warning in found.warnings:
+            console.print(f"warning: {where}: {warning}")
     if found.errors:
         raise ValueError(f"nothing to score: {where}: {'; '.join(found.errors)}")
 

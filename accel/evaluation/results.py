@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from accel.measures.boundary import TrimapMatrix
-from accel.measures.confusion import ConfusionMatrix
+from accel.measures.confusion import ConfusionMatrix, caveats
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class EvaluationResult:
     by_distance: the same for each distance from the key frame that was tried.
     mean, worst: of the mIoU of these distances; `worst_distance` has the lowest.
     classes_scored: how many classes `miou` is the mean of: those that occur, or were predicted.
+    classes_not_in_labels: names of those that no scored pixel of the ground truth has.
     frames_scored, frames_damaged: labelled frames that were scored, and that could not be, for want of a file.
     ignored: the share of the pixels of these frames that is ignored.
     seconds_key, seconds_current: medians over the frames whose labels were made, a key frame and any other, from the
@@ -74,6 +75,7 @@ class EvaluationResult:
     miou: float
     iou: dict[str, float | None]
     classes_scored: int
+    classes_not_in_labels: tuple[str, ...]
     interval: int
     frames_scored: int
     frames_damaged: int
@@ -92,9 +94,9 @@ class EvaluationResult:
     def as_dict(self) -> dict:
         return asdict(self)
 
-    def mean_of(self) -> str:
-        """What the mIoU is the mean of, where that is not all classes; else empty."""
-        return mean_of(self.classes_scored, len(self.iou))
+    def caveats(self) -> str:
+        """What has to be known of the mIoU, as `accel.measures.confusion.caveats` says it; empty where all is well."""
+        return caveats(self.classes_scored, len(self.iou), self.classes_not_in_labels, self.ignored)
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,6 @@ class SweepResult:
 
     def as_dict(self) -> dict:
         return asdict(self)
-
-
-def mean_of(scored: int, classes: int) -> str:
-    """What a mean IoU is the mean of, where that is not all classes; else empty."""
-    return "" if scored == classes else f"mean of {scored} of {classes} classes"
 
 
 def share(value: float) -> float | None:

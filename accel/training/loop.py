@@ -192,7 +192,9 @@ class Loop:
         better = progress.best is None or miou > progress.best
         progress.best = miou if better else progress.best
         if log is not None:
-            console.print(f"{self.config.output}: step {done}: mIoU {miou:.4f}{', the best so far' if better else ''}")
+            caveats = f" ({self.validation.caveats})" if self.validation.caveats else ""
+            best = ", the best so far" if better else ""
+            console.print(f"{self.config.output}: step {done}: mIoU {miou:.4f}{caveats}{best}")
             log.write(done, validation_miou=miou)
             if better:
                 try:

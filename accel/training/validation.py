@@ -29,6 +29,7 @@ class Validation:
 
     def __init__(self, fabric: Fabric, config: Config):
         self.fabric, self.settings = fabric, config.train.validation
+        self.caveats = ""  # what has to be known of the last mIoU
         self.dataset: ClipDataset = build_test_dataset(config.data, self.settings.split)
         if self.dataset.num_classes != config.model.num_classes:
             raise ValueError(
@@ -77,5 +78,7 @@ class Validation:
                 prediction = model(frames[None])
             predicted = prediction.at(clip.labels.shape).labels[0].cpu()
             matrix.update(predicted, torch.from_numpy(clip.labels))
-        counts = matrix.counts.to(self.fabric.device)
-        return ConfusionMatrix.of(sum_over_processes(counts).cpu(), matrix.strays).miou()
+        counts = (sum_over_processes(each.to(self.fabric.device)).cpu() for each in matrix.all_counts())
+        matrix = ConfusionMatrix.of(*counts)
+        self.caveats = matrix.caveats(self.dataset.class_names)
+        return matrix.miou()

@@ -14,8 +14,8 @@ def summary_table(sweep: SweepResult) -> str:
     """A row for each model and interval: accuracy and speed."""
     heads = (
         "model", "interval", "mean mIoU %", "pooled mIoU %", "worst mIoU %", "at distance", "ms a frame",
-        "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read", "classes in mIoU",
-        "pixels ignored %",
+        "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
+        "classes in mIoU", "pixels ignored %",
     )  # fmt: skip
     rows = (
         (
@@ -46,6 +46,7 @@ def class_table(sweep: SweepResult) -> str:
     heads = "class", *(f"{name}, interval {r.interval}" for name, r in _found(sweep))
     rows = [(c, *(percent(r.iou[c]) for _, r in _found(sweep))) for c in sweep.class_names]
     rows.append(("mean (mIoU)", *(percent(r.miou) for _, r in _found(sweep))))
+    rows.append(("classes in the mean", *(f"{r.classes_scored} of {len(r.iou)}" for _, r in _found(sweep))))
     return table("IoU of each class in per cent, all distances counted together", heads, rows)
 
 

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from accel.datasets.clips import ClipDataset
 from accel.evaluation.running.reading import Stretch
 from accel.inference.timing import frames_to_tensor
-from accel.labels import IGNORED
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,6 @@ class PassWindow:
         self.dataset, self.intervals, self.average, self.device = dataset, intervals, average, device
         self.scored: Counter[int] = Counter()
         self.damaged: Counter[int] = Counter()
-        self.pixels: Counter[int] = Counter()
-        self.ignored: Counter[int] = Counter()
         self.frames: dict[int, Tensor] = {}  # by number, without gaps
         self.unbroken = 0  # frames up to the last one that directly follow each other, those let go included
         self.targets: dict[int, dict[int, Target]] = {}  # by number of the key frame, then by distance
@@ -68,8 +64,6 @@ class PassWindow:
         self.unbroken += len(fresh)
         reach = self._count(min(self.unbroken, history), history)
         if reach:
-            self.pixels[reach] += stretch.clip.labels.size
-            self.ignored[reach] += int(np.count_nonzero(stretch.clip.labels == IGNORED))
             labels = torch.from_numpy(stretch.clip.labels).to(self.device)
             bands = None if stretch.extra is None else torch.from_numpy(stretch.extra).to(self.device)
             target = Target(stretch.clip.name, labels, bands, reach)

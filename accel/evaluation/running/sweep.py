@@ -38,7 +38,6 @@ class Tally:
     matrices: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
         enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
         distances.
-    pixels, ignored: of the labelled frames, by reach: how many they have, and how many of these are ignored.
     scored: labelled frames by reach; damaged: those lost to an interval, for want of a file, by interval.
     seconds_key, seconds_current: of each frame whose labels were made.
     """
@@ -50,8 +49,6 @@ class Tally:
     matrices: dict[tuple[int, int], TrimapMatrix] = field(default_factory=dict)
     scored: Counter[int] = field(default_factory=Counter)
     damaged: Counter[int] = field(default_factory=Counter)
-    pixels: Counter[int] = field(default_factory=Counter)
-    ignored: Counter[int] = field(default_factory=Counter)
     seconds_key: list[float] = field(default_factory=list)
     seconds_current: list[float] = field(default_factory=list)
 
@@ -70,6 +67,7 @@ class Tally:
         """Its counts leave the accelerator, to travel to another process."""
         for matrix in self.matrices.values():
             matrix.counts, matrix.strays = matrix.counts.cpu(), matrix.strays.cpu()
+            matrix.ignored = matrix.ignored.cpu()
         return self
 
     def __add__(self, other: Tally) -> Tally:
@@ -87,8 +85,6 @@ class Tally:
             matrices,
             self.scored + other.scored,
             self.damaged + other.damaged,
-            self.pixels + other.pixels,
-            self.ignored + other.ignored,
             self.seconds_key + other.seconds_key,
             self.seconds_current + other.seconds_current,
         )
@@ -159,8 +155,6 @@ def sweep(
     for tally in tallies.values():
         tally.scored += window.scored
         tally.damaged += window.damaged
-        tally.pixels += window.pixels
-        tally.ignored += window.ignored
     return tallies
 
 
@@ -172,15 +166,13 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
     if average and not tally.average and interval > 1:
         raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
-    scored, pixels, ignored = (
-        sum(n for reach, n in counted.items() if reach >= interval)
-        for counted in (tally.scored, tally.pixels, tally.ignored)
-    )
+    scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
     if not scored:
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")
     matrices = {distance: tally.matrix(distance, interval) for distance in distances(interval, average)}
     pooled = sum(matrices.values(), TrimapMatrix(tally.num_classes, tally.widths))
-    if not pooled.counts.any():
+    counted = pooled.all_pixels()
+    if not counted.labelled():
         raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
     by_distance = {distance: Accuracy.of(matrix, class_names) for distance, matrix in matrices.items()}
     worst = min(by_distance, key=lambda d: by_distance[d].miou)
@@ -190,11 +182,12 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     return EvaluationResult(
         miou=every.miou,
         iou=every.iou,
-        classes_scored=sum(iou is not None for iou in every.iou.values()),
+        classes_scored=counted.classes_scored(),
+        classes_not_in_labels=tuple(class_names[k] for k in counted.not_in_labels()),
         interval=interval,
         frames_scored=scored,
         frames_damaged=tally.damaged[interval],
-        ignored=ignored / pixels,
+        ignored=counted.ignored_share(),
         seconds_key=key,
         seconds_current=current,
         fps=frames_per_second(key, current, interval),
@@ -203,7 +196,7 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         worst=by_distance[worst].miou,
         worst_distance=worst,
         trimap=every.trimap,
-        confusion=tuple(map(tuple, pooled.all_pixels().counts.tolist())),
+        confusion=tuple(map(tuple, counted.counts.tolist())),
     )
 
 
@@ -240,7 +233,12 @@ def _bands(clip: Clip, widths: tuple[int, ...]) -> np.ndarray:
 
 
 def _so_far(tallies: dict[str, Tally]) -> str:
-    pooled = [sum(t.matrices.values(), TrimapMatrix(t.num_classes, t.widths)) for t in tallies.values()]
-    shares = (f"{100 * matrix.all_pixels().miou():.1f}%" for matrix in pooled if matrix.counts.any())
-    text = ", ".join(shares)
-    return f"mIoU {text}" if text else ""
+    pooled = [sum(t.matrices.values(), TrimapMatrix(t.num_classes, t.widths)).all_pixels() for t in tallies.values()]
+    counted = [matrix for matrix in pooled if matrix.labelled()]
+    if not counted:
+        return ""
+    shares = ", ".join(f"{100 * matrix.miou():.1f}%" for matrix in counted)
+    scored = sorted({matrix.classes_scored() for matrix in counted})
+    classes = len(counted[0].counts)
+    few = f" (of {' to '.join(map(str, scored[:: len(scored) - 1 or 1]))} of {classes} classes)"
+    return f"mIoU {shares}{few if scored[0] < classes else ''}"
