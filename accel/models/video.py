@@ -29,10 +29,12 @@ class VideoModel(nn.Module, ABC):
     Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What it says of a frame is a `Prediction`; what it carries
     from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
 
+    task: what it predicts: a name in `accel.tasks.TASKS`.
     carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
         spare themselves asking twice about one frame.
     """
 
+    task = "segmentation"
     carries_state = True
 
     @property
@@ -116,7 +118,7 @@ class FrameByFrame(VideoModel):
 
     def __init__(self, reference: Branch):
         super().__init__()
-        self.reference = reference
+        self.reference, self.task = reference, reference.task
 
     def key_frame(self, image, state=None):
         return self.reference(subtract_mean(image)), None
@@ -139,7 +141,7 @@ class DeepFeatureFlow(VideoModel):
 
     def __init__(self, reference: Branch, propagation: Propagation):
         super().__init__()
-        self.reference = reference
+        self.reference, self.task = reference, reference.task
         self.propagation = propagation
 
     @property
