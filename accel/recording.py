@@ -110,4 +110,4 @@ class Recording:
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""
-        self.progress.update(self.frames, f"{self.timer.mean():.4f} s a frame{note}")
+        self.progress.update(segmented.index + 1, f"{self.timer.mean():.4f} s a frame{note}")

@@ -11,15 +11,18 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from accel.files.image_headers import max_pixels, refuse_too_large
+from accel.video.places import Places
 
 # AVColorSpace of a frame to libswscale's name; the others are left to `av`.
 _SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 
 
 def decode(
-    container: av.container.InputContainer,
+    container: av.container.InputContainer, places: Places | None = None
 ) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
     """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
+
+    places: is told of all packets and errors.
 
     How the file ends comes last: a decoder holds frames back, and those are from before a cut.
 
@@ -35,6 +38,10 @@ def decode(
             packet = next(packets, None)
         except av.FFmpegError as error:
             cut, packet = error.with_traceback(None), None
+            if places is not None:
+                places.damage(packets_lost=True)
+        if places is not None and packet is not None:
+            places.packet(packet)
         if packet is not None and packet.is_corrupt:
             if cut is not None:
                 yield None, cut
@@ -51,6 +58,8 @@ def decode(
         except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
             pass
         except av.FFmpegError as error:
+            if places is not None:
+                places.damage(packets_lost=False)
             yield None, error.with_traceback(None)
     if cut is not None:
         yield None, cut

@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from accel.video.opening import is_file_or_folder, open_video, source_name
-from accel.video.reader import VIDEO_SUFFIXES, VideoReader, frame_files, natural_key
+from accel.video.reader import VIDEO_SUFFIXES, frame_files, natural_key
+from accel.video.source import VideoReader
 
 
 class VideoFolder:

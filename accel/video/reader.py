@@ -1,33 +1,28 @@
 """Video in: a video file or a folder of frames to frames.
 
-Readers share one interface, `VideoReader`. A new kind of source is one more subclass; `accel.video.opening` chooses
-among them. Cameras and streams are in `accel.video.live`.
+Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of source is one more subclass;
+`accel.video.opening` chooses among them. Cameras and streams are in `accel.video.live`.
 """
 
 from __future__ import annotations
 
 import re
-import threading
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import av
-import numpy as np
 
 from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
+from accel.video.places import Places
+from accel.video.source import OnDamage, SourceFrame, VideoReader
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
 _PLAYLIST = b"#EXTM3U"
 _PATIENCE = 60.0  # seconds that one reading from a file may take
-
-OnDamage = Callable[[str], None]
-Self = TypeVar("Self", bound="VideoReader")
 
 
 def natural_key(name: str) -> tuple:
@@ -40,86 +35,6 @@ def frame_files(folder: str | Path) -> list[Path]:
     """The image files directly in `folder`, in the order of their numbers; hidden files are left out."""
     files = (p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
-
-
-class VideoReader(ABC):
-    """The frames of one video, oldest first: `for frame in reader`, each (H, W, 3) uint8 RGB.
-
-    name:     what a person would call the video.
-    fps:      frames per second; None where nobody knows (some cameras and streams).
-    live:     whether frames come when they happen, whoever is ready for them or not.
-    size:     (H, W) of every frame.
-    len_hint: about how many frames will come, for a progress bar; None where nobody knows.
-    damaged:  how many times damage was reported in the iteration so far.
-
-    on_damage: called with a one-line message for what cannot be decoded, which is then skipped. None: damage
-        raises ValueError with the same message.
-
-    One iteration at a time: starting another ends the one before and, for files, begins again at the first
-    frame. It may run in one thread and be closed from another, which then waits for the frame being read.
-    """
-
-    name: str
-    fps: Fraction | float | None
-    live: bool = False
-    size: tuple[int, int]
-    len_hint: int | None
-    damaged: int = 0
-
-    def __init__(self, name: str, on_damage: OnDamage | None) -> None:
-        self.name = name
-        self._on_damage = on_damage
-        self._running: _Iteration | None = None
-
-    @abstractmethod
-    def _frames(self) -> Iterator[np.ndarray]:
-        """A generator over all frames; it frees what it opened when it is closed."""
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        self._end_iteration()
-        self.damaged = 0
-        self._running = _Iteration(self._frames())
-        return self._running
-
-    def close(self) -> None:
-        """End the iteration under way, if any, and free its file."""
-        self._end_iteration()
-
-    def _end_iteration(self) -> None:
-        if self._running is not None:
-            self._running.close()
-            self._running = None
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _report(self, message: str, cause: Exception | None = None) -> None:
-        self.damaged += 1
-        if self._on_damage is None:
-            raise ValueError(message) from cause
-        self._on_damage(message)
-
-
-class _Iteration:
-    """A generator that one thread may close while another runs it: it closes between two frames."""
-
-    def __init__(self, frames: Iterator[np.ndarray]) -> None:
-        self._frames = frames
-        self._lock = threading.RLock()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        with self._lock:
-            return next(self._frames)
-
-    def close(self) -> None:
-        with self._lock:
-            self._frames.close()
 
 
 class FolderReader(VideoReader):
@@ -156,10 +71,11 @@ class FolderReader(VideoReader):
                     raise
         raise ValueError(f"{self.path}: none of its {len(self.files)} image files can be read")
 
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _frames(self) -> Iterator[SourceFrame]:
         from accel.files.images import read_image
 
-        for file in self.files:
+        expected = 0
+        for index, file in enumerate(self.files):
             try:
                 frame = read_image(file)
             except (ValueError, OSError) as error:
@@ -170,7 +86,9 @@ class FolderReader(VideoReader):
                     f"{file}: {_wxh(frame.shape)} pixels, but the first frame of {self.path} has "
                     f"{_wxh(self.size)}; expected all frames of a folder to have one size"
                 )
-            yield frame
+            expected = self._place(index, expected)
+            yield SourceFrame(frame, index, float(index / self.fps))
+        self._place(len(self.files), expected)
 
 
 class VideoFileReader(VideoReader):
@@ -224,21 +142,25 @@ class VideoFileReader(VideoReader):
         container.streams.video[0].thread_type = "AUTO"
         return container
 
-    def _frames(self) -> Iterator[np.ndarray]:
-        delivered, end, pending = 0, 0.0, None
+    def _frames(self) -> Iterator[SourceFrame]:
+        delivered, expected, end, pending = 0, 0, 0.0, None
         with self._open() as container:
-            for frame, error in decode(container):
+            places = Places(container, container.streams.video[0], self.fps)
+            for frame, error in decode(container, places):
                 if frame is None:
                     pending = pending or error
                     continue
                 if pending is not None:
-                    self._report(f"{self.path}: damaged near frame {delivered} ({short(pending)})", pending)
+                    self._report(f"{self.path}: damaged near frame {expected} ({short(pending)})", pending)
                     pending = None
-                delivered += 1
+                index, time = places.of(frame)
+                delivered, expected = delivered + 1, self._place(index, expected)
                 end = max(end, frame_end(frame, self.fps))
-                yield to_rgb(frame, self._stored_size)
+                yield SourceFrame(to_rgb(frame, self._stored_size), index, time)
+            lost = places.end() > expected
+            self._place(places.end(), expected)
             known = self.damaged > 0  # reported frames are missing from the count, too
-            if pending is not None or ends_early(container, None if known else delivered, end, self.fps):
+            if pending is not None or lost or ends_early(container, None if known else delivered, end, self.fps):
                 told = f" of {self.len_hint}" if self.len_hint else ""
                 why = f" ({short(pending)})" if pending is not None else ""
                 self._report(f"{self.path}: cut short or damaged{why}: {delivered}{told} frames read", pending)
