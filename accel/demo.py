@@ -346,7 +346,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     live = reader.live if job.options.live is None else job.options.live
     frames = in_real_time(reader) if live and not reader.live else reader
     folder.clear()
-    video = VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps)
+    video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
         recording = Recording(folder, video, job.legend, progress)
@@ -362,6 +362,8 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         console.print(f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
         if reader.missing:
             console.print(f"{reader.name}: frames that could not be read: {_listed(reader.missing)}")
+        if video.shortened:
+            console.print(f"{video.path}: {video.shortened} frames are shown for less long than in the source")
         figures = {
             "input": reader.name,
             "frames": recording.frames,

@@ -103,8 +103,7 @@ class Recording:
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
-        # A video without a frame rate is one whose frames are shown when they were seen.
-        self.video.write(self.legend.panel(segmented), segmented.time if self.video.fps is None else None)
+        self.video.write(self.legend.panel(segmented), segmented.time)
         picture = self.folder.file(f"labels/{segmented.index:06d}.png")
         visualize.save_palette_png(picture, segmented.labels, self.legend.palette)
         self.frames += 1

@@ -123,13 +123,45 @@ def test_frames_of_no_fixed_rate_are_shown_when_they_say(tmp_path):
     assert len(list(open_video(tmp_path / "a.mp4"))) == 6
 
 
-@pytest.mark.parametrize(("fps", "at"), [(None, None), (25, 0.5)])
-def test_a_frame_has_a_time_where_the_video_has_no_rate_and_only_there(tmp_path, fps, at):
+@pytest.mark.parametrize("fps", [25, Fraction(24000, 1001), Fraction(1, 3600)])
+def test_a_video_of_a_rate_may_say_when_its_frames_are_shown(tmp_path, fps):
+    """Where frames are missing, their time remains; the last one is shown as long as frames are at this rate."""
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for frame, index in zip(moving(5), (1, 2, 3, 5, 7), strict=True):
+            writer.write(frame, float(index / fps))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        shown = [frame.time for frame in container.decode(stream)]
+        length = (stream.start_time + stream.duration) * stream.time_base
+    assert shown == pytest.approx([float(index / fps) for index in (1, 2, 3, 5, 7)], rel=1e-9)
+    assert float(length) == pytest.approx(float(8 / fps), rel=1e-9)
+
+
+def test_a_pause_of_more_hours_than_fit_is_shortened(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for frame, time in zip(moving(3), (0, 86_400, 86_401), strict=True):
+            writer.write(frame, time)
+    assert writer.shortened == 1
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        first, second, third = (frame.time for frame in container.decode(video=0))
+    assert first == 0 and 6 * 3600 < second < 7 * 3600 and third - second == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, 0.1, 0.5])
+def test_a_slow_video_is_written(tmp_path, fps):
+    path = write_video(tmp_path / "a.mp4", moving(3), fps)
+    with av.open(str(path)) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 1 / fps, 2 / fps])
+
+
+@pytest.mark.parametrize(("fps", "times"), [(None, [None]), (None, [0, None]), (25, [0, None]), (25, [None, 0.5])])
+def test_either_all_frames_say_their_time_or_none(tmp_path, fps, times):
     with (
-        pytest.raises(ValueError, match=f"frame 0 has time {at}; expected"),
+        pytest.raises(ValueError, match=f"frame {len(times) - 1} has time {times[-1]}; expected"),
         VideoWriter(tmp_path / "a.mp4", fps) as writer,
     ):
-        writer.write(moving(1)[0], at)
+        for time in times:
+            writer.write(moving(1)[0], time)
 
 
 def test_a_failed_job_leaves_nothing_and_spares_the_older_file(tmp_path):

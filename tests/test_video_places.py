@@ -1,5 +1,6 @@
 """A frame is known by its place in the source: numbers and times of frames after damage."""
 
+import time
 from fractions import Fraction
 
 import av
@@ -7,14 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
+from accel.video.live import in_real_time
 from accel.video.opening import open_video
+from accel.video.writer import VideoWriter
 
 RATE = 10
 
 
 def grey(number):
     """A frame whose grey says its number."""
-    return np.full((48, 64, 3), 20 * number, np.uint8)
+    return np.full((48, 64, 3), 20 * number % 256, np.uint8)
 
 
 def numbers(frames):
@@ -22,16 +25,16 @@ def numbers(frames):
     return [round(frame.image.mean() / 20) for frame in frames]
 
 
-def write(path, times, codec, options=None):
-    """Frames 0, 1, ... shown at these times, in ticks of 1/RATE s."""
+def write(path, times, codec, options=None, rate=RATE):
+    """Frames 0, 1, ... shown at these times, in ticks of 1/rate s."""
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options or {})
+        stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
-        stream.codec_context.time_base = Fraction(1, RATE)
-        for number, time in enumerate(times):
+        stream.codec_context.time_base = Fraction(1, rate)
+        for number, ticks in enumerate(times):
             frame = av.VideoFrame.from_ndarray(grey(number), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, RATE)
+            frame.pts, frame.time_base = ticks, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -179,4 +182,48 @@ def test_pauses_of_an_avi_are_no_gaps(tmp_path):
     times = [0, 1, 2, 3, 9, 10, 16, 17]
     reader, frames, reports = read(write(tmp_path / "a.avi", times, "msmpeg4"))
     assert [frame.index for frame in frames] == list(range(8)) and not reader.missing and not reports
-    assert [frame.time for frame in frames] == pytest.approx([time / RATE for time in times])
+    assert [frame.time for frame in frames] == pytest.approx([ticks / RATE for ticks in times])
+
+
+def test_times_that_a_file_rounds_are_those_of_its_frame_rate(tmp_path):
+    """Matroska counts milliseconds."""
+    rate = Fraction(30000, 1001)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    _, frames, _ = read(tmp_path / "a.mkv")
+    assert [frame.time for frame in frames] == pytest.approx([float(n / rate) for n in range(12)], abs=1e-9)
+
+
+VARYING = [*range(20), *range(20, 60, 10)]  # 30 frames a second, then 3: in ticks of 1/30 s
+
+
+@pytest.mark.parametrize(
+    "form", ["mp4 libx264", "mkv libx264", "webm libvpx-vp9", "flv libx264", "ts libx264", "mov mjpeg"]
+)
+def test_every_frame_is_shown_at_its_own_time(tmp_path, form):
+    """From a file of no fixed rate to the video that is made of it."""
+    suffix, codec = form.split()
+    path = write(tmp_path / f"a.{suffix}", VARYING, codec, rate=30)
+    reader, frames, _ = read(path)
+    assert [frame.index for frame in frames] == list(range(len(VARYING))) and not reader.missing
+    times = [time / 30 for time in VARYING]
+    assert [frame.time for frame in frames] == pytest.approx(times, abs=6e-4)
+    with VideoWriter(tmp_path / "out.mp4", reader.fps) as video:
+        for frame in frames:
+            video.write(frame.image, frame.time)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        shown = [frame.time for frame in container.decode(video=0)]
+        length = container.duration / av.time_base
+    assert shown == pytest.approx(times, abs=6e-4)
+    assert times[-1] < length < times[-1] + 0.34
+
+
+def test_a_file_played_in_real_time_keeps_its_times(tmp_path):
+    path = write(tmp_path / "a.mkv", [0, 1, 2, 9], "mjpeg", rate=30)
+    start = time.monotonic()
+    came = [(time.monotonic() - start, frame.time) for frame in in_real_time(open_video(path))]
+    assert all(when >= shown for when, shown in came) and came[-1][1] == pytest.approx(0.3)

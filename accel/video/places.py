@@ -27,6 +27,7 @@ class Places:
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, fps: Fraction | float):
         self._fps = float(fps)
         self._stream = stream
+        self._tick = float(stream.time_base)
         self._first_stamp = None if stream.start_time is None else float(stream.start_time * stream.time_base)
         self._clock_may_jump = bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
         # An AVI has no times but the number of each packet, which FFmpeg says is its dts. The pts are guesses.
@@ -78,7 +79,7 @@ class Places:
         if ticks is not None:
             self._last = ticks
         self._unsure = max(self._unsure - 1, 0)
-        return self._index, self._time
+        return self._index, self._unrounded()
 
     def end(self) -> int:
         """How many frames there were, lost ones included.
@@ -99,6 +100,11 @@ class Places:
         # Stored out of order, frames come in order: each takes the next number.
         first = heapq.nsmallest(self._undecoded + 1, self._waiting)
         return first[-1] if first else None
+
+    def _unrounded(self) -> float:
+        """The frame's time; at the rate that is stated, if it is that but for the rounding to the stream's ticks."""
+        at_rate = round(self._time * self._fps) / self._fps
+        return at_rate if abs(at_rate - self._time) < 0.51 * self._tick else self._time
 
     def _start(self, stamp: float | None, between: list[int]) -> None:
         """Frames before the first that can be decoded count where they are damaged, not where they are cut off from
