@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,9 +19,15 @@ from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+_VIDEO_SUFFIXES = """
+    mp4 m4v mp4v mov qt mkv mk3d webm avi divx xvid wmv asf flv f4v 3gp 3gpp 3g2 ogv ogm gif
+    mpg mpeg mpe m1v m2v mpv vob evo ts mts m2ts m2t trp mxf gxf y4m dv rm rmvb nut wtv dvr-ms amv
+    h261 h263 h264 264 avc h265 265 hevc h266 266 vvc ivf obu av1 vc1 mjpg mjpeg insv lrv
+"""
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO_SUFFIXES.split())
 
 _PLAYLIST = b"#EXTM3U"
+_NAMED = 5  # files that a message names
 _PATIENCE = 60.0  # seconds that one reading from a file may take
 
 
@@ -37,14 +43,27 @@ def frame_files(folder: str | Path) -> list[Path]:
     return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
 
 
+def video_files(folder: str | Path) -> list[Path]:
+    """The video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden ones."""
+    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_key(p.name))
+
+
+def are_frames(images: list[Path], videos: list[Path]) -> bool:
+    """Whether the images of a folder are the frames of a video. Beside video files they may be covers and the like:
+    then they are frames only if there are more of them than videos, and their names differ in nothing but a number."""
+    kinds = {re.sub("[0-9]+", "0", path.name.lower()) for path in images}
+    return bool(images) and (not videos or (len(images) > max(len(videos), 1) and len(kinds) == 1))
+
+
 class FolderReader(VideoReader):
     """A folder of frames (png, jpg, bmp, webp, tif), in the order of the numbers in their names.
 
     folder: holds the images; other files, hidden files and folders are not looked at.
     fps:    the frame rate to state: a folder carries none.
 
-    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it; while reading,
-    ValueError if a frame is of another size than the first.
+    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, or if it is one of video
+    files; while reading, ValueError if a frame is of another size than the first.
     """
 
     def __init__(self, folder: str | Path, *, fps: Fraction | float = 25, on_damage: OnDamage | None = None) -> None:
@@ -55,6 +74,11 @@ class FolderReader(VideoReader):
         self.path = folder
         self.fps = fps
         self.files = frame_files(folder)
+        videos = video_files(folder)
+        if videos and not are_frames(self.files, videos):
+            images = f" and {len(self.files)} image files" if self.files else ""
+            found = f"{len(videos)} video files ({name_some([each.name for each in videos])}){images}"
+            raise ValueError(f"{folder}: holds {found}; expected the frames of one video, or the name of a video file")
         if not self.files:
             raise ValueError(f"{folder}: {_contents(folder)}; expected image files ({_listed(IMAGE_SUFFIXES)})")
         self.len_hint = len(self.files)
@@ -164,6 +188,11 @@ class VideoFileReader(VideoReader):
                 told = f" of {self.len_hint}" if self.len_hint else ""
                 why = f" ({short(pending)})" if pending is not None else ""
                 self._report(f"{self.path}: cut short or damaged{why}: {delivered}{told} frames read", pending)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _contents(folder: Path) -> str:
