@@ -6,11 +6,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from accel import visualize
 from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.devices import choose_device
@@ -19,16 +19,16 @@ from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
 from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
 from accel.interrupts import Interrupts
-from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.recording import Legend, Recording, Timer, close_video
+from accel.recording import Recording, Timer, close_video, panel_of
+from accel.tasks import Score, Task, as_tensors, build_task
 from accel.training.run_folder import has_settings, is_done, newer_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
@@ -67,10 +67,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device with what its labels mean."""
+    """A model on its device with what it predicts."""
 
     model: VideoModel
-    legend: Legend
+    task: Task
     source: str  # the weights file
 
 
@@ -80,7 +80,7 @@ class Job:
 
     options: Options
     segmenter: Segmenter
-    legend: Legend
+    task: Task
     origin: dict
     interrupts: Interrupts
 
@@ -133,7 +133,7 @@ def run_demo(options: Options) -> None:
     if videos is None:
         check_classes(loaded.source, dataset)
     with Interrupts() as interrupts:
-        job = Job(options, segmenter, loaded.legend, origin, interrupts)
+        job = Job(options, segmenter, loaded.task, origin, interrupts)
         if videos is None:
             _label_snippets(job, dataset, folders[0])
         else:
@@ -191,8 +191,8 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     checkpoint = options.checkpoint or _find_weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
-    legend = Legend(description.class_names, np.array(description.palette, np.uint8))
-    return Loaded(model, legend, str(checkpoint))
+    task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
+    return Loaded(model, task, str(checkpoint))
 
 
 def _find_weights(options: Options, data: DataConfig | None) -> Path:
@@ -262,7 +262,7 @@ def _dataset(data: DataConfig) -> ClipDataset:
 class _Scores:
     """What is known of the snippets so far."""
 
-    matrix: ConfusionMatrix
+    score: Score
     timer: Timer
     done: int = 0
     damaged: int = 0
@@ -273,10 +273,10 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
     folder.clear()
     if len(chosen) < job.options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
-    scores = _Scores(ConfusionMatrix(dataset.num_classes), Timer())
+    scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
-        with Consumer(lambda segmented: video.write(job.legend.panel(segmented))) as writing:
+        with Consumer(lambda segmented: video.write(panel_of(job.task, segmented))) as writing:
             _score_snippets(job, dataset, chosen, folder, scores, writing)
     except BaseException as stopped:
         error = stopped
@@ -284,14 +284,11 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
         close_video(video, error)
         if error is not None:
             console.print(f"ended early, after {scores.done} of {len(chosen)} snippets")
-        shares = [*scores.matrix.iou().tolist(), scores.matrix.miou()]
-        *iou, miou = (None if np.isnan(share) else share for share in shares)
         figures = {
             "num_ex": scores.done,
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
-            "miou": miou,
-            "iou": dict(zip(dataset.class_names, iou, strict=True)),
+            **scores.score.figures(job.task.class_names),
             **scores.timer.figures(job.options.interval),
         }
         job.finish(folder, figures, error)
@@ -320,28 +317,28 @@ def _score_snippets(
             continue
         for segmented in scores.timer.watch(job.segmenter.stream(clip.frames)):
             writing.put(segmented)
-        predictions = [segmented.labels]
+        predictions = [segmented.prediction]
         if job.options.average:
             predictions += _nearer_key_frames(job.segmenter, clip, interval, scores.timer)
         with job.interrupts.held():
-            picture = folder.file(f"labels/{clip.name}.png")
-            visualize.save_palette_png(picture, segmented.labels, job.legend.palette)
-            for labels in predictions:
-                scores.matrix.update(torch.from_numpy(labels), torch.from_numpy(clip.labels))
+            job.task.save(folder.file(f"labels/{clip.name}{job.task.suffix}"), segmented.prediction)
+            truth = as_tensors(job.task.truth(clip))
+            for said in predictions:
+                scores.score.update(as_tensors(said), truth)
             scores.done += 1
             console.print(
                 f"{number}/{len(chosen)} {clip.name}: {scores.timer.mean():.4f} s a frame, "
-                f"mIoU so far {100 * scores.matrix.miou():.1f}%"
+                f"{scores.score.name} so far {100 * scores.score.value():.1f}%"
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
 
 
-def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[np.ndarray]:
-    """Labels of the last frame with the key frame 0..interval-2 frames before it."""
+def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[NamedTuple]:
+    """What is said of the last frame with the key frame 0..interval-2 frames before it."""
     for distance in range(interval - 1):
         *_, last = timer.watch(segmenter.stream(clip.frames[-1 - distance :]))
-        yield last.labels
+        yield last.prediction
 
 
 def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
@@ -351,7 +348,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
-        recording = Recording(folder, video, job.legend, progress)
+        recording = Recording(folder, video, job.task, progress)
         try:
             job.segmenter.run(frames, recording.write, live)
         except BaseException as stopped:

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from accel import visualize
 from accel.inference.segmenter import SegmentedFrame
 from accel.inference.timing import frames_per_second
 from accel.output_folder import OutputFolder
 from accel.progress import Bar
+from accel.tasks import Task
 from accel.video.writer import VideoWriter
 
-PANEL_WIDTH = 640  # pixels of a picture in the video, at most: three of them fit a screen and any decoder
 REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days
 
 
-@dataclass(frozen=True)
-class Legend:
-    """What labels mean: the classes' names, and their colours (K, 3) uint8 RGB."""
-
-    class_names: tuple[str, ...]
-    palette: np.ndarray
-
-    def panel(self, segmented: SegmentedFrame) -> np.ndarray:
-        """Input, labels and overlay side by side, (H, W, 3) uint8 RGB."""
-        kind = "key frame" if segmented.is_key else "current frame"
-        frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (segmented.frame, segmented.labels))
-        images = [
-            frame,
-            visualize.colourise(labels, self.palette),
-            visualize.overlay(frame, labels, self.palette),
-        ]
-        sheet = visualize.panels(images, [f"input, {kind}", "labels", "overlay"], columns=3)
-        return np.concatenate([sheet, visualize.legend(self.class_names, self.palette, sheet.shape[1])])
+def panel_of(task: Task, segmented: SegmentedFrame) -> np.ndarray:
+    """A frame with what a model says of it, (H, W, 3) uint8 RGB."""
+    kind = "key frame" if segmented.is_key else "current frame"
+    return task.panel(segmented.frame, segmented.prediction, kind)
 
 
 class Timer:
@@ -91,21 +75,20 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: `labels/NUMBER.png` in `folder`, and a panel to `video`.
+    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a panel to `video`.
 
     The number is that of the frame in its source. What was written is in `frames`, `dropped` and `timer`.
     """
 
-    def __init__(self, folder: OutputFolder, video: VideoWriter, legend: Legend, progress: Bar):
-        self.folder, self.video, self.legend, self.progress = folder, video, legend, progress
+    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar):
+        self.folder, self.video, self.task, self.progress = folder, video, task, progress
         self.timer = Timer()
         self.frames = self.dropped = 0
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
-        self.video.write(self.legend.panel(segmented), segmented.time)
-        picture = self.folder.file(f"labels/{segmented.index:06d}.png")
-        visualize.save_palette_png(picture, segmented.labels, self.legend.palette)
+        self.video.write(panel_of(self.task, segmented), segmented.time)
+        self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""

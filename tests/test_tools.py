@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -25,21 +24,6 @@ from accel.output_folder import LIST
 from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch, tmp_path):
-    """tool("train", "--cfg", ...): runs it in this process, in the test's folder; its exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ACCEL_DATA", raising=False)
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
-        return stopped.value.code
-
-    return run
 
 
 @pytest.fixture

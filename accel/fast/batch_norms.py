@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from accel.fast.tracing import TracingError, trace
+
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
@@ -14,8 +16,8 @@ def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
     network: in evaluation mode, its weights float32 still.  examples: of what it takes.
     """
     try:
-        program = torch.export.export(network, examples)
-    except Exception:  # whatever the tracer cannot follow; the network stays as it is
+        program = trace(network, examples)
+    except TracingError:  # the network stays as it is
         return 0
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}  # of placeholders

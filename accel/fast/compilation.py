@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from accel.fast.graphs import CudaGraph
 from accel.fast.parts import Parts
+from accel.fast.streams import streams_of
+from accel.fast.tracing import TracingError, first_line, is_of_the_machine, trace
 
 
-def cut(network: nn.Module, examples: tuple[Tensor, ...], compile: bool, parts: int = 1) -> nn.Module:
-    """A network as `Parts`, compiled if wished; as it is, with a warning, where it cannot be traced."""
+def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:
+    """A network as `Parts`, compiled if the compiler does; as it is, with a warning, where it cannot be traced."""
     try:
-        graph = torch.export.export(network, examples).run_decompositions({}).module()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"a network runs uncompiled because it cannot be exported: {reason}", stacklevel=2)
+        graph = trace(network, examples).run_decompositions({}).module()
+    except TracingError as error:
+        warnings.warn(f"a network runs uncompiled because it cannot be exported: {error}", stacklevel=2)
         return network
-    return Parts(graph, examples, parts, _compile if compile else lambda part, examples: part)
+    return Parts(graph, examples, parts, compiler)
+
+
+class Compiler:
+    """Compiles the parts of one model's networks. Once that has failed, the others stay uncompiled: there is one
+    warning for a model, and the time of each attempt is saved.
+
+    wished: whether to compile at all.
+    """
+
+    def __init__(self, wished: bool = True):
+        self.wished = wished
+
+    def __call__(self, part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
+        """The part as a function; compiled, it is for inputs of these shapes and layouts only."""
+        if not self.wished:
+            return part
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        try:
+            return _compile(part, examples)
+        except (BackendCompilerFailed, OSError) as error:  # OSError: no room for the compiled code, for one
+            cause = getattr(error, "inner_exception", error)
+            if is_of_the_machine(cause):
+                raise cause from None
+            self.wished = False
+            warnings.warn(_why_uncompiled(cause, examples[0].is_cuda), RuntimeWarning, stacklevel=2)
+            return part
+
+
+def _why_uncompiled(error: BaseException, on_gpu: bool) -> str:
+    """What the user has to know of a compiler that failed: what it costs, why, and what helps."""
+    from torch._inductor import exc
+
+    longer = "longer" if on_gpu else "about twice as long"  # twice: Accel-18 on two AVX-512 cores, at interval 5
+    costs = f"the model runs uncompiled: results are the same, but a frame takes {longer}"
+    if isinstance(error, exc.InvalidCxxCompiler):
+        named = os.environ.get("CXX")
+        missing = f"CXX={named} cannot be run" if named else "there is no C++ compiler"
+        return f"{costs}, because {missing}. Install one, such as g++, or name one in CXX; then start again"
+    if isinstance(error, exc.CppCompileError):
+        return (
+            f"{costs}, because the C++ compiler failed ({_first_error(error.output)}). It needs the headers of Python "
+            "(python3-dev on Debian and Ubuntu) and OpenMP's"
+        )
+    if on_gpu and isinstance(error, exc.TritonMissing):
+        return f"{costs}, because Triton is missing, which compiles for the GPU. Install it (pip install triton)"
+    return f"{costs}, because TorchInductor failed ({type(error).__name__}: {first_line(error)})"
+
+
+def _first_error(output: str) -> str:
+    """The line of a compiler's output that says most."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
 
 
 def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
@@ -30,7 +86,8 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
     with config.patch(freezing=True):
         compiled = inductor(part, list(examples))
     fast = _InLayout(compiled, examples)
-    return _CudaGraph(fast, examples) if examples[0].is_cuda else fast
+    cuda = streams_of(examples[0].device)
+    return fast if cuda is None else CudaGraph(fast, examples, cuda)
 
 
 class _InLayout:
@@ -53,30 +110,3 @@ def _in_form(tensor: Tensor, form: tuple[torch.dtype, tuple[int, ...]]) -> Tenso
     if tensor.dtype == dtype and same:  # strides of dimensions of one entry mean nothing
         return tensor.as_strided(tensor.shape, strides)
     return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
-
-
-class _CudaGraph:
-    """A function of tensors as one CUDA graph: one launch instead of hundreds."""
-
-    WARM_UP = 3
-
-    def __init__(self, function: Callable, examples: tuple[Tensor, ...]):
-        self.inputs = [example.clone() for example in examples]
-        device = self.inputs[0].device
-        self.graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.device(device):
-            with torch.cuda.stream(stream):
-                for _ in range(self.WARM_UP):
-                    function(*self.inputs)
-            # Another thread may be uploading frames meanwhile: what it does is no part of the capture.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self.outputs = function(*self.inputs)
-        torch.cuda.current_stream(device).wait_stream(stream)
-
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        for own, tensor in zip(self.inputs, given, strict=True):
-            own.copy_(tensor)
-        self.graph.replay()
-        return tuple(output.clone() for output in self.outputs)  # the next replay overwrites them

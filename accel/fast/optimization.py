@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from accel.devices import choose_device, has_bfloat16
 from accel.fast.batch_norms import fold_batch_norms
-from accel.fast.compilation import cut
+from accel.fast.compilation import Compiler, cut
 from accel.fast.parts import Parts
 from accel.fast.simplification import Head, Pointwise, SimplifiedDeepLab, check_simplifies, simplify
 from accel.models.propagation.flow_warp import FlowWarp
@@ -41,7 +41,8 @@ def optimize(
         which makes scores, is float32 always; flow is computed in this type and joined and followed in float32.
     device: where to run; by default where the model is.
     compile: with TorchInductor, which takes some seconds a network the first time on a machine, and on a GPU as
-        CUDA graphs. Without it, the rest is done all the same.
+        CUDA graphs. Without it, or without a working compiler (a warning says so), the rest is done all the
+        same.
     parts: into how many parts of equal cost a key frame's work is cut, for `VideoModel.renew`.
 
     Raises ValueError for a size, type or number that cannot be, a device that this machine lacks, or a model that
@@ -59,8 +60,22 @@ def optimize(
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
 
     check_simplifies(model)
+    compiler = Compiler(compile)
     if size is None:
-        return AnySize(model, dtype, device, compile, parts)
+        return AnySize(model, dtype, device, compiler, parts)
+    return _optimize_for(size, model, dtype, device, compiler, parts)
+
+
+@torch.no_grad()
+def _optimize_for(
+    size: tuple[int, int],
+    model: VideoModel,
+    dtype: torch.dtype,
+    device: torch.device,
+    compiler: Compiler,
+    parts: int,
+) -> VideoModel:
+    """`optimize`, for arguments that it has checked."""
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     # Before the networks change that this one may share layers with.
     describing = {m: _Describing.of(m).to(device) for m in fast.modules() if isinstance(m, LearnedSampling)}
@@ -72,26 +87,26 @@ def optimize(
     for module in list(fast.modules()):
         if isinstance(module, FlowWarp) and next(module.flow.parameters(), None) is not None:
             # Classical flow is no network. Two tensors, because the tracer takes one given twice for one input.
-            module.flow = _optimize_network(module.flow, (frame, frame.clone()), dtype, compile, gives=torch.float32)
+            module.flow = _optimize_network(module.flow, (frame, frame.clone()), dtype, compiler, gives=torch.float32)
         elif isinstance(module, DeepLab | SimplifiedDeepLab):
             count = parts if module is getattr(fast, "reference", None) else 1
-            module.backbone = _optimize_network(module.backbone, (frame,), dtype, compile, count)
+            module.backbone = _optimize_network(module.backbone, (frame,), dtype, compiler, count)
     for module, network in describing.items():
-        module.low_level = _optimize_network(network, (frame,), dtype, compile)
+        module.low_level = _optimize_network(network, (frame,), dtype, compiler)
         module.low_to_high = nn.Identity()
-        _optimize_aggregations(module, frame, dtype, compile)
-    _optimize_heads(fast, frame, compile)
+        _optimize_aggregations(module, frame, dtype, compiler)
+    _optimize_heads(fast, frame, compiler)
     return fast
 
 
 class AnySize(VideoModel):
     """A model optimised for every frame size that comes, at the first key frame of that size."""
 
-    def __init__(self, model: VideoModel, dtype: torch.dtype, device: torch.device, compile: bool, parts: int):
+    def __init__(self, model: VideoModel, dtype: torch.dtype, device: torch.device, compiler: Compiler, parts: int):
         super().__init__()
         self.model = model
         self.carries_state = model.carries_state
-        self.settings = (dtype, device, compile, parts)
+        self.settings = (dtype, device, compiler, parts)
         self.place = device
         self.fast: dict[tuple[int, int], VideoModel] = {}
 
@@ -103,23 +118,24 @@ class AnySize(VideoModel):
     def remembers(self) -> bool:
         return self.model.remembers
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         size = tuple(image.shape[2:])
         self.prepare(size)
-        return self.fast[size].key_frame(image)
+        return self.fast[size].key_frame(image, state)
+
+    def check_spreads_key_frames(self):
+        if self.settings[-1] < 2:
+            self.model.check_spreads_key_frames()
 
     def prepare(self, size):
         if size not in self.fast:
-            self.fast[size] = self.model.optimized(size, *self.settings)
+            self.fast[size] = _optimize_for(size, self.model, *self.settings)
 
     def next_frame(self, image, state):
         return self._of(image).next_frame(image, state)
 
     def advance(self, image, state):
         return self._of(image).advance(image, state)
-
-    def refresh(self, image, state):
-        return self._of(image).refresh(image, state)
 
     def renew(self, state, frames):
         return None if state is None else self._of(state.image).renew(state, frames)  # None: frame by frame
@@ -147,7 +163,7 @@ def _optimize_network(
     network: nn.Module,
     examples: tuple[Tensor, ...],
     dtype: torch.dtype,
-    compile: bool,
+    compiler: Compiler,
     parts: int = 1,
     gives: torch.dtype | None = None,
 ) -> nn.Module:
@@ -155,7 +171,7 @@ def _optimize_network(
     the same."""
     fold_batch_norms(network, examples)
     network = network.to(dtype, memory_format=torch.channels_last)
-    return cut(_InType(network, dtype, gives or dtype), examples, compile, parts)
+    return cut(_InType(network, dtype, gives or dtype), examples, compiler, parts)
 
 
 class _Describing(nn.Module):
@@ -177,16 +193,16 @@ class _Describing(nn.Module):
         return self.low_to_high(getattr(self.backbone, self.low_level)(image))
 
 
-def _optimize_aggregations(sampling: LearnedSampling, frame: Tensor, dtype: torch.dtype, compile: bool) -> None:
+def _optimize_aggregations(sampling: LearnedSampling, frame: Tensor, dtype: torch.dtype, compiler: Compiler) -> None:
     """Compile both uses of a `LearnedSampling` for features of frames like this one; its offsets stay as they are."""
     features = sampling.low_level(frame)
     examples = (features, features.clone(), sampling.offsets.data)
     for name in ("key_to_current", "key_to_key"):
         aggregation = getattr(sampling, name).to(dtype, memory_format=torch.channels_last)
-        setattr(sampling, name, cut(aggregation, examples, compile))
+        setattr(sampling, name, cut(aggregation, examples, compiler))
 
 
-def _optimize_heads(model: VideoModel, frame: Tensor, compile: bool) -> None:
+def _optimize_heads(model: VideoModel, frame: Tensor, compiler: Compiler) -> None:
     """Compile the heads for every shape of features that they get. They stay float32, as scores decide labels."""
     examples: dict[nn.Module, dict[torch.Size, Tensor]] = {}
 
@@ -201,7 +217,7 @@ def _optimize_heads(model: VideoModel, frame: Tensor, compile: bool) -> None:
         hook.remove()
     for owner, head in heads:
         # Some published networks lose a row of features on key frames: see propagation._stretch.
-        owner.head = _ByShape({shape: cut(head, (example,), compile) for shape, example in examples[head].items()})
+        owner.head = _ByShape({shape: cut(head, (example,), compiler) for shape, example in examples[head].items()})
 
 
 class _ByShape(nn.Module):

@@ -52,7 +52,7 @@ class Progress:
     skipped: int = 0  # steps left out, for a loss or a gradient that was no finite number
     skipped_in_a_row: int = 0
     validated: int = 0  # the step of the last validation
-    best: float | None = None  # mIoU of the best one
+    best: float | None = None  # the score of the best one
 
 
 class Checkpoints:

@@ -59,7 +59,7 @@ class Notes(VideoModel):
         self.reach = reach
         self.labelled = []
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         return self.scores(Seen((int(image[0, 0, 0, 0]),)))
 
     def next_frame(self, image, state):
@@ -168,7 +168,7 @@ class FirstClass(VideoModel):
         super().__init__()
         self.anything = nn.Parameter(torch.zeros(1))
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         scores = torch.zeros(1, 19, -(-image.shape[2] // 16), -(-image.shape[3] // 16))
         scores[:, 0] = 1
         return ScoreMap(scores), None

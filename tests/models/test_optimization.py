@@ -145,7 +145,7 @@ def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
             assert fast.remembers
             state, expected = fast.key_frame(clip[:, 0])[1], model.key_frame(clip[:, 0])[1]
             for t in range(1, 4):
-                step = "refresh" if t == 2 else "next_frame"
+                step = "key_frame" if t == 2 else "next_frame"
                 scores, state = getattr(fast, step)(clip[:, t], state)
                 same, expected = getattr(model, step)(clip[:, t], expected)
                 assert_same([scores], [same], 1e-3)
@@ -195,7 +195,7 @@ def test_fc6_is_taken_once_a_key_frame():
     fast = model.optimized(SIZE, dtype=torch.float32, compile=False)
     with torch.inference_mode():
         _, state = fast.key_frame(clip_of(SIZE, 1)[:, 0])
-    assert state.features.shape[1] == channels
+    assert state.anchor.features.shape[1] == channels
 
 
 def test_features_are_renewed_in_parts(model, fast):
@@ -224,7 +224,7 @@ def test_one_share_of_a_renewal_is_done_a_frame():
         done = []
         for t in range(1, 4):
             _, state = model.next_frame(clip[:, t], state)
-            done.append(state.renewal.work.done if state.renewal else None)
+            done.append(state.pending.work.done if state.pending else None)
     assert done == [2, 4, None]
 
 
@@ -252,8 +252,8 @@ def test_a_model_for_any_size_is_prepared_for_each_that_comes():
     assert list(fast.fast) == [SIZE, (50, 70)] and fast.device == model.device
     with torch.inference_mode():
         _, state = fast.key_frame(clip[:, 0])
-        assert fast.renew(state, 2).renewal.frames == 2
-        assert fast.advance(clip[:, 1], state).features.shape == state.features.shape
+        assert fast.renew(state, 2).pending.frames == 2
+        assert fast.advance(clip[:, 1], state).anchor.features.shape == state.anchor.features.shape
         with pytest.raises(ValueError, match="no key frame of 32x32 pixels came before"):
             fast.next_frame(torch.zeros(1, 3, 32, 32), state)
 
