@@ -15,7 +15,8 @@ _SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 class Pictures:
     """Makes (H, W, 3) uint8 RGB pictures of the frames of one video.
 
-    A frame is turned and mirrored as its display matrix says, and scaled to the size of the first one. Colours follow the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
+    A frame is turned and mirrored as its display matrix says, and scaled to the size of the first one. Colours follow
+    the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
 
     first: a frame of the video.
     size:  (H, W) of the pictures.
