@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_models import lively, make
@@ -197,6 +198,7 @@ class Halves(ClipDataset):
     """Two clips of three frames; class 0 above, 1 below."""
 
     class_names = ("a", "b", "c", "d", "e")
+    palette = np.zeros((5, 3), np.uint8)
 
     def __len__(self):
         return 2

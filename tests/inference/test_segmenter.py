@@ -12,6 +12,7 @@ import torch
 from accel.config import parse_model
 from accel.inference import stages
 from accel.inference.segmenter import Segmenter
+from accel.inference.transfer import HostTransfer
 from accel.models import VideoModel, build_model
 from accel.models.prediction import Labels, Prediction
 from accel.playing.schedules import FixedInterval
@@ -315,9 +316,12 @@ def test_what_the_model_raises_ends_everything(every_thread_ends, way, at):
     assert ended.is_set() and len(segmenter.model.calls) == at + 1
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize("error", [MishapError, KeyboardInterrupt])
-def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, error):
-    """Also where the consumer is behind: four results wait for it."""
+def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, monkeypatch, error, overlaps):
+    """Also where the consumer is behind, so that four results wait for it; and where, as on a GPU, a result is fetched
+    after the next frame was begun."""
+    monkeypatch.setattr(HostTransfer, "overlaps", overlaps)
     consumed = []
 
     def work(call):
