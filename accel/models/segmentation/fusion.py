@@ -49,7 +49,7 @@ class FeatureFusion(nn.Module):
     def forward(self, reference: Tensor, update: Tensor) -> Tensor:
         """Two maps (B, C, h, w) to one."""
         if update.shape != reference.shape:
-            # At some sizes the flow has stretched the published features by a cell (see propagation._stretch).
+            # At some sizes the flow has stretched the published features by a cell (see flow_warp._stretch).
             update = nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
         return self.correction(torch.cat([reference, update], 1))
 
