@@ -115,7 +115,8 @@ class Checkpoints:
         """What is wrong with one, or nothing."""
         folder = self.path(step)
         try:
-            sums = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines())
+            lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+            sums = dict(reversed(line.split("  ", 1)) for line in lines)
         except (OSError, ValueError):
             return f"no {SUMS} to read"
         for name in (WEIGHTS, OPTIMIZER, PROGRESS):
@@ -175,7 +176,7 @@ class Checkpoints:
 
 def _progress(path: Path) -> Progress:
     try:
-        return Progress(**json.loads(path.read_text()))
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the progress of a run of this version ({error})") from None
 
