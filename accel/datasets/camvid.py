@@ -17,6 +17,7 @@ import numpy as np
 from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import visible
 from accel.files.small_files import read_text
 from accel.labels import IGNORED
 
@@ -73,7 +74,7 @@ class CamVid(StoredClips):
         self._images, self._annotations = self._folders()
         if not (self._images.is_dir() and self._annotations.is_dir()):
             raise self._not_there()
-        on_disk = {p.stem for p in self._images.glob("*.png")}
+        on_disk = {p.stem for p in visible(self._images) if p.suffix == ".png"}
         names = self._listed_names() or self._annotated_names()
         if not names:
             raise self._not_there()
@@ -114,7 +115,7 @@ class CamVid(StoredClips):
         return self.root / self.split, self.root / f"{self.split}annot"
 
     def _annotated_names(self) -> list[str]:
-        return sorted(p.stem for p in self._annotations.glob("*.png"))
+        return sorted(p.stem for p in visible(self._annotations) if p.suffix == ".png")
 
     def _labels(self, name: str) -> tuple[Path, np.ndarray]:
         path = self._annotations / f"{name}.png"

@@ -19,6 +19,7 @@ from cityscapesscripts.helpers.labels import labels as _LABELS
 from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import is_hidden
 from accel.labels import IGNORED
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
@@ -242,8 +243,8 @@ def _scene(root: Path, sequence: str):
 
 def _folders(path: Path) -> list[str]:
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
 
 
 def _files(path: Path) -> Iterable[str]:
-    return os.listdir(path) if path.is_dir() else []
+    return [name for name in os.listdir(path) if not is_hidden(name)] if path.is_dir() else []

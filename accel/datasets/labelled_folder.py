@@ -21,6 +21,7 @@ from accel.datasets.clips import OnMissing
 from accel.datasets.label_counts import LabelCounts
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import visible
 from accel.files.small_files import read_text
 from accel.labels import IGNORED, percent
 from accel.video.reader import frame_files, natural_key
@@ -87,7 +88,7 @@ class LabelledFolder(StoredClips):
         self.class_names, self.palette = self.classes.names, self.classes.palette
         self._table = self.classes.table()
         self._labelled = self._stills(on_missing)
-        for video in sorted((p for p in self._labels.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name)):
+        for video in sorted((p for p in visible(self._labels) if p.is_dir()), key=lambda p: natural_key(p.name)):
             self._labelled += self._video(video, on_missing)
         if not self._labelled:
             raise FileNotFoundError(f"no labelled images at {folder}: {self._labels} has no NAME.png or VIDEO/NAME.png")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from accel.files.listing import visible
 from accel.video.opening import is_file_or_folder, open_video, source_name
 from accel.video.reader import VIDEO_SUFFIXES, VideoReader, frame_files, natural_key
 
@@ -54,8 +55,7 @@ class VideoFolder:
             return [self.source]
         found = [
             path
-            for path in self.source.iterdir()
-            if not path.name.startswith(".")
-            and (frame_files(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES)
+            for path in visible(self.source)
+            if (frame_files(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES)
         ]
         return sorted(found, key=lambda path: natural_key(path.name))
