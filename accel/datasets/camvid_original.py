@@ -19,7 +19,7 @@ import numpy as np
 from accel.datasets.camvid import CLASS_NAMES, CamVid, numbered
 from accel.datasets.clips import OnMissing
 from accel.files.images import UNDEFINED, read_colour_labels
-from accel.files.listing import visible
+from accel.files.listing import leads_nowhere, visible
 from accel.files.small_files import read_text
 from accel.labels import IGNORED
 
@@ -145,7 +145,7 @@ def colour_table(path: Path) -> np.ndarray:
 
     Raises ValueError with file and line for a line that is none, an unknown class, and a colour that comes twice.
     """
-    colours = _read_colours(path) if path.is_file() else _COLOURS
+    colours = _read_colours(path) if path.is_file() or leads_nowhere(path) else _COLOURS
     table = np.full(2**24, UNDEFINED, np.uint8)
     for name, (red, green, blue) in colours.items():
         table[(red << 16) + (green << 8) + blue] = _GROUP[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # Folders that systems make beside what people put there: macOS in archives, Synology's thumbnails and bin, Windows'
@@ -21,3 +22,16 @@ def visible(folder: Path) -> list[Path]:
     Raises OSError as `Path.iterdir`.
     """
     return [path for path in folder.iterdir() if not is_hidden(path.name)]
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether this is a link to a file or folder that is not there."""
+    return path.is_symlink() and not path.exists()
+
+
+def not_there(path: Path) -> str:
+    """What to say of a file that cannot be opened because it is not there."""
+    try:
+        return f"{path}: a link to {os.readlink(path)}, which is not there"
+    except (OSError, ValueError):  # no link, or no name that a file can have
+        return f"{path}: no such file"

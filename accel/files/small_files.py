@@ -6,6 +6,8 @@ import codecs
 import stat
 from pathlib import Path
 
+from accel.files.listing import not_there
+
 MAX_BYTES = 2**24  # a list of a million frames is smaller
 
 
@@ -22,7 +24,7 @@ def read_text(path: Path) -> str:
             raise ValueError(f"{path}: {found.st_size} bytes; at most {MAX_BYTES} are read")
         return decode(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(not_there(path)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text in UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import av
 import numpy as np
 
-from accel.files.listing import visible
+from accel.files.listing import leads_nowhere, visible
 from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
@@ -38,9 +38,10 @@ def natural_key(name: str) -> tuple:
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """The image files directly in `folder`, in the order of their numbers; hidden files are left out."""
+    """The image files directly in `folder`, in the order of their numbers, without hidden ones. Links to files that are
+    not there are among them: those frames are missing, and the others keep their places."""
     files = (p for p in visible(Path(folder)) if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+    return sorted((p for p in files if p.is_file() or leads_nowhere(p)), key=lambda p: natural_key(p.name))
 
 
 class VideoReader(ABC):

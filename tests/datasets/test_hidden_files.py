@@ -32,26 +32,9 @@ def described(data, split):
     return places, check_split(data, split, (1, 2), workers=0, quiet=True, use=None).summary()
 
 
-@pytest.fixture
-def folder(tiny_cityscapes, tmp_path):
-    """Stills and a video, of one's own."""
-    source = tiny_cityscapes / "leftImg8bit_sequence/train/ulm"
-    frames = sorted(source.iterdir())
-    (tmp_path / "mine/train/images/drive").mkdir(parents=True)
-    (tmp_path / "mine/train/labels/drive").mkdir(parents=True)
-    (tmp_path / "mine/classes.txt").write_text("".join(f"c{k}\n" for k in range(19)))
-    (label,) = (tiny_cityscapes / "gtFine/train/ulm").glob("ulm_000000_000098_gtFine_labelTrainIds.png")
-    for frame in frames[:5]:
-        shutil.copy(frame, tmp_path / "mine/train/images/drive" / frame.name)
-    shutil.copy(frames[0], tmp_path / "mine/train/images/a.png")
-    shutil.copy(label, tmp_path / "mine/train/labels/a.png")
-    shutil.copy(label, tmp_path / "mine/train/labels/drive" / frames[3].name)
-    return tmp_path / "mine"
-
-
-def test_data_sets_are_the_same_with_hidden_files_among_them(folder, tiny_cityscapes, tiny_camvid):
+def test_data_sets_are_the_same_with_hidden_files_among_them(tiny_folder, tiny_cityscapes, tiny_camvid):
     for name, root, split in (
-        ("folder", folder, "train"),
+        ("folder", tiny_folder, "train"),
         ("cityscapes", tiny_cityscapes, "train"),
         ("camvid", tiny_camvid, "val"),
     ):
@@ -75,8 +58,8 @@ def test_camvid_without_a_list(tiny_camvid, listed):
     assert [after.name(i) for i in range(len(after))] == before
 
 
-def test_videos_are_the_same_with_hidden_files_among_them(folder):
-    images = folder / "train/images"
+def test_videos_are_the_same_with_hidden_files_among_them(tiny_folder):
+    images = tiny_folder / "train/images"
     (images / "a.png").unlink()
     before = VideoFolder(images).videos(), VideoFolder(images / "drive").open("drive").len_hint
     litter(images)
