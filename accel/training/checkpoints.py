@@ -173,6 +173,6 @@ class Checkpoints:
 
 def _progress(path: Path) -> Progress:
     try:
-        return Progress(**json.loads(path.read_text()))
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the progress of a run of this version ({error})") from None

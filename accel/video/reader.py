@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 
+from accel.files.listing import leads_nowhere, visible
 from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
 from accel.video.pictures import Pictures
 from accel.video.places import Places
@@ -39,14 +40,15 @@ def natural_key(name: str) -> tuple:
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """The image files directly in `folder`, in the order of their numbers; hidden files are left out."""
-    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+    """The image files directly in `folder`, in the order of their numbers, without hidden ones. Links to files that are
+    not there are among them: those frames are missing, and the others keep their places."""
+    files = (p for p in visible(Path(folder)) if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((p for p in files if p.is_file() or leads_nowhere(p)), key=lambda p: natural_key(p.name))
 
 
 def video_files(folder: str | Path) -> list[Path]:
     """The video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden ones."""
-    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    files = (p for p in visible(Path(folder)) if p.suffix.lower() in VIDEO_SUFFIXES)
     return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_key(p.name))
 
 

@@ -27,7 +27,7 @@ def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
 
 def read_sums(path: Path) -> dict[str, str]:
     """SHA-256 by file name. OSError or ValueError for what is no such file."""
-    return dict(reversed(line.split("  ", 1)) for line in path.read_text().splitlines())
+    return dict(reversed(line.split("  ", 1)) for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def check_sum(path: Path, sums: Path) -> None:
