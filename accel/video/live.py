@@ -15,7 +15,8 @@ import av
 import cv2
 import numpy as np
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
+from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
 
@@ -131,8 +132,8 @@ class StreamReader(VideoReader):
         self.live = not _is_recording(container)
         self.fps = _stated_rate(stream) or (None if self.live else Fraction(25))
         self.len_hint = None if self.live else stream.frames or round(_seconds(container) * self.fps) or None
-        self._stored_size = first.width, first.height
-        self.size = to_rgb(first, self._stored_size).shape[:2]
+        self._pictures = Pictures(first)
+        self.size = self._pictures.size
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoFrame, Iterator, Places]:
         """The container, its first frame, the rest as `decode` gives it, and what it tells the places."""
@@ -192,7 +193,7 @@ class StreamReader(VideoReader):
                 index, at = places.of(frame)
                 delivered, expected = delivered + 1, self._place(index, expected)
                 end = max(end, frame_end(frame, self.fps or 25))
-                yield SourceFrame(to_rgb(frame, self._stored_size), index, None if self.live else at)
+                yield SourceFrame(self._pictures.of(frame), index, None if self.live else at)
                 asked = time.monotonic()
             lost = places.end() > expected
             self._place(places.end(), expected)

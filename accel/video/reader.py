@@ -14,7 +14,8 @@ from pathlib import Path
 
 import av
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
+from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
 
@@ -118,8 +119,8 @@ class FolderReader(VideoReader):
 class VideoFileReader(VideoReader):
     """A video file, through FFmpeg: whatever the installed `av` decodes.
 
-    The first video stream is read; sound is not. A rotation by a multiple of 90 degrees in the metadata
-    (phones held upright) is applied. Non-square pixels stay as stored. Colours follow the stream's tags; an
+    The first video stream is read; sound is not. Quarter turns (phones held upright) and mirrors in the metadata
+    are applied. Non-square pixels stay as stored. Colours follow the stream's tags; an
     untagged stream is taken as BT.601, as FFmpeg does. A stream that changes its size midway is scaled to the
     size it began with.
 
@@ -147,8 +148,8 @@ class VideoFileReader(VideoReader):
         if first is None:
             why = f" ({short(wrong)})" if wrong is not None else ""
             raise ValueError(f"{self.path}: no frame of its video stream can be decoded{why}; expected a video file")
-        self._stored_size = first.width, first.height
-        self.size = to_rgb(first, self._stored_size).shape[:2]
+        self._pictures = Pictures(first)
+        self.size = self._pictures.size
 
     def _open(self) -> av.container.InputContainer:
         with self.path.open("rb") as file:
@@ -180,7 +181,7 @@ class VideoFileReader(VideoReader):
                 index, time = places.of(frame)
                 delivered, expected = delivered + 1, self._place(index, expected)
                 end = max(end, frame_end(frame, self.fps))
-                yield SourceFrame(to_rgb(frame, self._stored_size), index, time)
+                yield SourceFrame(self._pictures.of(frame), index, time)
             lost = places.end() > expected
             self._place(places.end(), expected)
             known = self.damaged > 0  # reported frames are missing from the count, too
