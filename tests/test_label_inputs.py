@@ -112,3 +112,9 @@ def test_all_videos_of_a_folder_are_labelled_and_the_rest_is_named(label, tmp_pa
         "d.gif",
     ]
     assert "2 files or folders are no part of a video that is read (notes.txt, thumb.jpg)" in said
+
+
+def test_a_name_with_colons_is_a_files(label, tmp_path):
+    write_video(tmp_path / "2024-01-01T12:00:00.mp4")
+    label("2024-01-01T12:00:00.mp4")
+    assert written(tmp_path / "out")[0] == [0, 1, 2]

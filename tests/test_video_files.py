@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from accel.video.folder import VideoFolder
 from accel.video.opening import open_video
 from accel.video.pictures import transform
 from accel.video.reader import FolderReader, VideoFileReader
@@ -219,6 +220,16 @@ def test_a_reader_tells_about_its_video(video):
         assert frame.shape == (48, 64, 3)
         assert frame.dtype == np.uint8
         assert frame.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-01-01T12:00:00.mp4", "concat:a|b.mp4", "file:a.mp4", "http:.mp4", "%03d:.mp4", "-"]
+)
+def test_a_files_name_is_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, moving(3))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(list(open_video(name))) == len(list(VideoFolder(name).open(name))) == 3
 
 
 def test_a_reader_begins_anew_with_every_iteration(video):

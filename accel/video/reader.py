@@ -156,9 +156,13 @@ class VideoFileReader(VideoReader):
             if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again
                 raise ValueError(f"{self.path}: a playlist; expected a video file, or a stream's address")
         try:
-            # Nothing in a file makes FFmpeg open what lies on the network.
+            # Nothing in a file makes FFmpeg open what lies on the network. "file:": what stands before a colon in the
+            # name is no protocol.
             container = av.open(
-                str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE, metadata_errors="replace"
+                f"file:{self.path}",
+                options={"protocol_whitelist": "file"},
+                timeout=_PATIENCE,
+                metadata_errors="replace",
             )
         except av.FFmpegError as error:
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
