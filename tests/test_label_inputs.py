@@ -118,3 +118,10 @@ def test_a_name_with_colons_is_a_files(label, tmp_path):
     write_video(tmp_path / "2024-01-01T12:00:00.mp4")
     label("2024-01-01T12:00:00.mp4")
     assert written(tmp_path / "out")[0] == [0, 1, 2]
+
+
+def test_a_time_lapse_is_labelled(label, tmp_path):
+    write_video(tmp_path / "a.mp4", 6, Fraction(1, 3600))
+    label(tmp_path / "a.mp4")
+    numbers, times, length, _ = written(tmp_path / "out")
+    assert numbers == list(range(6)) and times == [3600 * number for number in range(6)] and length == 21_600

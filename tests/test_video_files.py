@@ -149,11 +149,27 @@ def test_a_pause_of_more_hours_than_fit_is_shortened(tmp_path):
     assert first == 0 and 6 * 3600 < second < 7 * 3600 and third - second == pytest.approx(1)
 
 
-@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, 0.1, 0.5])
-def test_a_slow_video_is_written(tmp_path, fps):
-    path = write_video(tmp_path / "a.mp4", moving(3), fps)
-    with av.open(str(path)) as container:
+@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, Fraction(1, 86400), 1 / 604800, 0.01, 0.1, 0.5, 100_000])
+@pytest.mark.parametrize("timed", [False, True])
+def test_very_slow_and_fast_videos_are_written(tmp_path, fps, timed):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for number, frame in enumerate(moving(3)):
+            writer.write(frame, float(number / fps) if timed else None)
+    with av.open(str(tmp_path / "a.mp4")) as container:
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 1 / fps, 2 / fps])
+        assert container.duration / av.time_base == pytest.approx(float(3 / fps))
+    reader = open_video(tmp_path / "a.mp4")
+    assert float(reader.fps) == pytest.approx(float(fps)) and reader.len_hint == 3
+    assert writer.shortened == 0
+
+
+@pytest.mark.parametrize("fps", [1 / (30 * 86400), 1e-9])
+def test_a_video_of_a_frame_a_month_is_written_as_slow_as_it_can_be(tmp_path, fps):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for frame in moving(3):
+            writer.write(frame)
+    assert writer.shortened == 2
+    assert [frame.index for frame in open_video(tmp_path / "a.mp4").frames()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("fps", "times"), [(None, [None]), (None, [0, None]), (25, [0, None]), (25, [None, 0.5])])
