@@ -10,6 +10,9 @@ import av
 from accel.files.image_headers import max_pixels, refuse_too_large
 from accel.video.places import Places
 
+_SAY_WHEN_THEY_END = ("matroska,webm", "asf", "nut")  # formats whose headers do not say how long they are
+_TS_PACKET = 188  # bytes of a packet in an MPEG transport stream
+
 
 def decode(
     container: av.container.InputContainer, places: Places | None = None
@@ -82,12 +85,45 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
 
 def declared_end(container: av.container.InputContainer) -> float | None:
     """The time in seconds at which the header says the last frame ends, None if it does not say."""
+    span = _declared_span(container)
+    by_other_streams = container.streams.video[0].duration is None and len(container.streams) > 1
+    return None if span is None or by_other_streams else span[1]
+
+
+def declared_frames(container: av.container.InputContainer, fps: Fraction | float) -> int | None:
+    """How many frames the header says there are, or about so many at this frame rate; None if it does not say."""
+    stream = container.streams.video[0]
+    if stream.frames:
+        return stream.frames
+    length = declared_length(container)
+    if length is None:
+        return None
+    frames = max(1, round(length * fps))
+    if container.format.name == "mpegts" and container.size > 0:  # a clock that was set anew makes for any length
+        frames = min(frames, max(1, container.size // _TS_PACKET))  # a frame takes one at least
+    return frames
+
+
+def declared_length(container: av.container.InputContainer) -> float | None:
+    """The seconds from the first frame to the end of the last that the header says there are, None if it does not say.
+
+    Clocks start anywhere: what counts is not when the last one ends.
+    """
+    span = _declared_span(container)
+    return None if span is None else span[1] - span[0]
+
+
+def _declared_span(container: av.container.InputContainer) -> tuple[float, float] | None:
+    """When the first frame begins and the last one ends, in seconds, as the header says it."""
     stream = container.streams.video[0]
     if stream.duration is not None and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return None
+        start, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
+    elif container.duration is not None:
+        start, length = ((ticks or 0) / av.time_base for ticks in (container.start_time, container.duration))
+    else:
+        return None
+    says_end = container.format.name in _SAY_WHEN_THEY_END and length > start
+    return start, length if says_end else start + length
 
 
 def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:

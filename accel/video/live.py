@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.video.decoding import check_video, declared_frames, declared_length, decode, ends_early, frame_end, short
 from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
@@ -131,7 +131,7 @@ class StreamReader(VideoReader):
         stream = container.streams.video[0]
         self.live = not _is_recording(container)
         self.fps = _stated_rate(stream) or (None if self.live else Fraction(25))
-        self.len_hint = None if self.live else stream.frames or round(_seconds(container) * self.fps) or None
+        self.len_hint = None if self.live else declared_frames(container, self.fps)
         self._pictures = Pictures(first)
         self.size = self._pictures.size
 
@@ -253,7 +253,7 @@ def _seconds(container: av.container.InputContainer) -> float:
     # An MP4 that is sent while it is made states the length of what there was when it was opened, but no frame count.
     if "mp4" in container.format.name and not container.streams.video[0].frames:
         return 0.0
-    return declared_end(container) or (container.duration or 0) / av.time_base
+    return declared_length(container) or 0.0
 
 
 def _is_recording(container: av.container.InputContainer) -> bool:

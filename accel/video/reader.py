@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short
 from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
@@ -138,8 +138,7 @@ class VideoFileReader(VideoReader):
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
-            end = declared_end(container)
-            self.len_hint = stream.frames or (None if end is None else max(1, round(end * self.fps)))
+            self.len_hint = declared_frames(container, self.fps)
             first, wrong = None, None
             for first, error in decode(container):
                 wrong = wrong or error
