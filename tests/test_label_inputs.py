@@ -125,3 +125,12 @@ def test_a_time_lapse_is_labelled(label, tmp_path):
     label(tmp_path / "a.mp4")
     numbers, times, length, _ = written(tmp_path / "out")
     assert numbers == list(range(6)) and times == [3600 * number for number in range(6)] and length == 21_600
+
+
+def test_a_frame_of_another_size_is_told_before_any_work(tool, weights, tmp_path, capsys):
+    folder = write_frames(tmp_path / "drive", 4)
+    write_frames(tmp_path / "other", 1, (24, 32))
+    (tmp_path / "other/frame_000.png").rename(folder / "frame_004.png")
+    assert tool("demo", "--checkpoint", weights, "--input", folder, "--output", tmp_path / "out") == 2
+    assert "frame_004.png: 32x24 pixels, but the first frame" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

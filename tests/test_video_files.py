@@ -13,7 +13,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from accel.files.images import read_image
 from accel.video.folder import VideoFolder
 from accel.video.opening import open_video
 from accel.video.pictures import transform
@@ -447,11 +449,30 @@ def test_folder_mistakes_are_named(tmp_path):
         FolderReader(tmp_path / "nowhere")
     folder = write_folder(tmp_path / "frames", [*moving(2), moving(1, 50, 64)[0]])
     with pytest.raises(ValueError, match=r"frame2\.png: 64x50 pixels, .* 64x48"):
-        list(open_video(folder))
-    for i in range(3):
+        open_video(folder)
+    cv2.imwrite(str(folder / "frame3.png"), moving(1, 50, 64)[0])
+    (folder / "frame4.png").write_bytes((folder / "frame2.png").read_bytes()[:40])  # damaged: skipped
+    with pytest.raises(ValueError, match=r"frame2\.png \(and 1 more\): 64x50"):
+        open_video(folder)
+    for i in range(5):
         (folder / f"frame{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of its 3 image files"):
+    with pytest.raises(ValueError, match="none of its 5 image files"):
         open_video(folder, on_damage=print)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_frames_that_are_shown_turned_have_the_size_that_is_shown(tmp_path, suffix):
+    """As OpenCV reads them: by the orientation in a JPEG's EXIF, say."""
+    upright, turned = (Image.fromarray(moving(1, *size)[0]) for size in ((48, 64), (64, 48)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / f"0{suffix}")
+    turned.save(tmp_path / f"1{suffix}", exif=exif)
+    if read_image(tmp_path / f"1{suffix}").shape[:2] == (48, 64):
+        assert [frame.shape[:2] for frame in open_video(tmp_path)] == [(48, 64)] * 2
+    else:
+        with pytest.raises(ValueError, match="48x64 pixels, but the first frame"):
+            list(open_video(tmp_path))
 
 
 def test_reading_leaves_no_decoder_behind(tmp_path, video):

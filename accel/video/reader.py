@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 
+from accel.files.image_sizes import header_sizes
 from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short
 from accel.video.pictures import Pictures
 from accel.video.places import Places
@@ -63,8 +64,8 @@ class FolderReader(VideoReader):
     folder: holds the images; other files, hidden files and folders are not looked at.
     fps:    the frame rate to state: a folder carries none.
 
-    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, or if it is one of video
-    files; while reading, ValueError if a frame is of another size than the first.
+    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, if it is one of video
+    files, or if a frame is of another size than the first, which the headers tell before any is read.
     """
 
     def __init__(self, folder: str | Path, *, fps: Fraction | float = 25, on_damage: OnDamage | None = None) -> None:
@@ -84,6 +85,7 @@ class FolderReader(VideoReader):
             raise ValueError(f"{folder}: {_contents(folder)}; expected image files ({_listed(IMAGE_SUFFIXES)})")
         self.len_hint = len(self.files)
         self.size = self._first_size()
+        self._refuse_other_sizes()
 
     def _first_size(self) -> tuple[int, int]:
         from accel.files.images import read_image
@@ -96,6 +98,19 @@ class FolderReader(VideoReader):
                     raise
         raise ValueError(f"{self.path}: none of its {len(self.files)} image files can be read")
 
+    def _refuse_other_sizes(self) -> None:
+        others = [(file, sizes[0]) for file in self.files if (sizes := header_sizes(file)) and self.size not in sizes]
+        if others:
+            file, size = others[0]
+            further = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise self._other_size(file, size, further)
+
+    def _other_size(self, file: Path, size: tuple[int, int], further: str = "") -> ValueError:
+        return ValueError(
+            f"{file}{further}: {_wxh(size)} pixels, but the first frame of {self.path} has {_wxh(self.size)}; "
+            "expected all frames of a folder to have one size"
+        )
+
     def _frames(self) -> Iterator[SourceFrame]:
         from accel.files.images import read_image
 
@@ -107,10 +122,7 @@ class FolderReader(VideoReader):
                 self._report(str(error), error)
                 continue
             if frame.shape[:2] != self.size:
-                raise ValueError(
-                    f"{file}: {_wxh(frame.shape)} pixels, but the first frame of {self.path} has "
-                    f"{_wxh(self.size)}; expected all frames of a folder to have one size"
-                )
+                raise self._other_size(file, frame.shape[:2])  # the header says something else
             expected = self._place(index, expected)
             yield SourceFrame(frame, index, float(index / self.fps))
         self._place(len(self.files), expected)
