@@ -328,10 +328,17 @@ def _score_snippets(
             scores.done += 1
             console.print(
                 f"{number}/{len(chosen)} {clip.name}: {scores.timer.mean():.4f} s a frame, "
-                f"{scores.score.name} so far {100 * scores.score.value():.1f}%"
+                f"{_so_far(scores.score, job.task.class_names)}"
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
+
+
+def _so_far(score: Score, class_names: Sequence[str]) -> str:
+    """The figure of what was counted, and what has to be known of it."""
+    value, caveats = score.value(), score.caveats(class_names)
+    known = "not known" if np.isnan(value) else f"{100 * value:.1f}%"
+    return f"{score.name} so far {known}{f' ({caveats})' if caveats else ''}"
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[NamedTuple]:

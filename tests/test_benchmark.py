@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_optimization import lively, published
-from test_video import make
+from small_models import lively, make
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel import machine
@@ -94,7 +93,7 @@ def test_learned_sampling_is_timed_beside_what_gives_the_same():
 
 
 def test_models_are_timed_optimised_and_as_they_are():
-    contenders = video_contenders("small", lively(published("published_accel")), (64, 96), torch.float32, eager=True)
+    contenders = video_contenders("small", lively("published_accel"), (64, 96), torch.float32, eager=True)
     plain, fast = contenders["small, eager float32"], contenders["small"]
     assert fast.preparation > 0 and fast.key_gflop == pytest.approx(plain.key_gflop, rel=0.01)
     assert fast.current_gflop < plain.current_gflop  # what algebra saves
@@ -173,7 +172,7 @@ def test_later_key_frames_build_on_those_before():
 
 @pytest.mark.slow
 def test_models_that_remember_have_a_row_for_later_key_frames():
-    model = lively(make("learned_sampling")).requires_grad_()
+    model = lively("learned_sampling").requires_grad_()
     contenders = video_contenders("small", model, (64, 96), torch.float32, eager=True)
     rows = [n + later for n in ("small", "small, eager float32") for later in ("", ", later key frames")]
     assert sorted(contenders) == sorted(rows)
@@ -213,9 +212,9 @@ class Halves(ClipDataset):
 
 @pytest.mark.slow
 def test_accuracy_of_optimisation_is_measured_on_all_frames_of_the_clips():
-    result = optimisation_accuracy(lively(make("deep_feature_flow")), Halves(), 3, 5)
+    result = optimisation_accuracy(lively("deep_feature_flow"), Halves(), 3, 5)
     assert (result["frames_scored"], result["frames_compared"]) == (2, 6)
-    assert result["equal_labels"] > 0.9
+    assert result["equal_labels"] > 0.9 and "no label has" in result["caveats"]
     with pytest.raises(ValueError, match="no labelled frame of this data set has 4 frames before it"):
         optimisation_accuracy(make("deep_feature_flow"), Halves(), 5, 5)
 

@@ -1,6 +1,5 @@
 """The training loop and the run's folder."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from run_files import curve_of, log_of, weights_of
 
 from accel.config import load_config
 from accel.datasets import Batch
@@ -17,27 +16,12 @@ from accel.training import loop, trainer
 from accel.training.feeding import from_distance
 from accel.training.run_folder import is_done
 from accel.training.trainer import train
-from accel.weights.checkpoints import describe_weights, load_weights
+from accel.weights.checkpoints import describe_weights
 
 STILL = (
     "data.clip_length=1",
     "data.augmentation={crop: null, flip: 0}",
 )  # one frame, as it is: the same sample looks the same
-
-
-def weights_of(config):
-    model = build_model(config.model)
-    load_weights(model, config.output)
-    return model.state_dict()
-
-
-def log_of(config):
-    return [json.loads(line) for line in (config.output / "log.jsonl").read_text().splitlines()]
-
-
-def curve_of(config):
-    events = EventAccumulator(str(config.output / "tensorboard")).Reload()
-    return [(event.step, event.value) for event in events.Scalars("loss")]
 
 
 def equal(a, b):
