@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 
 from accel.files.image_sizes import header_sizes
-from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short
+from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short, video_stream
 from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
@@ -30,6 +30,7 @@ VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO_SUFFIXES.split())
 
 _PLAYLIST = b"#EXTM3U"
 _NAMED = 5  # files that a message names
+_CLOCKS = 1000  # frames a second; what FFmpeg guesses beyond that are the ticks of a clock
 _PATIENCE = 60.0  # seconds that one reading from a file may take
 
 
@@ -148,8 +149,9 @@ class VideoFileReader(VideoReader):
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; expected a video file")
         with self._open() as container:
-            stream = container.streams.video[0]
-            self.fps = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
+            stream = video_stream(container)
+            guess = stream.guessed_rate or stream.base_rate or 0
+            self.fps = stream.average_rate or (guess if 0 < guess < _CLOCKS else Fraction(25))
             self.len_hint = declared_frames(container, self.fps)
             first, wrong = None, None
             for first, error in decode(container):
@@ -179,13 +181,13 @@ class VideoFileReader(VideoReader):
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error
         check_video(container, str(self.path), "a video file")
-        container.streams.video[0].thread_type = "AUTO"
+        video_stream(container).thread_type = "AUTO"
         return container
 
     def _frames(self) -> Iterator[SourceFrame]:
         delivered, expected, end, pending = 0, 0, 0.0, None
         with self._open() as container:
-            places = Places(container, container.streams.video[0], self.fps)
+            places = Places(container, video_stream(container), self.fps)
             for frame, error in decode(container, places):
                 if frame is None:
                     pending = pending or error
