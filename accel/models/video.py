@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +31,13 @@ class VideoModel(nn.Module, ABC):
     from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
 
     task: what it predicts: a name in `accel.tasks.TASKS`.
+    about: what its weights say of themselves, where it was loaded from some: what `save_pretrained` needs.
     carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
         spare themselves asking twice about one frame.
     """
 
     task = "segmentation"
+    about: Any = None
     carries_state = True
 
     @property
@@ -94,6 +97,28 @@ class VideoModel(nn.Module, ABC):
         from accel.fast.optimization import optimize  # it knows all models
 
         return optimize(self, size, dtype, device, compile, parts)
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
+        """Write this model, with a model card, to a folder that `accel.load_model` takes; see `accel.weights.hub`.
+
+        half: as float16, half as large. Raises ValueError for a model that was not loaded from weights.
+        """
+        return self._known("save_pretrained").save_pretrained(self, folder, half)
+
+    def push_to_hub(self, repository: str, half: bool = False, private: bool = False) -> str:
+        """Upload this model, with a model card, to a repository OWNER/NAME of Hugging Face's hub; returns its address.
+
+        Raises as `save_pretrained`, and ValueError where the hub refuses.
+        """
+        return self._known("push_to_hub").push_to_hub(self, repository, half, private)
+
+    def _known(self, call: str) -> Any:
+        if self.about is None:
+            raise ValueError(
+                f"{call}: nothing is known of this model's classes and training; load it with accel.load_model, or "
+                f"call accel.weights.hub.{call} with a description"
+            )
+        return self.about
 
     def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> Prediction:
         """What is said of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
