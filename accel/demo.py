@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ class Options:
     cfg: str | None
     checkpoint: str | None
     input: str | None
+    fps: Fraction | None
     output: Path
     device: str
     live: bool | None
@@ -105,9 +107,7 @@ def run_demo(options: Options) -> None:
     schedule = FixedInterval(options.interval)
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
-    videos = VideoFolder(options.input) if options.input else None
-    if videos and videos.left_out:
-        _report(videos.describe_left_out())
+    videos = _videos(options)
     for name in videos.videos() if videos else ():
         videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
@@ -140,6 +140,20 @@ def run_demo(options: Options) -> None:
             for name, folder in zip(videos.videos(), folders, strict=True):
                 with videos.open(name, on_damage=_report) as reader:
                     _label_video(job, reader, folder)
+
+
+def _videos(options: Options) -> VideoFolder | None:
+    """The videos to label; None for snippets of a data set. What is not read of a folder is told."""
+    if options.input is None:
+        if options.fps is not None:
+            raise ValueError("--fps: expected with --input FOLDER, a folder of frames")
+        return None
+    videos = VideoFolder(options.input) if options.fps is None else VideoFolder(options.input, fps=options.fps)
+    if options.fps is not None and not videos.has_frames():
+        raise ValueError(f"--fps: {options.input} has a frame rate of its own; expected a folder of frames")
+    if videos.left_out:
+        _report(videos.describe_left_out())
+    return videos
 
 
 def _output_folder(path: Path) -> OutputFolder:
@@ -372,6 +386,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
             console.print(f"{video.path}: {video.shortened} frames are shown for less long than in the source")
         figures = {
             "input": reader.name,
+            "frame_rate": None if reader.fps is None else float(reader.fps),
             "frames": recording.frames,
             "damaged": reader.damaged,
             "missing": [[each.start, each.stop - 1] for each in reader.missing],

@@ -134,3 +134,23 @@ def test_a_frame_of_another_size_is_told_before_any_work(tool, weights, tmp_path
     assert tool("demo", "--checkpoint", weights, "--input", folder, "--output", tmp_path / "out") == 2
     assert "frame_004.png: 32x24 pixels, but the first frame" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("fps", "rate"), [("10", 10), ("0.5", 0.5), ("30000/1001", 30000 / 1001)])
+def test_a_folder_of_frames_has_the_rate_that_the_user_says(label, tmp_path, fps, rate):
+    label(write_frames(tmp_path / "drive", 4), "--fps", fps)
+    numbers, times, length, summary = written(tmp_path / "out")
+    assert times == pytest.approx([number / rate for number in numbers], rel=1e-6)
+    assert length == pytest.approx(4 / rate, rel=1e-5) and summary["frame_rate"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("fps", ["0", "-3", "ten", "1/0", "nan", "1e9"])
+def test_a_rate_that_is_none_is_refused(tool, tmp_path, capsys, fps):
+    assert tool("demo", "--input", write_frames(tmp_path / "drive", 2), f"--fps={fps}") == 2
+    assert f"--fps: {fps}: expected a number of frames a second" in capsys.readouterr().err
+
+
+def test_a_rate_for_what_has_one_is_refused(tool, tmp_path, capsys):
+    for source in ([], ["--input", write_video(tmp_path / "a.mp4")]):
+        assert tool("demo", *source, "--fps", 10) == 2
+        assert "error: --fps: " in capsys.readouterr().err

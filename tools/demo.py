@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from accel.cli import Parser, run
+from accel.cli import Parser, frame_rate, run
 
 
 def main() -> None:
@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument(
         "--input",
         help="to label instead: video file, folder of frames, or folder of those; camera (0); rtsp://... or such",
+    )
+    parser.add_argument(
+        "--fps", type=frame_rate, help="frames a second of a folder of frames: 10, 30000/1001 (default: 25)"
     )
     parser.add_argument(
         "--live",

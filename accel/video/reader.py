@@ -6,6 +6,7 @@ Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,8 @@ class FolderReader(VideoReader):
         super().__init__(folder.resolve().name, on_damage)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; expected a folder of frames")
+        if not 0 < fps < math.inf:
+            raise ValueError(f"{folder}: frame rate {fps}; expected a positive number of frames a second")
         self.path = folder
         self.fps = fps
         self.files = frame_files(folder)
