@@ -26,6 +26,7 @@ from accel.inference.timing import frames_per_second, frames_to_tensor, time_int
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, panel_of
@@ -65,6 +66,7 @@ class Options:
     flat_latency: bool
     optimize: bool
     compare: bool
+    scene_cuts: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,12 @@ class Job:
 
     def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
         """Write the summary of an input. error: what ended it early."""
-        about = {"interval": self.options.interval, "flat_latency": self.options.flat_latency}
+        options = self.options
+        about = {
+            "interval": options.interval,
+            "scene_cuts": options.scene_cuts,
+            "flat_latency": options.flat_latency,
+        }
         interrupted = isinstance(error, KeyboardInterrupt)
         end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
@@ -104,7 +111,7 @@ def run_demo(options: Options) -> None:
 
     Raises ValueError or FileNotFoundError for input that is not as it should be.
     """
-    schedule = FixedInterval(options.interval)
+    schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
@@ -303,7 +310,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
             **scores.score.figures(job.task.class_names),
-            **scores.timer.figures(job.options.interval),
+            **scores.timer.figures(),
         }
         job.finish(folder, figures, error)
     if error is not None:
@@ -379,7 +386,10 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         timer = recording.timer
         dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
         early = "" if error is None else "ended early, after "
-        console.print(f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
+        console.print(
+            f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame, "
+            f"{timer.key_share():.1%} key frames"
+        )
         if reader.missing:
             console.print(f"{reader.name}: frames that could not be read: {_listed(reader.missing)}")
         if video.shortened:
@@ -393,7 +403,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
             "live": live,
             "dropped": recording.dropped,
             "latency": timer.latency(),
-            **timer.figures(job.options.interval),
+            **timer.figures(),
         }
         job.finish(folder, figures, error)
     if error is not None and not (reader.live and isinstance(error, KeyboardInterrupt)):

@@ -154,3 +154,24 @@ def test_a_rate_for_what_has_one_is_refused(tool, tmp_path, capsys):
     for source in ([], ["--input", write_video(tmp_path / "a.mp4")]):
         assert tool("demo", *source, "--fps", 10) == 2
         assert "error: --fps: " in capsys.readouterr().err
+
+
+def write_scenes(path, scenes, count=6):
+    """Scenes of some texture that stand still, `count` frames each."""
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 25) as video:
+        for _ in range(scenes):
+            picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
+            for _ in range(count):
+                video.write(picture)
+    return path
+
+
+@pytest.mark.parametrize(("options", "keys"), [([], 2), (["--scene-cuts"], 3), (["--interval", 3], 6)])
+def test_the_summary_says_how_many_key_frames_were_taken(label, tmp_path, options, keys):
+    """Of 3 scenes of 6 frames, with a key frame every 10 frames at most; not what the interval lets expect."""
+    said = label(write_scenes(tmp_path / "a.mp4", 3), "--interval", 10, *options)
+    *_, summary = written(tmp_path / "out")
+    assert summary["scene_cuts"] == ("--scene-cuts" in options)
+    assert summary["key_share"] == pytest.approx(keys / 18) and f"{keys / 18:.1%} key frames" in said
+    assert summary["seconds_frame"] > 0 and summary["fps"] == pytest.approx(1 / summary["seconds_frame"])

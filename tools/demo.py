@@ -33,6 +33,7 @@ def main() -> None:
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
     )
+    parser.add_argument("--scene-cuts", action="store_true", help="start afresh wherever the picture changes, too")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--optimize", action="store_true", help="prepare the model for speed first (half a minute)")
     parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")
