@@ -97,8 +97,8 @@ class Segmenter:
             whatever it does; else the source waits for the model. None: as the source's attribute `live` says, and
             False where it has none.
 
-        What the source raises is raised here, after the frames before it. Leaving the iteration early ends the
-        reading.
+        What the source raises is raised here, after the frames before it; so is ValueError for a frame of another kind.
+        Leaving the iteration early ends the reading.
         """
         with self._read(frames, live) as source:
             yield from self._label(source)
@@ -121,6 +121,7 @@ class Segmenter:
             now = time.perf_counter()
             begin = now if begin is None else begin
             frame = given if isinstance(given, SourceFrame) else SourceFrame(given, number)
+            _check(frame)
             at = now - begin if frame.time is None else frame.time
             return _Arrived(frame.image, number, frame.index, now, at, self._transfer.upload(frame.image))
 
@@ -168,6 +169,17 @@ class Segmenter:
         step = player.step(_batch(image), _batch(seen), seconds, dropped)
         at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
         return step, self._transfer.send(of_first(at(arrived.frame.shape[:2])), start)
+
+
+def _check(frame: SourceFrame) -> None:
+    image = frame.image
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return
+        found = f"{image.dtype} {image.shape}"
+    else:
+        found = f"{type(image).__module__}.{type(image).__qualname__}"
+    raise ValueError(f"frame {frame.index}: {found}; expected uint8 (H, W, 3) RGB")
 
 
 def _batch(image: Tensor) -> Tensor:

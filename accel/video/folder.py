@@ -52,6 +52,10 @@ class VideoFolder:
             raise ValueError(f"{self.source}: no video {name!r}; it has {', '.join(self._paths)}")
         return open_video(self._paths[name], folder_fps=self.fps, on_damage=on_damage)
 
+    def has_frames(self) -> bool:
+        """Whether any video is a folder of frames, which carries no frame rate."""
+        return any(is_file_or_folder(source) and Path(source).is_dir() for source in self._paths.values())
+
     def describe_left_out(self) -> str:
         """How much is left out, and what."""
         count = len(self.left_out)
