@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from small_models import lively, make
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +33,7 @@ from accel.benchmark.waiting import Waiting, waiting_times
 from accel.datasets.clips import Clip, ClipDataset
 from accel.machine import describe_machine
 from accel.models import ScoreMap, VideoModel
+from accel.training.checkpoints import Checkpoints
 
 CPU = torch.device("cpu")
 TOOL = Path(__file__).parents[1] / "tools" / "benchmark.py"
@@ -316,14 +319,38 @@ def test_the_tool_writes_json_and_tells_mistakes(tmp_path):
         assert wrong.returncode == 2 and told in wrong.stderr, wrong.stderr
 
 
-def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config):
-    from accel.benchmark.training import training_overhead
+def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config, monkeypatch):
+    """Gradients take 2 s, what the loop does besides 1 s, a checkpoint 5 s."""
+    from accel.benchmark import training
 
-    config = tiny_config("accel", "train.clip_norm=1", "train.save_every=10")
-    found = training_overhead(config, "cpu", rounds=2)
-    assert found["step"] > 0 and found["bare_step"] > 0 and found["checkpoint"] > 0
-    assert found["checkpoint_overhead"] == pytest.approx(found["checkpoint"] / (10 * found["bare_step"]))
-    assert -0.9 < found["step_overhead"] < 5
+    clock = 0
+
+    def costs(owner, name, seconds):
+        call = getattr(owner, name)
+
+        def costly(*arguments, **options):
+            nonlocal clock
+            clock += seconds
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, costly)
+
+    costs(Fabric, "backward", 2)
+    costs(training.Loop, "step", 1)
+    costs(Checkpoints, "save", 5)
+    monkeypatch.setattr(training, "now", lambda device: clock)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock, process_time=lambda: 3 * clock))
+    found = training.training_overhead(
+        tiny_config("accel", "train.clip_norm=1", "train.save_every=10"), "cpu", rounds=2
+    )
+    assert found == {
+        "bare_step": 2,
+        "step": 3,
+        "step_overhead": 0.5,
+        "processor_overhead": 0.5,
+        "checkpoint": 5,
+        "checkpoint_overhead": 0.25,
+    }
 
 
 # --- waiting --------------------------------------------------------------------------------------------------
