@@ -32,7 +32,7 @@ from accel.tasks import Score, Task, as_tensors, build_task
 from accel.training.run_folder import has_settings, is_done, newer_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
-from accel.video.reader import VideoReader
+from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
@@ -42,6 +42,7 @@ SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
+MAX_NAMED = 10  # gaps of a video that are named
 TIMED_ROUNDS = 10  # of the models' turns in the table
 
 
@@ -105,6 +106,8 @@ def run_demo(options: Options) -> None:
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = VideoFolder(options.input) if options.input else None
+    if videos and videos.left_out:
+        _report(videos.describe_left_out())
     for name in videos.videos() if videos else ():
         videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
@@ -325,10 +328,17 @@ def _score_snippets(
             scores.done += 1
             console.print(
                 f"{number}/{len(chosen)} {clip.name}: {scores.timer.mean():.4f} s a frame, "
-                f"{scores.score.name} so far {100 * scores.score.value():.1f}%"
+                f"{_so_far(scores.score, job.task.class_names)}"
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
+
+
+def _so_far(score: Score, class_names: Sequence[str]) -> str:
+    """The figure of what was counted, and what has to be known of it."""
+    value, caveats = score.value(), score.caveats(class_names)
+    known = "not known" if np.isnan(value) else f"{100 * value:.1f}%"
+    return f"{score.name} so far {known}{f' ({caveats})' if caveats else ''}"
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[NamedTuple]:
@@ -342,7 +352,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     live = reader.live if job.options.live is None else job.options.live
     frames = in_real_time(reader) if live and not reader.live else reader
     folder.clear()
-    video = VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps)
+    video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
         recording = Recording(folder, video, job.task, progress)
@@ -356,10 +366,15 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
         early = "" if error is None else "ended early, after "
         console.print(f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
+        if reader.missing:
+            console.print(f"{reader.name}: frames that could not be read: {_listed(reader.missing)}")
+        if video.shortened:
+            console.print(f"{video.path}: {video.shortened} frames are shown for less long than in the source")
         figures = {
             "input": reader.name,
             "frames": recording.frames,
             "damaged": reader.damaged,
+            "missing": [[each.start, each.stop - 1] for each in reader.missing],
             "live": live,
             "dropped": recording.dropped,
             "latency": timer.latency(),
@@ -368,6 +383,12 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         job.finish(folder, figures, error)
     if error is not None and not (reader.live and isinstance(error, KeyboardInterrupt)):
         raise error
+
+
+def _listed(frames: Sequence[range]) -> str:
+    """Numbers as people write them: 3, 7-9; the first of many."""
+    words = [str(each.start) if len(each) == 1 else f"{each.start}-{each.stop - 1}" for each in frames[:MAX_NAMED]]
+    return ", ".join(words) + (", ..." if len(frames) > MAX_NAMED else "")
 
 
 def _report(message: str) -> None:

@@ -87,10 +87,9 @@ class Recording:
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
-        # A video without a frame rate is one whose frames are shown when they were seen.
-        self.video.write(panel_of(self.task, segmented), segmented.time if self.video.fps is None else None)
+        self.video.write(panel_of(self.task, segmented), segmented.time)
         self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""
-        self.progress.update(self.frames, f"{self.timer.mean():.4f} s a frame{note}")
+        self.progress.update(segmented.index + 1, f"{self.timer.mean():.4f} s a frame{note}")

@@ -12,13 +12,13 @@ from accel.playing.schedules import FixedInterval
 
 
 @torch.inference_mode()
-def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int, clips: int) -> dict[str, float]:
+def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int, clips: int) -> dict[str, float | str]:
     """mIoU of a model as it is (float32) and optimised, and the share of pixels that both label alike.
 
     Over `clips` labelled frames, evenly spread over those with enough frames before them, and the frames in between:
     each clip is a key frame and the `interval - 1` current frames after it, and the last one is scored. Models that
-    remember key frames get an interval before that, so that the second key frame builds on the first. Raises
-    ValueError if no clip is long enough.
+    remember key frames get an interval before that, so that the second key frame builds on the first. `caveats` says
+    what has to be known of the mIoU; empty where all is well. Raises ValueError if no clip is long enough.
     """
     length = 2 * interval if model.remembers else interval
     long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
@@ -45,6 +45,7 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
     return {
         "miou_float32": plain.miou(),
         "miou_optimised": fast.miou(),
+        "caveats": fast.caveats(dataset.class_names),
         "equal_labels": equal / pixels,
         "frames_scored": len(chosen),
         "frames_compared": len(chosen) * length,

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.clips import OnMissing
-from accel.datasets.label_counts import LabelCounts, percent
+from accel.datasets.label_counts import LabelCounts
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
 from accel.files.small_files import read_text
-from accel.labels import IGNORED
+from accel.labels import IGNORED, percent
 from accel.video.reader import frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"

@@ -17,7 +17,9 @@ from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.playing.player import Player
 from accel.playing.schedules import Schedule
+from accel.video.source import SourceFrame, VideoReader
 
+Frames = Iterable[np.ndarray] | Iterable[SourceFrame]
 READ_AHEAD = 4  # frames that wait for the model at most: the others go on being decoded while a key frame takes long
 
 
@@ -31,8 +33,8 @@ class SegmentedFrame:
     is_key:  whether the reference branch's features are those of this frame; with flat latency, whether the work on
         them begins with this frame.
     seconds: from the frame in memory to its prediction in memory, without the time it waited for the frame before.
-    index:   the number of the frame in its source, from 0; dropped frames count.
-    time:    seconds from when the source gave its first frame to when it gave this one.
+    index:   the number of the frame in its source, from 0; frames that were dropped or could not be read count.
+    time:    seconds from the start of the source to this frame: of a recording, when it shows it; else, when it came.
     latency: seconds from when the source gave this frame to its prediction in memory.
     dropped: frames that were dropped so far.
     """
@@ -86,10 +88,11 @@ class Segmenter:
         self._player()  # refuses what does not go together
         self._transfer = transfer_for(self.device)
 
-    def stream(self, frames: Iterable[np.ndarray], live: bool | None = None) -> Iterator[SegmentedFrame]:
+    def stream(self, frames: Frames, live: bool | None = None) -> Iterator[SegmentedFrame]:
         """Label (H, W, 3) uint8 RGB frames as they come, oldest first.
 
-        frames: read ahead in a thread, so each must be an array of its own. Its iterator is closed at the end.
+        frames: arrays, which are counted, `SourceFrame`s or a `VideoReader`, which know their places. They are read
+            ahead in a thread, so each must be an array of its own. Their iterator is closed at the end.
         live: drop frames that come while the model is busy, but for the newest of them, and so keep up with the source
             whatever it does; else the source waits for the model. None: as the source's attribute `live` says, and
             False where it has none.
@@ -100,9 +103,7 @@ class Segmenter:
         with self._read(frames, live) as source:
             yield from self._label(source)
 
-    def run(
-        self, frames: Iterable[np.ndarray], consume: Callable[[SegmentedFrame], object], live: bool | None = None
-    ) -> None:
+    def run(self, frames: Frames, consume: Callable[[SegmentedFrame], object], live: bool | None = None) -> None:
         """Label `frames` as `stream` does, and call `consume` with each result in a thread of its own.
 
         An error anywhere, from the source, the model or `consume`, ends all of it and is raised here. So does Ctrl-C.
@@ -112,23 +113,27 @@ class Segmenter:
             for segmented in self._label(source):
                 consumer.put(segmented)
 
-    def _read(self, frames: Iterable[np.ndarray], live: bool | None) -> ReadAhead[np.ndarray, _Arrived]:
+    def _read(self, frames: Frames, live: bool | None) -> ReadAhead[np.ndarray | SourceFrame, _Arrived]:
         begin: float | None = None
 
-        def prepare(index: int, frame: np.ndarray) -> _Arrived:
+        def prepare(number: int, given: np.ndarray | SourceFrame) -> _Arrived:
             nonlocal begin
             now = time.perf_counter()
             begin = now if begin is None else begin
-            return _Arrived(frame, index, now, now - begin, self._transfer.upload(frame))
+            frame = given if isinstance(given, SourceFrame) else SourceFrame(given, number)
+            at = now - begin if frame.time is None else frame.time
+            return _Arrived(frame.image, number, frame.index, now, at, self._transfer.upload(frame.image))
 
         if live is None:
             live = getattr(frames, "live", False)
+        if isinstance(frames, VideoReader):
+            frames = frames.frames()
         return ReadAhead(frames, prepare, NewestOnly() if live else Channel(READ_AHEAD))
 
     def _player(self) -> Player:
         return Player(self.model, self.schedule, self.flat_latency)
 
-    def _label(self, source: ReadAhead[np.ndarray, _Arrived]) -> Iterator[SegmentedFrame]:
+    def _label(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
         player, size, seconds, dropped = self._player(), None, 0.0, 0
         under_way: _UnderWay | None = None
         for looked_at, arrived in enumerate(source):
@@ -137,7 +142,7 @@ class Segmenter:
                 self.model.prepare(size)
             with torch.inference_mode():
                 image, start = self._transfer.receive(arrived.uploaded)
-                before, dropped = dropped, arrived.index - looked_at
+                before, dropped = dropped, arrived.number - looked_at
                 seen = self._transfer.seen(arrived.uploaded)
                 step = player.step(_batch(image), _batch(seen), seconds, dropped - before)
                 at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
@@ -161,9 +166,10 @@ def _batch(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Arrived:
-    """A frame from the source, when it came (by the clock, and since the first), and its upload."""
+    """A frame from the source: how many came before it, its place there, when it came by the clock, and its upload."""
 
     frame: np.ndarray
+    number: int
     index: int
     clock: float
     time: float

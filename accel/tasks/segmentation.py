@@ -93,12 +93,23 @@ class MeanIou(Score):
         return self.matrix.all_pixels().miou()
 
     def figures(self, class_names):
-        iou, miou = self.matrix.all_pixels().iou().tolist(), self.value()
-        known = [None if math.isnan(share) else share for share in (*iou, miou)]
-        return {"miou": known[-1], "iou": dict(zip(class_names, known[:-1], strict=True))}
+        matrix = self.matrix.all_pixels()
+        shares = (*matrix.iou().tolist(), matrix.miou(), matrix.ignored_share())
+        *iou, miou, ignored = (None if math.isnan(share) else share for share in shares)
+        return {
+            "miou": miou,
+            "iou": dict(zip(class_names, iou, strict=True)),
+            "classes_scored": matrix.classes_scored(),
+            "classes_not_in_labels": [class_names[k] for k in matrix.not_in_labels()],
+            "ignored": ignored,
+        }
+
+    def caveats(self, class_names):
+        return self.matrix.all_pixels().caveats(class_names)
 
     def on_host(self):
-        self.matrix.counts, self.matrix.strays = self.matrix.counts.cpu(), self.matrix.strays.cpu()
+        matrix = self.matrix
+        matrix.counts, matrix.strays, matrix.ignored = matrix.counts.cpu(), matrix.strays.cpu(), matrix.ignored.cpu()
         return self
 
 

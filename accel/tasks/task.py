@@ -47,6 +47,10 @@ class Score(ABC):
     def figures(self, class_names: Sequence[str]) -> dict:
         """The figure, and those of each class by name, for a JSON file; None where there is none."""
 
+    def caveats(self, class_names: Sequence[str]) -> str:
+        """What has to be known of the figure, to stand beside it; empty where all is well."""
+        return ""
+
     def on_host(self: Own) -> Own:
         """This score with its counts in host memory, so that it can travel to another process."""
         return self

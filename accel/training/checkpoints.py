@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from accel.files.whole_files import sweep, sync_folder, write_whole
 from accel.progress import console
 from accel.weights.checkpoints import (
     WEIGHTS,
@@ -31,9 +32,6 @@ from accel.weights.checkpoints import (
     load_weights,
     save_state,
     save_weights,
-    sweep,
-    sync_folder,
-    write_whole,
 )
 
 FOLDER, BEST = "checkpoints", "best"

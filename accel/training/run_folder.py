@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accel.config import Config, dump_config, load_config
+from accel.files.whole_files import sweep, write_whole
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_log import LOG, remove_curves
-from accel.weights.checkpoints import WEIGHTS, sweep, write_whole
+from accel.weights.checkpoints import WEIGHTS
 
 CONFIG = "config.yaml"
 # Keys of `train` that change how a run is looked after, but not what comes out of it.

@@ -1,25 +1,22 @@
-"""From an open FFmpeg container to frames: decoding that survives damage, colours, rotation, and when a video ends."""
+"""From an open FFmpeg container to frames: decoding that survives damage, and when a video ends."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-import numpy as np
-from av.sidedata.sidedata import Type
 
 from accel.files.image_headers import max_pixels, refuse_too_large
-
-# AVColorSpace of a frame to libswscale's name; the others are left to `av`.
-_SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
+from accel.video.places import Places
 
 
 def decode(
-    container: av.container.InputContainer,
+    container: av.container.InputContainer, places: Places | None = None
 ) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
     """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
+
+    places: is told of all packets and errors.
 
     How the file ends comes last: a decoder holds frames back, and those are from before a cut.
 
@@ -35,6 +32,10 @@ def decode(
             packet = next(packets, None)
         except av.FFmpegError as error:
             cut, packet = error.with_traceback(None), None
+            if places is not None:
+                places.damage(packets_lost=True)
+        if places is not None and packet is not None:
+            places.packet(packet)
         if packet is not None and packet.is_corrupt:
             if cut is not None:
                 yield None, cut
@@ -51,6 +52,8 @@ def decode(
         except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
             pass
         except av.FFmpegError as error:
+            if places is not None:
+                places.damage(packets_lost=False)
             yield None, error.with_traceback(None)
     if cut is not None:
         yield None, cut
@@ -75,34 +78,6 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
         container.close()
         raise
     decoder.options = {**decoder.options, "max_pixels": str(min(max_pixels(), 2**31 - 1))}
-
-
-def to_rgb(frame: av.VideoFrame, stored_size: tuple[int, int]) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB: scaled to `stored_size` (width, height), then turned upright.
-
-    Colours follow the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
-    """
-    width, height = stored_size
-    rgb = frame.reformat(
-        width=width,
-        height=height,
-        format="rgb24",
-        src_colorspace=_SWS_COLOURS.get(int(frame.colorspace)),
-        dst_colorspace="ITU601",  # means nothing for RGB; av 13 heeds the source's only if it differs
-    ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
-    rotation = getattr(frame, "rotation", None)  # av >= 13.1; degrees counterclockwise
-    if rotation is not None:  # to look at `side_data` makes a cycle: the frame stays until the garbage collector looks
-        return round(rotation / 90) % 4
-    data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
-    if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
-        a, b = np.frombuffer(bytes(data), np.int32)[:2]
-        return -round(math.atan2(b, a) / (math.pi / 2)) % 4
-    return 0
 
 
 def declared_end(container: av.container.InputContainer) -> float | None:

@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from accel.video.live import CameraReader, StreamReader, stream_name
-from accel.video.reader import FolderReader, OnDamage, VideoFileReader, VideoReader
+from accel.video.reader import FolderReader, VideoFileReader
+from accel.video.source import OnDamage, VideoReader
 
 
 def open_video(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from accel.config import ModelConfig, parse_model
+from accel.files.whole_files import write_whole
 from accel.weights.archives import check_archive
 
 WEIGHTS = "weights.safetensors"
@@ -162,42 +160,6 @@ def load_state(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> str:
-    """Write a file whose old or new content, never a part, is there after a crash or a power cut; return its SHA-256.
-
-    The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
-    before this returns.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
-
-
-def sweep(path: Path) -> None:
-    """Clear away what killed processes left of writing `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.name.rpartition(".")[2].isdigit():
-            left.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _few(names: list[str]) -> str:

@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel, build_model
 from accel.models.prediction import Labels, Prediction
 from accel.playing.schedules import FixedInterval
+from accel.video.opening import open_video
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
@@ -471,6 +473,19 @@ def test_times_are_those_of_the_frame(every_thread_ends):
     frames, work = camera_and_model()
     waited = list(segment(work).stream(Camera(frames)))
     assert all(s.latency < SOON / 2 for s in waited)
+
+
+def test_a_reader_says_where_its_frames_belong(every_thread_ends, tmp_path):
+    """Frames that cannot be read count; the schedule goes by those that can."""
+    for number, frame in enumerate(numbered(5)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
+    (tmp_path / "2.png").write_bytes(b"")
+    reader = open_video(tmp_path, folder_fps=5, on_damage=lambda _: None)
+    found = list(segment(interval=2).stream(reader))
+    assert numbers(found) == [s.index for s in found] == [0, 1, 3, 4]
+    assert [s.time for s in found] == [0, 0.2, 0.6, 0.8]
+    assert [s.is_key for s in found] == [True, False, True, False] and found[-1].dropped == 0
+    assert [s.index for s in segment().stream(list(reader))] == [0, 1, 2, 3]  # arrays are counted
 
 
 # --- flat latency ---------------------------------------------------------------------------------------------

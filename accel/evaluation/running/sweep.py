@@ -176,7 +176,8 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")
     scores = {distance: tally.score(distance, interval) for distance in distances(interval, average)}
     pooled = tally.sum_of(scores.values())
-    if math.isnan(pooled.value()):
+    counted = pooled.matrix.all_pixels()
+    if not counted.labelled():
         raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
     by_distance = {distance: Accuracy.of(score.matrix, class_names) for distance, score in scores.items()}
     worst = min(by_distance, key=lambda d: by_distance[d].miou)
@@ -186,9 +187,12 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     return EvaluationResult(
         miou=every.miou,
         iou=every.iou,
+        classes_scored=counted.classes_scored(),
+        classes_not_in_labels=tuple(class_names[k] for k in counted.not_in_labels()),
         interval=interval,
         frames_scored=scored,
         frames_damaged=tally.damaged[interval],
+        ignored=counted.ignored_share(),
         seconds_key=key,
         seconds_current=current,
         fps=frames_per_second(key, current, interval),
@@ -197,7 +201,7 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         worst=by_distance[worst].miou,
         worst_distance=worst,
         trimap=every.trimap,
-        confusion=tuple(map(tuple, pooled.matrix.all_pixels().counts.tolist())),
+        confusion=tuple(map(tuple, counted.counts.tolist())),
     )
 
 
@@ -231,5 +235,10 @@ def _predict(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator
 
 def _so_far(tallies: dict[str, Tally]) -> str:
     pooled = [tally.sum_of(tally.scores.values()) for tally in tallies.values()]
-    text = ", ".join(f"{100 * score.value():.1f}%" for score in pooled if not math.isnan(score.value()))
-    return f"{pooled[0].name} {text}" if text else ""
+    counted = [score for score in pooled if not math.isnan(score.value())]
+    if not counted:
+        return ""
+    note = f"{counted[0].name} {', '.join(f'{100 * score.value():.1f}%' for score in counted)}"
+    caveats = {score.caveats(tally.task.class_names) for score, tally in zip(pooled, tallies.values(), strict=True)}
+    shared = caveats.pop() if len(caveats) == 1 else ""  # a line has room for one; all are in the result
+    return f"{note} ({shared})" if shared else note
