@@ -212,10 +212,6 @@ def test_a_model_without_memory_is_asked_once_about_each_frame():
     assert result.seconds_current == result.seconds_key and result.fps == pytest.approx(1 / result.seconds_key)
 
 
-def test_frame_by_frame_has_no_memory_and_the_others_do():
-    assert not FrameByFrame.carries_state and Accel.carries_state and DeepFeatureFlow.carries_state
-
-
 def test_models_are_scored_side_by_side():
     dataset = Films(*FILMS["mixed"])
     other = lambda video, key, distance: said(video + 50, key, distance)  # noqa: E731

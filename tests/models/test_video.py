@@ -55,6 +55,13 @@ def test_advancing_gives_the_state_of_the_next_frame(model):
         assert torch.equal(advanced.image, stepped.image)
 
 
+def test_what_a_model_says_depends_on_the_frames_before_where_it_says_so(model):
+    one, other, frame = clip_of((50, 70), 3).unbind(1)
+    with torch.no_grad():
+        found = [model.next_frame(frame, model.key_frame(before)[1])[0].scores for before in (one, other)]
+    assert torch.equal(*found) is not model.carries_state
+
+
 def test_frames_may_be_bytes_or_floating_point(model):
     clip = clip_of((50, 70), 3)
     with torch.no_grad():
