@@ -128,11 +128,12 @@ class VideoModel(nn.Module, ABC):
         device: torch.device | str | None = None,
         compile: bool = True,
         parts: int = 1,
+        sizes: int = 4,
     ) -> VideoModel:
         """This model for inference on frames of one size, as fast as the machine allows: see `models.optimization`."""
         from accel.fast.optimization import optimize  # it knows all models
 
-        return optimize(self, size, dtype, device, compile, parts)
+        return optimize(self, size, dtype, device, compile, parts, sizes)
 
     def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> ScoreMap:
         """Scores of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.

@@ -1,5 +1,6 @@
 """Streams and graphs of a GPU, tried with a stand-in that finds races (see `side_streams`)."""
 
+import contextlib
 import dataclasses
 import threading
 
@@ -137,10 +138,8 @@ def test_threads_get_one_side_stream(cuda, monkeypatch):
     making, make = threading.Barrier(2), cuda.new
 
     def slowly():
-        try:
+        with contextlib.suppress(threading.BrokenBarrierError):
             making.wait(0.3)  # both make one at once, unless something keeps them apart
-        except threading.BrokenBarrierError:
-            pass
         return make()
 
     monkeypatch.setattr(cuda, "new", slowly)

@@ -1,6 +1,7 @@
 """Optimised models: the same function as the model they were made from."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -249,13 +250,34 @@ def test_a_model_for_any_size_is_prepared_for_each_that_comes():
     for size in (SIZE, (50, 70), SIZE):
         clip = clip_of(size, 3)
         assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
-    assert list(fast.fast) == [SIZE, (50, 70)] and fast.device == model.device
+    assert list(fast.fast) == [(50, 70), SIZE] and fast.device == model.device
     with torch.inference_mode():
         _, state = fast.key_frame(clip[:, 0])
         assert fast.renew(state, 2).renewal.frames == 2
         assert fast.advance(clip[:, 1], state).features.shape == state.features.shape
         with pytest.raises(ValueError, match="no key frame of 32x32 pixels came before"):
             fast.next_frame(torch.zeros(1, 3, 32, 32), state)
+
+
+@pytest.mark.parametrize("name", ["accel", "learned_sampling", "frame_by_frame"])
+def test_sizes_used_least_recently_are_dropped_and_their_videos_go_on(name):
+    model = lively(make(name))
+    fast = model.optimized(dtype=torch.float32, compile=False, parts=2, sizes=2)
+    clips = {size: clip_of(size, 6) for size in ((64, 96), (50, 70), (33, 47))}
+    states, expected = {}, {}
+    with torch.inference_mode(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for t in range(6):  # three videos in turns: each size is dropped before its next frame comes
+            for size, clip in clips.items():
+                step = {0: "key_frame", 4: "refresh"}.get(t, "next_frame")
+                given = [(clip[:, t],) if t == 0 else (clip[:, t], s.get(size)) for s in (states, expected)]
+                scores, states[size] = getattr(fast, step)(*given[0])
+                same, expected[size] = getattr(model, step)(*given[1])
+                assert_same([scores], [same], 1e-3)
+                assert len(fast.fast) <= 2 and list(fast.fast)[-1] == size
+                if t == 1:  # worked on by models that are dropped meanwhile
+                    states[size], expected[size] = fast.renew(states[size], 2), model.renew(expected[size], 2)
+    assert any("frames of more than 2 sizes come in turns, and 64x96 is prepared anew" in str(w.message) for w in told)
 
 
 def test_user_mistakes_are_told():
@@ -266,6 +288,8 @@ def test_user_mistakes_are_told():
         model.optimized((0, 64))
     with pytest.raises(ValueError, match="parts must be 1 or more, got 0"):
         model.optimized(SIZE, parts=0)
+    with pytest.raises(ValueError, match="sizes must be 1 or more, got 0"):
+        model.optimized(sizes=0)
     with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch.float64"):
         model.optimized(SIZE, dtype=torch.float64)
     with pytest.raises(ValueError, match="device 'cuda:9'"):
