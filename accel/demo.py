@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,15 +19,16 @@ from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
-from accel.inference.schedules import FixedInterval
-from accel.inference.segmenter import Segmenter
+from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
 from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.interrupts import Interrupts
 from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.recording import Legend, Recording, Timer
+from accel.recording import Legend, Recording, Timer, close_video
 from accel.training.run_folder import has_settings, is_done, newer_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
@@ -36,7 +38,7 @@ from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-SUMMARY, VIDEO = "summary.json", "video.mp4"
+SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
@@ -59,6 +61,7 @@ class Options:
     live: bool | None
     flat_latency: bool
     optimize: bool
+    compare: bool
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,31 @@ class Loaded:
     source: str  # the weights file
 
 
+@dataclass(frozen=True)
+class Job:
+    """What all inputs of a run share."""
+
+    options: Options
+    segmenter: Segmenter
+    legend: Legend
+    origin: dict
+    interrupts: Interrupts
+
+    def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
+        """Write the summary of an input. error: what ended it early."""
+        about = {"interval": self.options.interval, "flat_latency": self.options.flat_latency}
+        interrupted = isinstance(error, KeyboardInterrupt)
+        end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
+        write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
+        folder.close()
+        console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
+
+
 def run_demo(options: Options) -> None:
     """Label videos, or snippets of a labelled data set, and write what came out to `options.output`.
+
+    What was labelled before an error or Ctrl-C is written in any case, and the error is raised after that. Ctrl-C is
+    no error to a camera or a live stream, which have no other end.
 
     Raises ValueError or FileNotFoundError for input that is not as it should be.
     """
@@ -86,6 +112,8 @@ def run_demo(options: Options) -> None:
         folders = [_output_folder(options.output)]
     else:
         folders = [_output_folder(options.output / name) for name in videos.videos()]
+    if options.compare:
+        _table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
     dataset = data and _dataset(data)
@@ -101,25 +129,28 @@ def run_demo(options: Options) -> None:
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
     if videos is None:
         check_classes(loaded.source, dataset)
-        figures_of = [_label_snippets(segmenter, dataset, loaded, folders[0], options)]
-    else:
-        figures_of = []
-        for name, folder in zip(videos.videos(), folders, strict=True):
-            with videos.open(name, on_damage=_report) as reader:
-                figures_of.append(_label_video(segmenter, reader, loaded, folder, options))
-    for folder, figures in zip(folders, figures_of, strict=True):
-        about = {"interval": options.interval, "flat_latency": options.flat_latency}
-        write_json(folder.file(SUMMARY), about | figures | {"origin": origin})
-        console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
+    with Interrupts() as interrupts:
+        job = Job(options, segmenter, loaded.legend, origin, interrupts)
+        if videos is None:
+            _label_snippets(job, dataset, folders[0])
+        else:
+            for name, folder in zip(videos.videos(), folders, strict=True):
+                with videos.open(name, on_damage=_report) as reader:
+                    _label_video(job, reader, folder)
 
 
 def _output_folder(path: Path) -> OutputFolder:
     return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
 
 
+def _table_folder(path: Path) -> OutputFolder:
+    return OutputFolder(path, [TABLE])
+
+
 def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
     """Train what the demo needs and print one table: both branches frame by frame, Deep Feature Flow and Accel."""
     FixedInterval(interval)
+    folder = _table_folder(output)
     stages = {_title(stage): stage for stage in _train_demo_model(version, device)}
     data = next(iter(stages.values())).data
     dataset = build_dataset(data, data.test_split)
@@ -138,7 +169,8 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
         results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
     console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
     figures = {name: result.as_dict() for name, result in results.items()}
-    write_json(output / "table.json", {"models": figures, "origin": origin.as_dict()})
+    write_json(folder.file(TABLE), {"models": figures, "origin": origin.as_dict()})
+    console.print(f"written: {output / TABLE}")
 
 
 def _title(stage: Config) -> str:
@@ -184,6 +216,7 @@ def _find_weights(options: Options, data: DataConfig | None) -> Path:
 
 
 def _train_demo_model(version: str, device: str):
+    from accel.training.signals import Stopped
     from accel.training.trainer import train  # loads Lightning Fabric, which labelling does without
 
     stages = load_stages(EXPERIMENTS / "demo" / f"demo{version}.yaml")
@@ -192,7 +225,12 @@ def _train_demo_model(version: str, device: str):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
             # The run is this program's own cache: one of other settings, or on older weights, is replaced.
             stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(newer_start(stage))
-            train(stage, device, resume=True, overwrite=stale)
+            try:
+                train(stage, device, resume=True, overwrite=stale, again="the same command goes on")
+            except Stopped as stopped:
+                if stopped.signal is signal.SIGINT:  # to a run that is the end; the demo has not come to its own
+                    raise KeyboardInterrupt from None
+                raise
     return stages
 
 
@@ -217,54 +255,83 @@ def _dataset(data: DataConfig) -> ClipDataset:
 # --- running --------------------------------------------------------------------------------------------------
 
 
-def _label_snippets(
-    segmenter: Segmenter, dataset: ClipDataset, loaded: Loaded, folder: OutputFolder, options: Options
-) -> dict:
-    matrix = ConfusionMatrix(dataset.num_classes)
-    timer = Timer()
-    damaged = 0
-    chosen = long_enough(dataset, options.interval)[: options.num_ex]
+@dataclass
+class _Scores:
+    """What is known of the snippets so far."""
+
+    matrix: ConfusionMatrix
+    timer: Timer
+    done: int = 0
+    damaged: int = 0
+
+
+def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> None:
+    chosen = long_enough(dataset, job.options.interval)[: job.options.num_ex]
     folder.clear()
-    if len(chosen) < options.num_ex:
+    if len(chosen) < job.options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
-    with (
-        VideoWriter(folder.file(VIDEO), FPS) as video,
-        Consumer(lambda segmented: video.write(loaded.legend.panel(segmented))) as writing,
-    ):
-        for number, index in enumerate(chosen, 1):
-            filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else options.interval
-            # Whole intervals, so that the labelled frame comes last before a key frame.
-            length = max(filmed // options.interval, 1) * options.interval
-            try:
-                clip = dataset.clip(index, length)
-            except (ValueError, FileNotFoundError) as error:
-                _report(str(error))
-                damaged += 1
-                continue
-            for segmented in timer.watch(segmenter.stream(clip.frames)):
-                writing.put(segmented)
+    scores = _Scores(ConfusionMatrix(dataset.num_classes), Timer())
+    video, error = VideoWriter(folder.file(VIDEO), FPS), None
+    try:
+        with Consumer(lambda segmented: video.write(job.legend.panel(segmented))) as writing:
+            _score_snippets(job, dataset, chosen, folder, scores, writing)
+    except BaseException as stopped:
+        error = stopped
+    with job.interrupts.held():
+        close_video(video, error)
+        if error is not None:
+            console.print(f"ended early, after {scores.done} of {len(chosen)} snippets")
+        shares = [*scores.matrix.iou().tolist(), scores.matrix.miou()]
+        *iou, miou = (None if np.isnan(share) else share for share in shares)
+        figures = {
+            "num_ex": scores.done,
+            "damaged": scores.damaged,
+            "average_over_distances": job.options.average,
+            "miou": miou,
+            "iou": dict(zip(dataset.class_names, iou, strict=True)),
+            **scores.timer.figures(job.options.interval),
+        }
+        job.finish(folder, figures, error)
+    if error is not None:
+        raise error
+
+
+def _score_snippets(
+    job: Job,
+    dataset: ClipDataset,
+    chosen: Sequence[int],
+    folder: OutputFolder,
+    scores: _Scores,
+    writing: Consumer[SegmentedFrame],
+) -> None:
+    interval = job.options.interval
+    for number, index in enumerate(chosen, 1):
+        filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else interval
+        # Whole intervals, so that the labelled frame comes last before a key frame.
+        length = max(filmed // interval, 1) * interval
+        try:
+            clip = dataset.clip(index, length)
+        except (ValueError, FileNotFoundError) as error:
+            _report(str(error))
+            scores.damaged += 1
+            continue
+        for segmented in scores.timer.watch(job.segmenter.stream(clip.frames)):
+            writing.put(segmented)
+        predictions = [segmented.labels]
+        if job.options.average:
+            predictions += _nearer_key_frames(job.segmenter, clip, interval, scores.timer)
+        with job.interrupts.held():
             picture = folder.file(f"labels/{clip.name}.png")
-            visualize.save_palette_png(picture, segmented.labels, loaded.legend.palette)
-            predictions = [segmented.labels]
-            if options.average:
-                predictions += _nearer_key_frames(segmenter, clip, options.interval, timer)
+            visualize.save_palette_png(picture, segmented.labels, job.legend.palette)
             for labels in predictions:
-                matrix.update(torch.from_numpy(labels), torch.from_numpy(clip.labels))
+                scores.matrix.update(torch.from_numpy(labels), torch.from_numpy(clip.labels))
+            scores.done += 1
             console.print(
-                f"{number}/{len(chosen)} {clip.name}: {timer.mean():.4f} s a frame, "
-                f"mIoU so far {100 * matrix.miou():.1f}%"
+                f"{number}/{len(chosen)} {clip.name}: {scores.timer.mean():.4f} s a frame, "
+                f"mIoU so far {100 * scores.matrix.miou():.1f}%"
             )
-        if damaged == len(chosen):
-            raise ValueError("none of the snippets could be read")
-    iou = [None if np.isnan(v) else v for v in matrix.iou().tolist()]
-    return {
-        "num_ex": len(chosen) - damaged,
-        "damaged": damaged,
-        "average_over_distances": options.average,
-        "miou": matrix.miou(),
-        "iou": dict(zip(dataset.class_names, iou, strict=True)),
-        **timer.figures(options.interval),
-    }
+    if scores.damaged == len(chosen):
+        raise ValueError("none of the snippets could be read")
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[np.ndarray]:
@@ -274,34 +341,36 @@ def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: T
         yield last.labels
 
 
-def _label_video(
-    segmenter: Segmenter, reader: VideoReader, loaded: Loaded, folder: OutputFolder, options: Options
-) -> dict:
-    live = reader.live if options.live is None else options.live
+def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
+    live = reader.live if job.options.live is None else job.options.live
     frames = in_real_time(reader) if live and not reader.live else reader
     folder.clear()
-    with (
-        VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps) as video,
-        bar(reader.name, reader.len_hint) as progress,
-    ):
-        recording = Recording(folder, video, loaded.legend, progress)
+    video = VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps)
+    error = None
+    with bar(reader.name, reader.len_hint) as progress:
+        recording = Recording(folder, video, job.legend, progress)
         try:
-            segmenter.run(frames, recording.write, live)
-        except KeyboardInterrupt:  # the way to end a camera's video
-            if not (reader.live and recording.frames):
-                raise
-    timer = recording.timer
-    dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
-    console.print(f"{reader.name}: {recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
-    return {
-        "input": reader.name,
-        "frames": recording.frames,
-        "damaged": reader.damaged,
-        "live": live,
-        "dropped": recording.dropped,
-        "latency": timer.latency(),
-        **timer.figures(options.interval),
-    }
+            job.segmenter.run(frames, recording.write, live)
+        except BaseException as stopped:
+            error = stopped
+    with job.interrupts.held():
+        close_video(video, error)
+        timer = recording.timer
+        dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
+        early = "" if error is None else "ended early, after "
+        console.print(f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
+        figures = {
+            "input": reader.name,
+            "frames": recording.frames,
+            "damaged": reader.damaged,
+            "live": live,
+            "dropped": recording.dropped,
+            "latency": timer.latency(),
+            **timer.figures(job.options.interval),
+        }
+        job.finish(folder, figures, error)
+    if error is not None and not (reader.live and isinstance(error, KeyboardInterrupt)):
+        raise error
 
 
 def _report(message: str) -> None:

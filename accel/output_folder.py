@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import TextIO
 
-from accel.files.small_files import read_text
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
-LIST = ".accel-written"  # the files that runs of this program wrote, a line each, relative to the folder
+LIST = ".accel-written"  # the files that runs of this program wrote: a JSON string a line, relative to the folder
 MAX_NAMED = 3  # files named in an error
+_PART = re.compile(r"\.(.+)\.[0-9]+\.part", re.DOTALL)  # a file that is being written, under a name of its own
 
 
 class OutputFolder:
@@ -20,47 +29,156 @@ class OutputFolder:
     files: names that this run will write.
     folders: of sub-folders that this run will fill.
 
-    Raises ValueError where one of the files, or anything in one of the sub-folders, was not written by this program.
-    Nothing is changed until `clear`.
+    Raises ValueError where one of the files, or anything in one of the sub-folders, was not written by this program,
+    and where the folder cannot be written to. Nothing is changed until `clear` or `file`.
     """
 
     def __init__(self, path: Path, files: Sequence[str], folders: Sequence[str] = ()):
         self.path = path
-        self._listed = self._read()
-        there = [path / name for name in files]
-        there += [file for name in folders for file in sorted((path / name).rglob("*")) if file.is_file()]
-        foreign = [
-            name
-            for file in there
-            if file.exists() and not file.name.startswith(".")
-            if (name := file.relative_to(path).as_posix()) not in self._listed
-        ]
+        self._check_place()
+        self._earlier = listed_files(path)  # what earlier runs wrote, and this one has not replaced
+        self._written: set[str] = set()
+        self._list: TextIO | None = None
+        foreign = [name for name in files if os.path.lexists(path / name) and name not in self._earlier]
+        for name in files:
+            self._refuse_folder(name)
+        for name in folders:
+            foreign += self._foreign_in(name)
         if foreign:
-            more = f" and {len(foreign) - MAX_NAMED} more" if len(foreign) > MAX_NAMED else ""
-            raise ValueError(
-                f"{path}: holds files that no run of this program has listed in {LIST} "
-                f"({', '.join(foreign[:MAX_NAMED])}{more}); choose another folder, or move them away"
-            )
+            raise self._not_ours(foreign)
 
     def clear(self) -> None:
-        """Make the folder if need be, and delete what earlier runs wrote. OSError where that cannot be done."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name in self._listed:
-            (self.path / name).unlink(missing_ok=True)
-        self._listed = set()
-        (self.path / LIST).write_text("", encoding="utf-8")
+        """Make the folder if need be, and delete what earlier runs wrote.
+
+        Raises ValueError where another run writes to the folder, OSError where something cannot be deleted.
+        """
+        listing = self._open()
+        self._earlier = listed_files(self.path)  # it may be long since this run first looked
+        ends = {}  # folders that listed files are in, and whether those are inside this one
+        for name in self._earlier:
+            file = self.path / name
+            if file.parent not in ends:
+                ends[file.parent] = self._is_inside(file.parent)
+            if ends[file.parent]:
+                self._delete(name)
+        for folder in (folder for folder, inside in ends.items() if inside and folder.is_dir()):
+            for part in list(folder.iterdir()):  # of a run that was killed
+                if (found := _PART.fullmatch(part.name)) and self._name(folder / found[1]) in self._earlier:
+                    part.unlink(missing_ok=True)
+        listing.truncate(0)
+        self._earlier = set()
 
     def file(self, name: str) -> Path:
-        """The path of a file that is about to be written; from now on it is listed."""
-        if name not in self._listed:
-            with (self.path / LIST).open("a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
-            self._listed.add(name)
-        return self.path / name
+        """The path of a file that is about to be written; from now on it is listed.
 
-    def _read(self) -> set[str]:
-        """The listed names, less those that would lead out of the folder."""
-        if not (self.path / LIST).exists():
-            return set()
-        names = (Path(line) for line in read_text(self.path / LIST).splitlines() if line)
-        return {name.as_posix() for name in names if not name.is_absolute() and ".." not in name.parts}
+        Raises ValueError where another's file has come to be there.
+        """
+        file = self.path / name
+        name = self._name(file)
+        if name not in self._written:
+            listing = self._open()
+            if name in self._earlier:
+                self._delete(name)
+            elif os.path.lexists(file):
+                raise self._not_ours([name])
+            listing.write(f"{json.dumps(name)}\n")
+            listing.flush()  # before the file is there
+            self._written.add(name)
+        return file
+
+    def close(self) -> None:
+        """Let other runs write to the folder."""
+        if self._list is not None:
+            self._list.close()
+            self._list = None
+
+    def _open(self) -> TextIO:
+        """The list, open and locked for as long as it is."""
+        if self._list is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            listing = (self.path / LIST).open("a", encoding="ascii")
+            try:
+                if fcntl is not None:
+                    fcntl.flock(listing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                listing.close()
+                raise ValueError(f"{self.path}: another run is writing to this folder; choose another") from None
+            except OSError:  # a file system without locks
+                pass
+            self._list = listing
+        return self._list
+
+    def _check_place(self) -> None:
+        there = self.path
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        if not there.is_dir():
+            raise ValueError(f"{self.path}: {there} is not a folder; choose another place for what comes out")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"{self.path}: {there} cannot be written to; choose another folder")
+        listing = self.path / LIST
+        if os.path.lexists(listing) and (listing.is_symlink() or not listing.is_file()):
+            raise ValueError(f"{listing}: not a file; expected the list of what earlier runs wrote")
+        if listing.exists() and not os.access(listing, os.R_OK | os.W_OK):
+            raise ValueError(f"{listing}: cannot be read and written; choose another folder")
+
+    def _foreign_in(self, folder: str) -> Iterator[str]:
+        """What in a sub-folder no run has listed, but for hidden files, which no run writes."""
+        top = self.path / folder
+        if top.is_symlink() or (top.exists() and not top.is_dir()):
+            raise ValueError(f"{top}: not a folder of its own; choose another folder for what comes out")
+        for parent, folders, files in os.walk(top):
+            folders[:] = (name for name in folders if not name.startswith("."))
+            for name in folders:
+                within = Path(parent) / name
+                if within.is_symlink():
+                    yield self._name(within)
+                else:
+                    self._refuse_folder(self._name(within))
+            for name in files:
+                if not name.startswith(".") and (named := self._name(Path(parent) / name)) not in self._earlier:
+                    yield named
+
+    def _refuse_folder(self, name: str) -> None:
+        file = self.path / name
+        if name in self._earlier and file.is_dir() and not file.is_symlink():
+            raise ValueError(f"{file}: a folder, where an earlier run wrote a file; move it away")
+
+    def _delete(self, name: str) -> None:
+        self._refuse_folder(name)
+        with suppress(NotADirectoryError):  # a file in place of the folder that it was in
+            (self.path / name).unlink(missing_ok=True)
+
+    def _is_inside(self, folder: Path) -> bool:
+        """Whether a folder is in this one, and not where a link leads."""
+        return folder.resolve().is_relative_to(self.path.resolve())
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
+    def _not_ours(self, names: Sequence[str]) -> ValueError:
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        return ValueError(
+            f"{self.path}: holds files that no run of this program has listed in {LIST} "
+            f"({', '.join(names[:MAX_NAMED])}{more}); choose another folder, or move them away"
+        )
+
+
+def listed_files(folder: Path) -> set[str]:
+    """What runs of this program wrote to a folder, relative to it, less names that would lead out of it.
+
+    A line that is none, cut off when a run was killed, is passed over: its file counts as the user's.
+    """
+    names = set()
+    try:
+        with (folder / LIST).open("rb") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    name = json.loads(line) if line.startswith(b'"') else None
+                    if name and not PurePath(name).is_absolute() and ".." not in PurePath(name).parts:
+                        names.add(PurePath(name).as_posix())
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError(f"{folder / LIST}: cannot be read ({error.strerror or error})") from error
+    return names

@@ -76,6 +76,20 @@ class Timer:
         }
 
 
+def close_video(video: VideoWriter, error: BaseException | None) -> None:
+    """Finish a video, also after an `error`: that is raised if there is no frame to keep, or they cannot be kept."""
+    if error is None:
+        video.close()
+        return
+    if not video.frames:
+        video.abort()
+        raise error
+    try:
+        video.close()
+    except (ValueError, OSError):  # the disk is full, say, which is what the error is about
+        raise error from None
+
+
 class Recording:
     """Writes results as they come: `labels/NUMBER.png` in `folder`, and a panel to `video`.
 

@@ -11,7 +11,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 # How often a thread looks for its next work before it sleeps. GNU's OpenMP, which comes with PyTorch for Linux, looks
 # 300,000 times unless told: for some milliseconds nobody else has that core. The measurement is in docs/performance.md;
 # `tools/benchmark.py waiting` repeats it.
-SPINS = 30_000
+SPINS = 10_000
 
 
 def wait_briefly() -> None:

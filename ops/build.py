@@ -82,9 +82,12 @@ class Library:
         return f"accel_ops-{self.device}-{digest.hexdigest()[:20]}.so"
 
     def find(self) -> Path | None:
-        """The library, if it is already built."""
-        paths = [folder / self.file_name for folder in (PREBUILT, cache_folder())]
-        return next((path for path in paths if path.is_file()), None)
+        """The library, if it is already built. Raises `CannotBuild` if there is no prebuilt one and no cache."""
+        name = self.file_name
+        if _is_file(PREBUILT / name):
+            return PREBUILT / name
+        path = cache_folder() / name
+        return path if _is_file(path) else None
 
 
 def libraries_for(device: str) -> list[Library]:
@@ -124,12 +127,23 @@ def _capability(architecture: str) -> tuple[int, int]:
 
 
 def cache_folder() -> Path:
-    """Where libraries compiled at first use are kept."""
+    """Where libraries compiled at first use are kept. Raises `CannotBuild` where the user has no home folder."""
     own = os.environ.get("ACCEL_OPS_CACHE")
-    if own:
-        return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "accel_ops"
+    try:
+        if own:
+            return Path(own).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "accel_ops"
+    except RuntimeError as error:  # a user that the system does not know, as in containers
+        raise CannotBuild(f"there is no folder to keep them in ({error}): set ACCEL_OPS_CACHE to one") from None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether we see a file there. In a folder that is closed to us, such as another user's home, we see none."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 @functools.cache
@@ -253,7 +267,7 @@ def build(library: Library, folder: Path, say=lambda text: None) -> Path:
     Raises `CannotBuild` if a tool is missing or fails.
     """
     path = folder / library.file_name
-    if path.is_file():
+    if _is_file(path):
         return path
     find_compiler()
     if library.device == "cuda":
@@ -261,7 +275,7 @@ def build(library: Library, folder: Path, say=lambda text: None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            if not path.is_file():
+            if not _is_file(path):
                 for left in folder.glob("building-*"):  # by a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 say(f"accel_ops: compiling the {library.device} operators, once for this machine ...")
@@ -326,7 +340,11 @@ def _say(text: str) -> None:
 
 def main() -> int:
     """`python -m accel_ops.build`: build ahead of time what this machine can use."""
-    folder = PREBUILT if os.access(HERE, os.W_OK) else cache_folder()
+    try:
+        folder = PREBUILT if os.access(HERE, os.W_OK) else cache_folder()
+    except CannotBuild as error:
+        print(f"accel_ops: not built, the reference will be used: {error}")
+        return 1 if mode() == "native" else 0
     devices = ["cpu"]
     gpu_wanted = os.environ.get("ACCEL_OPS_CUDA") == "1" or os.environ.get("TORCH_CUDA_ARCH_LIST")
     if gpu_wanted or (torch.version.cuda is not None and torch.cuda.is_available()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,6 +172,21 @@ def tiny_config(tiny_run) -> Callable[..., Config]:
         return load_config(path, rest)
 
     return load
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    """tool("train", "--cfg", ...): runs it in this process, in the test's folder; its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ACCEL_DATA", raising=False)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(_REPOSITORY / "tools" / f"{name}.py"), run_name="__main__")
+        return stopped.value.code
+
+    return run
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """The command lines: the road from training to the demo, and one clear line for every mistake."""
 
 import json
+import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,24 +20,10 @@ from PIL import Image
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE
 from accel.machine import commit
+from accel.output_folder import LIST
 from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
-
-
-@pytest.fixture
-def tool(monkeypatch, tmp_path):
-    """tool("train", "--cfg", ...): runs it in this process, in the test's folder; its exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ACCEL_DATA", raising=False)
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
-        return stopped.value.code
-
-    return run
 
 
 @pytest.fixture
@@ -119,7 +106,7 @@ def write_frames(folder, count=7, size=(50, 70), suffix=".png"):
 def write_video(path, count=7, size=(50, 70)):
     with VideoWriter(path, 12) as video:
         for i in range(count):
-            video.write(np.full((*size, 3), 30 * i, np.uint8))
+            video.write(np.full((*size, 3), 30 * i % 256, np.uint8))
     return path
 
 
@@ -551,21 +538,115 @@ def test_a_live_stream_that_breaks_off_is_kept_up_to_there(tool, trained, tmp_pa
     assert f"{url}: it ended or its connection was lost" in capsys.readouterr().out
 
 
-def test_ctrl_c_ends_a_live_stream_and_keeps_what_was_labelled(trained, tmp_path, stream_server):
-    url = stream_server("mpegts", frames=1000, pieces=1000)  # 20 s
-    arguments = [*trained[2:], "--input", url, "--output", "out", "--device", "cpu"]
-    command = [sys.executable, str(TOOLS / "demo.py"), *arguments]
-    labels = tmp_path / "out/labels"
+def interrupted_demo(tmp_path, *arguments, times=1, pause=0.0):
+    """Runs the demo in a process of its own and sends it Ctrl-C once it has labelled a frame; its code and output."""
+    command = [sys.executable, str(TOOLS / "demo.py"), *map(str, arguments), "--output", "out", "--device", "cpu"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         deadline = time.monotonic() + 120
-        while not list(labels.glob("*.png")) and demo.poll() is None and time.monotonic() < deadline:
+        while not list(tmp_path.glob("out/**/*.png")) and demo.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        demo.send_signal(signal.SIGINT)
+        for _ in range(times):
+            demo.send_signal(signal.SIGINT)
+            time.sleep(pause)
         out, err = demo.communicate(timeout=60)
-    assert (demo.returncode, err) == (0, "")
+    return demo.returncode, out, err
+
+
+def test_ctrl_c_ends_a_live_stream_and_keeps_what_was_labelled(trained, tmp_path, stream_server):
+    url = stream_server("mpegts", frames=1000, pieces=1000)  # 20 s
+    code, out, err = interrupted_demo(tmp_path, *trained[2:], "--input", url)
+    assert (code, err) == (0, "")
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert summary["frames"] == len(list(labels.iterdir())) == len(frames_of(tmp_path / "out/video.mp4")) > 0
-    assert "written: out/" in out
+    labels = list((tmp_path / "out/labels").iterdir())
+    assert summary["frames"] == len(labels) == len(frames_of(tmp_path / "out/video.mp4")) > 0
+    assert summary["interrupted"] is True and "written: out/" in out
+
+
+@pytest.mark.parametrize("kind", ["folder", "mp4", "snippets"])
+def test_ctrl_c_keeps_what_was_labelled_of_any_input(trained, tiny_cityscapes, tmp_path, kind):
+    """The code says that it did not come to its end. `--interval` 1: a snippet of one frame after another."""
+    if kind == "folder":
+        source = ["--input", write_frames(tmp_path / "drive", 600)]
+    elif kind == "mp4":
+        source = ["--input", write_video(tmp_path / "drive.mp4", 600)]
+    else:
+        more_snippets(tiny_cityscapes, 300)
+        source = ["--num_ex", 400]
+    code, out, err = interrupted_demo(tmp_path, *trained, *source)
+    assert (code, err.splitlines()) == (130, ["interrupted"]), err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    count = summary["num_ex" if kind == "snippets" else "frames"]
+    labels = list((tmp_path / "out/labels").iterdir())
+    assert summary["interrupted"] is True and summary["error"] is None and 0 < count == len(labels) < 300
+    filmed = len(frames_of(tmp_path / "out/video.mp4"))
+    assert filmed >= count if kind == "snippets" else filmed == count
+    assert "written: out/" in out and f"ended early, after {count} " in out
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+def more_snippets(root, count):
+    """`count` further snippets of Cityscapes' val split, each a copy of one of them."""
+    for folder in (root / "leftImg8bit_sequence/val/aachen", root / "gtFine/val/aachen"):
+        for path in list(folder.glob("aachen_000001_*")):
+            for number in range(2, count + 2):
+                os.link(path, folder / path.name.replace("aachen_000001", f"aachen_{number:06d}"))
+
+
+def test_ctrl_c_in_a_folder_of_videos_keeps_those_that_are_done_and_begins_no_other(trained, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, 600)
+    code, *_ = interrupted_demo(tmp_path, *trained[2:], "--input", tmp_path / "videos")
+    assert code == 130 and (tmp_path / "out/a.mp4/summary.json").is_file() and not (tmp_path / "out/b.mp4").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_silent_stream(trained, tmp_path, stream_server):
+    """The first waits for the source to give its next frame, at most for the ten seconds that a stream is given."""
+    url = stream_server("mpegts", stalls=True)
+    start = time.monotonic()
+    code, _, err = interrupted_demo(tmp_path, *trained[2:], "--input", url, times=2, pause=1)
+    assert (code, err) == (130, "interrupted\n")
+    assert not (tmp_path / "out/summary.json").exists() and time.monotonic() - start < 60
+
+
+def test_an_error_midway_keeps_what_was_labelled(tool, refused, trained, tmp_path, monkeypatch):
+    from accel.inference.segmenter import Segmenter
+
+    label = Segmenter._label
+
+    def fails_at_five(self, source):
+        for segmented in label(self, source):
+            if segmented.index == 5:
+                raise OSError("the model's disk has gone")
+            yield segmented
+
+    monkeypatch.setattr(Segmenter, "_label", fails_at_five)
+    options = ["--input", write_frames(tmp_path / "drive"), "--output", tmp_path / "out", "--device", "cpu"]
+    assert refused("demo", *trained[2:], *options) == "error: the model's disk has gone"
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["frames"], summary["interrupted"]) == (5, False) and "disk has gone" in summary["error"]
+    assert len(list((tmp_path / "out/labels").iterdir())) == len(frames_of(tmp_path / "out/video.mp4")) == 5
+
+
+def test_ctrl_c_while_the_demo_trains_is_no_success(trained, tmp_path, monkeypatch, capsys):
+    """Training ends in order, with code 0; the demo has not shown anything."""
+    from accel import demo
+
+    stages = demo.load_stages(trained[1], [f"output={tmp_path}/anew", "train.steps=1000"])
+    monkeypatch.setattr(demo, "load_stages", lambda _: stages)
+    main = threading.main_thread().ident
+
+    def interrupt():
+        log, deadline = tmp_path / "anew/log.jsonl", time.monotonic() + 60
+        while not (log.is_file() and log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        demo._train_demo_model("18", "cpu")
+    said = capsys.readouterr().out
+    assert "SIGINT: saved; the same command goes on" in said and "--resume" not in said
 
 
 @pytest.mark.slow
@@ -647,6 +728,19 @@ def test_the_demo_puts_its_models_in_one_table(trained, tmp_path, capsys, monkey
     assert table["models"]["run"]["interval"] == 2 and table["models"]["run"]["seconds_current"] > 0
     assert table["origin"]["checkpoints"] == {"run": str(tmp_path / "run")}
     assert "generated scenes" in capsys.readouterr().out
+    demo.compare_demo_models("18", 2, tmp_path, "cpu")  # its own table is replaced
+    (tmp_path / LIST).unlink()
+    with pytest.raises(ValueError, match="holds files that no run .*table.json"):
+        demo.compare_demo_models("18", 2, tmp_path, "cpu")
+    assert json.loads((tmp_path / "table.json").read_text())["models"]
+
+
+def test_a_table_of_the_users_own_is_told_before_anything_is_labelled(refused, trained, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/table.json").write_text("mine")
+    source = ["--input", write_frames(tmp_path / "drive", 2), "--output", tmp_path / "out", "--device", "cpu"]
+    assert "table.json" in refused("demo", *trained[2:], *source, "--compare")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["table.json"]
 
 
 # --- flow, seeds, side by side --------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def main() -> None:
     from accel.devices import choose_device
     from accel.evaluation.comparing.comparison import load_comparison, pair_up
     from accel.evaluation.comparing.side_by_side import write_side_by_side
-    from accel.inference.schedules import FixedInterval
+    from accel.playing.schedules import FixedInterval
     from accel.progress import console
 
     FixedInterval(args.interval)

@@ -35,6 +35,7 @@ def main() -> int:
 
     from accel.config import load_stages
     from accel.progress import console
+    from accel.training.label_check import check_recipe
     from accel.training.launch import launch
     from accel.training.processes import is_first, launched
     from accel.training.run_folder import check_starts
@@ -47,6 +48,8 @@ def main() -> int:
         return check_data(stages) if is_first() else 0
     if len(stages) > 1:  # one alone says so itself
         check_starts(stages)
+        if is_first():
+            check_recipe(stages)
     if args.devices > 1 and launched() == (1, 1):
         return launch(args.devices)
     for number, config in enumerate(stages, 1):

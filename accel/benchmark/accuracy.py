@@ -7,6 +7,8 @@ import torch
 from accel.datasets.clips import ClipDataset
 from accel.measures.confusion import ConfusionMatrix
 from accel.models import VideoModel
+from accel.playing.player import Player
+from accel.playing.schedules import FixedInterval
 
 
 @torch.inference_mode()
@@ -32,16 +34,9 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
         size = tuple(frames.shape[2:])
         if size not in optimised:
             optimised[size] = model.optimized(size)
-        states = [None, None]
-        for number, frame in enumerate(frames.split(1)):
-            labels = []
-            for which, network in enumerate((model, optimised[size])):
-                if number == 0:
-                    scores, states[which] = network.key_frame(frame)
-                else:
-                    step = network.next_frame if number % interval else network.refresh
-                    scores, states[which] = step(frame, states[which])
-                labels.append(scores.labels(size)[0])
+        players = [Player(network, FixedInterval(interval)) for network in (model, optimised[size])]
+        for frame in frames.split(1):
+            labels = [player.step(frame).prediction.at(size).labels[0] for player in players]
             equal += int((labels[0] == labels[1]).sum())
             pixels += labels[0].numel()
         truth = torch.from_numpy(clip.labels).to(model.device)

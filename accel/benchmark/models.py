@@ -210,16 +210,16 @@ def two_frames(size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def steps_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, Callable]:
-    """A key frame and the current frame after it, each to labels in host memory; and a key frame in the course of a
-    video, where that is more. frames: two of `size`, (2, 3, H, W)."""
+    """A key frame and the current frame after it, each to what is said of it in host memory; and a key frame in the
+    course of a video, where that is more. frames: two of `size`, (2, 3, H, W)."""
     _, state = model.key_frame(frames[:1])
     steps = {
         "key frame": lambda: model.key_frame(frames[:1]),
         "current frame": lambda: model.next_frame(frames[1:], state),
     }
     if model.remembers:
-        steps["later key frame"] = lambda: model.refresh(frames[1:], state)
-    return {name: (lambda step=step: step()[0].labels(size).cpu()) for name, step in steps.items()}
+        steps["later key frame"] = lambda: model.key_frame(frames[1:], state)
+    return {name: (lambda step=step: [each.cpu() for each in step()[0].at(size)]) for name, step in steps.items()}
 
 
 def gflop_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, float]:

@@ -39,7 +39,8 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.
 class Options:
     """What to measure.
 
-    dtype: of the optimised models; None is what the machine is best at.  eager: the models as they are, too.
+    dtype: of the optimised models; None is what the machine is best at.
+    eager: the models as they are, too; in the section `waiting`, in place of the optimised one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
     cfg, checkpoint, clips: a trained model, its data and how many labelled frames, for `accuracy`.
     """
@@ -225,14 +226,12 @@ def _propagation(options: Options, device: torch.device) -> dict:
 
 def _waiting(options: Options, device: torch.device) -> dict:
     """Always on the CPU: nothing of it concerns a GPU."""
-    results = {"version": options.versions[0]}
-    forms = {"optimised": True} | ({"eager": False} if options.eager else {})
-    for form, optimised in forms.items():
-        times = waiting_times(options.versions[0], options.size, options.rounds, optimised)
-        first = next(iter(times.values()))
-        results[form] = {name: waiting.figures(first) for name, waiting in times.items()}
-        _print(f"{options.versions[0]}, {form}", {name: _round(row) for name, row in results[form].items()})
-    return results
+    version, form = options.versions[0], "eager" if options.eager else "optimised"
+    times = waiting_times(version, options.size, options.rounds, optimised=not options.eager)
+    first = next(iter(times.values()))
+    results = {name: waiting.figures(first) for name, waiting in times.items()}
+    _print(f"{version}, {form}", {name: _round(row) for name, row in results.items()})
+    return {"version": version, "form": form, **results}
 
 
 def _round(values: dict[str, float]) -> dict[str, str]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel
+from accel.models.prediction import of_first
+from accel.playing.player import Player
+from accel.playing.schedules import FixedInterval
 from accel.video.opening import open_video
 from accel.video.writer import VideoWriter
 
@@ -57,15 +59,13 @@ def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: 
 
 @torch.inference_mode()
 def _plain_loop(model: VideoModel, path: Path, interval: int) -> None:
-    state = None
+    player = Player(model, FixedInterval(interval))
     with open_video(path) as frames:
-        for number, frame in enumerate(frames):
+        for frame in frames:
             image = torch.from_numpy(frame).to(model.device).permute(2, 0, 1)[None]
-            if number == 0:
-                scores, state = model.key_frame(image)
-            else:
-                scores, state = (model.next_frame if number % interval else model.refresh)(image, state)
-            scores.labels(frame.shape[:2])[0].cpu().numpy()
+            said = of_first(player.step(image).prediction.at(frame.shape[:2]))
+            for tensor in said:
+                tensor.cpu().numpy()
 
 
 def _stream(model: VideoModel, path: Path, interval: int) -> None:

@@ -65,7 +65,7 @@ def waiting_times(
     size: tuple[int, int],
     rounds: int,
     optimised: bool = True,
-    sittings: int = 4,
+    sittings: int = 3,
     settings: Mapping[str, dict[str, str]] = SETTINGS,
 ) -> dict[str, Waiting]:
     """Seconds of a key frame of a published network on the CPU under each setting.

@@ -200,6 +200,9 @@ class DataConfig(Section):
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one carries the label
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames that come before
+    # What to do before training where a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
+    # go on. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
+    label_check: Literal["error", "warn"] | None = None
     # Score on clips of so many frames, simulated from the labelled frames alone; None: on the frames as stored.
     simulated_test_frames: int | None = Field(None, ge=1)
     # Streetscape only: how many snippets to generate for each split, and their height and width.

@@ -1,15 +1,18 @@
-"""Before a run: read every file that training will read, and name all that it cannot use, at once."""
+"""Before a run: read every file that training will read, name at once all that cannot be used, and count classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from accel.datasets import build_dataset, data_root
+from accel.datasets.label_counts import LabelCounts, Use, doubts, histogram_of, stops_at_doubts
 from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
 from accel.files.images import read_image
@@ -27,7 +30,10 @@ class Findings:
     title: the data set, its split and where it is.
     labelled: how many labelled frames are used; left_out: how many are not, because too few frames come before
         them; files: how many were read.
-    problems: one line for each file that is missing or cannot be used, beginning with its path.
+    problems: one line for each file that is missing or cannot be used, beginning with its path, and for what is wrong
+        with all labels together.
+    warnings: one line for what may be wrong with them.
+    counts: what the labels say; None where they are used for nothing.
     """
 
     title: str
@@ -35,14 +41,32 @@ class Findings:
     left_out: int = 0
     files: int = 0
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    counts: LabelCounts | None = None
 
     def summary(self) -> str:
         """One line."""
         left_out = f" ({self.left_out} more have too few frames before them, and are left out)" if self.left_out else ""
         found = f"{self.files} files of {self.labelled} labelled frames{left_out} read"
         if not self.problems:
-            return f"{self.title}: {found}, all are fit for training"
-        return f"{self.title}: {found}; {len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
+            if not self.warnings:
+                return f"{self.title}: {found}, all are fit for training"
+            return f"{self.title}: {found}, all can be used; {_number(self.warnings, 'warning')}"
+        return f"{self.title}: {found}; {_number(self.problems, 'problem')}"
+
+    def class_table(self) -> Table | None:
+        """How often each class occurs; None where no label was counted."""
+        if self.counts is None or not self.counts.read:
+            return None
+        table = Table("class", "pixels %", "images %", title=f"{self.title}: {self.counts.read} labels")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        *classes, ignored = self.counts.rows()
+        for row in classes:
+            table.add_row(*row)
+        table.add_section()
+        table.add_row(*ignored)
+        return table
 
 
 def check_data(configs: Sequence[Config], workers: int | None = None) -> int:
@@ -50,25 +74,37 @@ def check_data(configs: Sequence[Config], workers: int | None = None) -> int:
 
     workers: processes that read (default: one a CPU); 0: this one.
 
-    Returns the exit code: 0, or 2 if any file cannot be used. Raises ValueError or FileNotFoundError where there are
+    Returns the exit code: 0, or 2 if any file cannot be used, or labels are such that nothing can be learned from them.
+    Raises ValueError or FileNotFoundError where there are
     no data at all.
     """
-    findings = [check_split(data, split, lengths, workers) for data, split, lengths in _distinct(configs)]
+    findings = [check_split(use.data, use.split, use.lengths, workers, use=use.labels) for use in _distinct(configs)]
     for found in findings:
         for problem in found.problems:
             console.print(problem)
+        for warning in found.warnings:
+            console.print(f"warning: {warning}")
+    for found in findings:
+        if table := found.class_table():
+            console.print(table)
     for found in findings:
         console.print(found.summary())
     return 2 if any(found.problems for found in findings) else 0
 
 
 def check_split(
-    data: DataConfig, split: str, lengths: Sequence[int], workers: int | None = None, quiet: bool = False
+    data: DataConfig,
+    split: str,
+    lengths: Sequence[int],
+    workers: int | None = None,
+    quiet: bool = False,
+    use: Use | None = "training",
 ) -> Findings:
     """Read every file of a split.
 
     lengths: of the stored clips that are used; a labelled frame is read with the longest one that it has the
         frames for. Every image must have the size of its labels.
+    use: what the labels are for; None: for nothing (flow alone is learned), and whatever they say is right.
     """
     found = Findings(f"{data.name} {split} at {data_root(data)}")
     try:
@@ -84,7 +120,13 @@ def check_split(
     workers = usable_cores() if workers is None else workers
     total = sum(1 + len(plan.images) for plan in plans)
     with bar(found.title, total, quiet) as progress:
-        _read_all(dataset, plans, workers, found, progress)
+        found.counts = _read_all(dataset, plans, workers, found, progress)
+    if use is None:
+        found.counts = None
+        return found
+    judged = doubts(found.counts, dataset, use, strict=stops_at_doubts(data))
+    found.problems += (f"{found.title}: {line}" for line in judged.errors)
+    found.warnings += (f"{found.title}: {line}" for line in judged.warnings)
     return found
 
 
@@ -120,19 +162,34 @@ def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list
     return plans
 
 
-def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> None:
+def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> LabelCounts:
+    """Note what cannot be used in `found`; what the labels say that could be read."""
+    counts = LabelCounts(dataset.class_names)
     checks = _Checks(dataset, plans)
     loader = DataLoader(
         checks, batch_size=None, num_workers=min(workers, len(plans)), collate_fn=_as_is, worker_init_fn=init_worker
     )
-    for files, problems in loader:
-        found.files += files
-        found.problems += problems
+    for checked in loader:
+        found.files += checked.files
+        found.problems += checked.problems
+        if checked.histogram is not None:
+            counts.add(checked.histogram)
         progress.update(found.files, f"{len(found.problems)} problems" if found.problems else "")
+    return counts
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What was found in the files of a plan: how many were read, a line for each that is no good, and the
+    `histogram_of` the labels; None where those could not be read."""
+
+    files: int
+    problems: list[str]
+    histogram: np.ndarray | None
 
 
 class _Checks(Dataset):
-    """Item i is what was found in the files of plan i: how many were read, and a line for each that is no good."""
+    """Item i is what was found in the files of plan i."""
 
     def __init__(self, dataset: StoredClips, plans: list[_Plan]):
         self.dataset, self.plans = dataset, plans
@@ -140,17 +197,20 @@ class _Checks(Dataset):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, item: int) -> tuple[int, list[str]]:
+    def __getitem__(self, item: int) -> _Checked:
         plan = self.plans[item]
-        return 1 + len(plan.images), list(self._problems(plan))
-
-    def _problems(self, plan: _Plan) -> Iterator[str]:
-        expected = None  # a file, and its size: that of the labels, or else of the first image that can be read
+        problems, histogram, expected = [], None, None
         try:
             path, labels = self.dataset.labels(plan.index)
-            expected = path, labels.shape
+            expected, histogram = (path, labels.shape), histogram_of(labels)
         except (ValueError, OSError) as error:
-            yield str(error)
+            problems.append(str(error))
+        problems += self._problems(plan, expected)
+        return _Checked(1 + len(plan.images), problems, histogram)
+
+    def _problems(self, plan: _Plan, expected: tuple[Path, tuple[int, int]] | None) -> Iterator[str]:
+        """Of the images. expected: a file, and its size (H, W): that of the labels; None: that of the first image that
+        can be read."""
         for path in plan.images:
             try:
                 size = read_image(path).shape[:2]
@@ -163,22 +223,46 @@ class _Checks(Dataset):
                 yield f"{path}: {size[1]} x {size[0]} pixels, but {other} has {width} x {height}"
 
 
-def _distinct(configs: Sequence[Config]) -> Iterator[tuple[DataConfig, str, list[int]]]:
-    """The data sets and splits that are trained and validated on, with the lengths of the clips that are read."""
-    data: dict[tuple, tuple[DataConfig, str]] = {}
-    lengths: dict[tuple, set[int]] = {}
+@dataclass(frozen=True)
+class _Use:
+    """A split of a data set that is trained or validated on, the lengths of the clips that are read, and what their
+    labels are for."""
+
+    data: DataConfig
+    split: str
+    lengths: tuple[int, ...]
+    labels: Use | None
+
+
+def _distinct(configs: Sequence[Config]) -> list[_Use]:
+    """Each split once: with the lengths of all its uses, and the strictest of what its labels are for."""
+    found: dict[tuple, _Use] = {}
     for config in configs:
         each, validation = config.data, config.train.validation
-        uses = [(each.train_split, 1 if each.motion else each.clip_length)]
+        learned = None if config.train.loss.name == "flow" else "training"
+        uses = [_Use(each, each.train_split, (1 if each.motion else each.clip_length,), learned)]
         if validation is not None:
-            uses.append((validation.split, 1 if each.simulated_test_frames else validation.interval))
-        for split, length in uses:
-            made = (each.snippets.get(split), each.size) if each.name == "streetscape" else ()
-            key = each.name, data_root(each).resolve(), split, made
-            data.setdefault(key, (each, split))
-            lengths.setdefault(key, set()).add(length)
-    return ((*data[key], sorted(lengths[key])) for key in data)
+            length = 1 if each.simulated_test_frames else validation.interval
+            uses.append(_Use(each, validation.split, (length,), "validation"))
+        for use in uses:
+            made = (each.snippets.get(use.split), each.size) if each.name == "streetscape" else ()
+            key = each.name, data_root(each).resolve(), use.split, made
+            found[key] = _both(found[key], use) if key in found else use
+    return [replace(use, lengths=tuple(sorted(set(use.lengths)))) for use in found.values()]
 
 
-def _as_is(item: tuple[int, list[str]]) -> tuple[int, list[str]]:
+def _both(one: _Use, other: _Use) -> _Use:
+    """Two uses of a split as one."""
+    strict, rest = sorted((one, other), key=lambda use: (_STRICTNESS.index(use.labels), not stops_at_doubts(use.data)))
+    return replace(strict, lengths=strict.lengths + rest.lengths)
+
+
+_STRICTNESS = ("training", "validation", None)
+
+
+def _number(lines: Sequence[str], name: str) -> str:
+    return f"{len(lines)} {name}{'s' if len(lines) > 1 else ''}"
+
+
+def _as_is(item: _Checked) -> _Checked:
     return item

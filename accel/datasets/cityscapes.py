@@ -206,6 +206,8 @@ class Streetscape(Cityscapes):
     limit:     use the first so many labelled frames, in order of name, where more have been generated.
     """
 
+    generated = True
+
     def __init__(
         self,
         root: str | Path,

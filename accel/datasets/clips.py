@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from accel.datasets.label_counts import LabelCounts
 
 OnMissing = Callable[[str], None]
 
@@ -81,12 +85,13 @@ class ClipDataset(Dataset, ABC):
 
     `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
     same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
-    whether clips carry their exact flow.
+    whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
     """
 
     class_names: tuple[str, ...]
     palette: np.ndarray
     knows_flow: bool = False
+    generated: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -114,6 +119,16 @@ class ClipDataset(Dataset, ABC):
         Raises ValueError if fewer than `length - 1` frames come before it, or a file is damaged or of another
         size than the rest; FileNotFoundError if one is missing. Both name the file.
         """
+
+    def only_labels(self, index: int) -> np.ndarray | None:
+        """The (H, W) uint8 labels of labelled frame `index`, for which no frame is read. Here: None, they cannot be had
+        alone. Raises as `clip` does."""
+        return None
+
+    def likely_cause(self, counts: LabelCounts) -> str:
+        """Why a class is missing from these labels, or so many pixels are ignored, and what to do about it; empty where
+        nobody knows. Here: empty."""
+        return ""
 
     @property
     def num_classes(self) -> int:

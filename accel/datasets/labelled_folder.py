@@ -1,13 +1,16 @@
 """Your own labelled images and videos, in classes of your own.
 
-ROOT/classes.txt                     the classes in the order of their indices: lines "NAME" or "R G B NAME"
+ROOT/classes.txt                     the classes in the order of their indices: lines "NAME" or "R G B NAME", and
+                                     "VALUE = NAME" where labels have another value than the index: "255 = crack"
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
 ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
-ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored; grey or palette PNG
+ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored unless classes.txt says
+                                     that it is a class; grey or palette PNG
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.clips import OnMissing
+from accel.datasets.label_counts import LabelCounts, percent
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
 from accel.files.small_files import read_text
@@ -22,6 +26,29 @@ from accel.labels import IGNORED
 from accel.video.reader import frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"
+_BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
+_WITH_VALUE = re.compile(r"([0-9]{1,3})\s*=\s*(.+)")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What classes.txt lists.
+
+    names: of the K classes, in the order of their indices.
+    palette: their colours, (K, 3) uint8 RGB.
+    values: what stands for each of them in the label files.
+    """
+
+    names: tuple[str, ...]
+    palette: np.ndarray
+    values: tuple[int, ...]
+
+    def table(self) -> np.ndarray:
+        """(256,) uint8, for `read_labels`: the class index of each value in a label file."""
+        table = np.full(256, UNDEFINED, np.uint8)
+        table[IGNORED] = IGNORED
+        table[list(self.values)] = np.arange(len(self.values))
+        return table
 
 
 @dataclass(frozen=True)
@@ -56,10 +83,9 @@ class LabelledFolder(StoredClips):
                 f"no labelled images at {folder}: expected {folder}/images/NAME.png or images/VIDEO/NAME.png, the same "
                 f"below labels/, and {self.root / CLASSES_FILE}"
             )
-        self.class_names, self.palette = read_classes(self.root / CLASSES_FILE)
-        self._table = np.full(256, UNDEFINED, np.uint8)
-        self._table[: len(self.class_names)] = np.arange(len(self.class_names))
-        self._table[IGNORED] = IGNORED
+        self.classes = read_classes(self.root / CLASSES_FILE)
+        self.class_names, self.palette = self.classes.names, self.classes.palette
+        self._table = self.classes.table()
         self._labelled = self._stills(on_missing)
         for video in sorted((p for p in self._labels.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name)):
             self._labelled += self._video(video, on_missing)
@@ -87,6 +113,24 @@ class LabelledFolder(StoredClips):
         path = self._labelled[index].label
         return path, read_labels(path, self._table)
 
+    def likely_cause(self, counts: LabelCounts) -> str:
+        """255 is a class where people save masks as black and white, and ignored here unless classes.txt says so."""
+        if not counts.pixels[IGNORED]:
+            return ""
+        path, missing = self.root / CLASSES_FILE, counts.missing
+        if not counts.labelled or len(missing) != 1:
+            return f'255 means ignored: if it is a class here, write its line in {path} as "255 = NAME"'
+        lines = [f"255 = {self.class_names[missing[0]]}"]
+        if len(self.class_names) == 2 and self.class_names[missing[0]].lower() in _BACKGROUND:
+            other = 1 - missing[0]  # white on black is the thing, whichever of the two comes first
+            lines = [f"255 = {self.class_names[other]}", f"0 = {self.class_names[missing[0]]}"]
+        written = " and ".join(f'"{line}"' for line in lines)
+        line = "its line" if len(lines) == 1 else "the lines"
+        return (
+            f"255 (ignored) has {percent(counts.ignored)}% of the pixels and looks like a class here: write {line} in "
+            f"{path} as {written}"
+        )
+
     def _stills(self, on_missing: OnMissing | None) -> list[_LabelledFrame]:
         images = frame_files(self._images)
         found = _match(self._labels, self._images, images, on_missing)
@@ -101,8 +145,9 @@ class LabelledFolder(StoredClips):
         return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number) for label, number in found]
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and colours, (K, 3) uint8 RGB, of the classes that a file lists. Those without colours get colours.
+def read_classes(path: Path) -> Classes:
+    """The classes that a file lists, one a line: "NAME" or "R G B NAME", with "VALUE = " before it where labels have
+    another value than the place of the line, counted from 0. Classes without colours get colours.
 
     Raises FileNotFoundError, or ValueError with the line for what is none.
     """
@@ -112,20 +157,31 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         raise FileNotFoundError(
             f"{path}: no such file; expected the classes, one a line, in the order of the indices in the labels"
         ) from None
-    names: list[str] = []
+    values: dict[int, str] = {}  # that stand in labels, to the names of their classes
     palette = pascal_palette(len(lines))
     for place, (number, line) in enumerate(lines):
-        *colour, name = line.split(maxsplit=3) if line.split()[0].isdecimal() else [line]
-        if colour and not (len(colour) == 3 and all(part.isdecimal() and int(part) <= 255 for part in colour)):
-            raise ValueError(f'{path}, line {number}: {line:.80}: expected "NAME" or "R G B NAME", colours up to 255')
-        if name in names:
+        with_value = _WITH_VALUE.fullmatch(line)
+        value, rest = (int(with_value[1]), with_value[2]) if with_value else (place, line)
+        *colour, name = rest.split(maxsplit=3) if rest.split()[0].isdecimal() else [rest]
+        is_colour = len(colour) == 3 and all(c.isdecimal() and len(c) <= 3 and int(c) <= 255 for c in colour)
+        if value > 255 or (colour and not is_colour):
+            raise ValueError(
+                f'{path}, line {number}: {line:.80}: expected "NAME" or "R G B NAME", colours up to 255, or '
+                '"VALUE = NAME" with the value that the class has in the labels, up to 255'
+            )
+        if name in values.values():
             raise ValueError(f"{path}, line {number}: class {name:.80} stands there twice")
-        names.append(name)
+        if value in values:
+            raise ValueError(
+                f"{path}, line {number}: the value {value} stands for {name:.80} and for {values[value]:.80}; write "
+                f'both lines as "VALUE = NAME"'
+            )
+        values[value] = name
         if colour:
             palette[place] = [int(part) for part in colour]
-    if not 2 <= len(names) <= UNDEFINED:
-        raise ValueError(f"{path}: {len(names)} classes; expected 2 to {UNDEFINED}")
-    return tuple(names), palette
+    if not 2 <= len(values) <= UNDEFINED:
+        raise ValueError(f"{path}: {len(values)} classes; expected 2 to {UNDEFINED}")
+    return Classes(tuple(values.values()), palette, tuple(values))
 
 
 def pascal_palette(count: int) -> np.ndarray:

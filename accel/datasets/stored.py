@@ -30,6 +30,9 @@ class StoredClips(ClipDataset):
     def labels(self, index: int) -> tuple[Path, np.ndarray]:
         """The label file of labelled frame `index` and the (H, W) uint8 class indices in it. Raises as `clip` does."""
 
+    def only_labels(self, index: int) -> np.ndarray | None:
+        return self.labels(index)[1] if self.with_labels else None
+
     def flows(self, index: int, length: int, size: tuple[int, int]) -> np.ndarray | None:
         """The exact flow of a clip of frames of `size` (H, W), as `Clip` has it. Here: it is not known."""
         return None

@@ -27,7 +27,7 @@ from accel.evaluation.report.page import check_folder, write_report
 from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import load_model
-from accel.inference.schedules import FixedInterval
+from accel.playing.schedules import FixedInterval
 from accel.progress import console
 
 

@@ -141,8 +141,12 @@ class AnySize(VideoModel):
     def remembers(self) -> bool:
         return self.model.remembers
 
-    def key_frame(self, image):
-        return self._for(_size(image)).key_frame(image)
+    def key_frame(self, image, state=None):
+        return self._for(_size(image)).key_frame(image, state)
+
+    def check_spreads_key_frames(self):
+        if self.settings[-1] < 2:
+            self.model.check_spreads_key_frames()
 
     def prepare(self, size):
         self._for(tuple(size))
@@ -152,9 +156,6 @@ class AnySize(VideoModel):
 
     def advance(self, image, state):
         return self._after(image, state).advance(image, state)
-
-    def refresh(self, image, state):
-        return self._after(image, state).refresh(image, state)
 
     def renew(self, state, frames):
         return None if state is None else self._for(_size(state.image)).renew(state, frames)  # None: frame by frame

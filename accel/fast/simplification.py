@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from accel.fast.streams import side_by_side
 from accel.models.backbones.published_resnets import PreActResNet
+from accel.models.branch import Branch
 from accel.models.images import subtract_mean
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.score_map import ScoreMap
-from accel.models.video import AccelShared, DeepFeatureFlow, FrameState, VideoModel
+from accel.models.state import Anchor, FrameState
+from accel.models.video import AccelShared, DeepFeatureFlow, VideoModel
 
 
 def simplify(model: VideoModel) -> VideoModel:
@@ -43,7 +45,7 @@ def _is_linear(model: VideoModel) -> bool:
     return getattr(getattr(model, "propagation", None), "linear", True)
 
 
-class SimplifiedDeepLab(nn.Module):
+class SimplifiedDeepLab(Branch):
     """A `DeepLab` whose features are fc6's products, before its bias and ReLU."""
 
     def __init__(self, original: DeepLab):
@@ -56,27 +58,24 @@ class SimplifiedDeepLab(nn.Module):
         """(B, 3, H, W) RGB minus the mean to (B, head_channels, h, w)."""
         return self.backbone(image)
 
-    def score(self, features: Tensor) -> ScoreMap:
+    def predict(self, features: Tensor) -> ScoreMap:
         """(B, head_channels, h, w) to scores (B, K, h, w), float32."""
         return ScoreMap(self.head(features), self.border)
-
-    def forward(self, image: Tensor) -> ScoreMap:
-        return self.score(self.features(image))
 
 
 class WholeDeepLab(SimplifiedDeepLab):
     """A `DeepLab` whose features are the backbone's own, for propagations that are not linear."""
 
     def __init__(self, original: DeepLab):
-        nn.Module.__init__(self)
+        Branch.__init__(self)
         self.backbone = original.backbone
         self.product = Pointwise(original.fc6.weight.flatten(1))
         self.head = Head(original.fc6.bias, original.score_layer)
         self.border = original.border
 
-    def score(self, features: Tensor) -> ScoreMap:
+    def predict(self, features: Tensor) -> ScoreMap:
         """(B, C, h, w) to scores (B, K, h, w), float32."""
-        return super().score(self.product(features))
+        return super().predict(self.product(features))
 
 
 class Head(nn.Module):
@@ -105,22 +104,23 @@ class SimplifiedAccelShared(DeepFeatureFlow):
         self.correct = Pointwise(fc6 @ new, fc6 @ fusion.bias)
         self.head = Head(reference.fc6.bias, reference.score_layer)
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         image = subtract_mean(image)
         features = self.reference.features(image)
-        return self._score(self.project(features)), FrameState(image, self.carry(features))
+        anchor = Anchor.of(image, self.carry(features))
+        return self._score(self.project(features)), FrameState.at_key_frame(anchor)
 
     def next_frame(self, image, state):
         image = subtract_mean(image)
-        state, update = side_by_side(
-            lambda: self._propagate(image, state),
+        (features, state), update = side_by_side(
+            lambda: self._carried(image, state),
             lambda: self.correct(self.reference.features(image)),
             image.device,
             "update",
         )
-        if update.shape != state.features.shape:  # as in FeatureFusion
-            update = F.interpolate(update, state.features.shape[2:], mode="bilinear", align_corners=True)
-        return self._score(state.features + update), state
+        if update.shape != features.shape:  # as in FeatureFusion
+            update = F.interpolate(update, features.shape[2:], mode="bilinear", align_corners=True)
+        return self._score(features + update), state
 
     def _score(self, features: Tensor) -> ScoreMap:
         return ScoreMap(self.head(features), self.reference.border)

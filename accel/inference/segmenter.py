@@ -1,41 +1,44 @@
-"""Frames in, labels out, one after another."""
+"""Frames in, what a model says of them out, one after another."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accel.inference.schedules import FixedInterval
 from accel.inference.stages import Channel, Consumer, NewestOnly, ReadAhead
-from accel.inference.transfer import CudaFrame, CudaLabels, HostLabels, transfer_for
-from accel.models.segmentation.score_map import ScoreMap
+from accel.inference.transfer import CudaFrame, CudaTensors, HostArrays, transfer_for
+from accel.models.prediction import of_first
 from accel.models.video import VideoModel
+from accel.playing.player import Player
+from accel.playing.schedules import Schedule
 
 READ_AHEAD = 4  # frames that wait for the model at most: the others go on being decoded while a key frame takes long
 
 
 @dataclass(frozen=True)
 class SegmentedFrame:
-    """A frame with its labels.
+    """A frame with what the model says of it.
 
     frame:   (H, W, 3) uint8 RGB.
-    labels:  (H, W) uint8 class indices.
+    prediction: arrays by name, such as `labels` (H, W), or `boxes`, `scores`, `classes` and `count`: a named tuple,
+             which depends on the model's task.
     is_key:  whether the reference branch's features are those of this frame; with flat latency, whether the work on
         them begins with this frame.
-    seconds: from the frame in memory to its labels in memory, without the time it waited for the frame before.
+    seconds: from the frame in memory to its prediction in memory, without the time it waited for the frame before.
     index:   the number of the frame in its source, from 0; dropped frames count.
     time:    seconds from when the source gave its first frame to when it gave this one.
-    latency: seconds from when the source gave this frame to its labels in memory.
+    latency: seconds from when the source gave this frame to its prediction in memory.
     dropped: frames that were dropped so far.
     """
 
     frame: np.ndarray
-    labels: np.ndarray
+    prediction: NamedTuple
     is_key: bool
     seconds: float
     index: int
@@ -43,16 +46,30 @@ class SegmentedFrame:
     latency: float
     dropped: int
 
+    @property
+    def labels(self) -> np.ndarray:
+        """(H, W) uint8 class indices, of a model that segments."""
+        return self.prediction.labels
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(H, W) float32, how sure the labels are: the highest class score less the second highest. There only where
+        `Segmenter(..., confidence=True)` asked for it."""
+        return self.prediction.confidence
+
 
 class Segmenter:
     """Runs a video model over a stream of frames.
 
     model: any VideoModel, in evaluation mode on its device.
     schedule: when to take a key frame. A frame of another size than the one before always is one. Frames that are
-        dropped do not count: a model goes from the frame it labelled last to the next one it gets.
+        dropped do not count: a model goes from the frame it looked at last to the next one it gets.
     flat_latency: spread the work of each key frame but the first over the frames up to the next one, so that all take
         about the same time; the features of a key frame then come into use an interval later (`VideoModel.renew`).
         Without effect at interval 1.
+    confidence: whether results of a model that segments carry the confidence of each pixel, too.
+
+    Raises ValueError for `flat_latency` with a model that cannot spread the work, with the call that prepares one.
 
     Three things run at the same time: the source is read, and its frames are brought to the device, in a thread of
     their own; the model runs in the thread of the caller, because PyTorch keeps compiled CUDA graphs, and OpenMP its
@@ -60,11 +77,13 @@ class Segmenter:
     between them are short: the slowest of the three sets the pace.
     """
 
-    def __init__(self, model: VideoModel, schedule: FixedInterval, flat_latency: bool = False):
+    def __init__(self, model: VideoModel, schedule: Schedule, flat_latency: bool = False, confidence: bool = False):
         self.model = model
         self.schedule = schedule
         self.flat_latency = flat_latency
+        self.confidence = confidence
         self.device = model.device
+        self._player()  # refuses what does not go together
         self._transfer = transfer_for(self.device)
 
     def stream(self, frames: Iterable[np.ndarray], live: bool | None = None) -> Iterator[SegmentedFrame]:
@@ -86,7 +105,8 @@ class Segmenter:
     ) -> None:
         """Label `frames` as `stream` does, and call `consume` with each result in a thread of its own.
 
-        An error anywhere, from the source, the model or `consume`, ends all of it and is raised here.
+        An error anywhere, from the source, the model or `consume`, ends all of it and is raised here. So does Ctrl-C.
+        `consume` gets what was labelled before that, unless the error is its own.
         """
         with self._read(frames, live) as source, Consumer(consume, on_error=source.fail) as consumer:
             for segmented in self._label(source):
@@ -105,38 +125,38 @@ class Segmenter:
             live = getattr(frames, "live", False)
         return ReadAhead(frames, prepare, NewestOnly() if live else Channel(READ_AHEAD))
 
+    def _player(self) -> Player:
+        return Player(self.model, self.schedule, self.flat_latency)
+
     def _label(self, source: ReadAhead[np.ndarray, _Arrived]) -> Iterator[SegmentedFrame]:
-        state, size, since_start = None, None, 0
+        player, size, seconds, dropped = self._player(), None, 0.0, 0
         under_way: _UnderWay | None = None
-        for labelled, arrived in enumerate(source):
+        for looked_at, arrived in enumerate(source):
             if arrived.frame.shape[:2] != size:
-                size, since_start = arrived.frame.shape[:2], 0
+                size = arrived.frame.shape[:2]
                 self.model.prepare(size)
             with torch.inference_mode():
                 image, start = self._transfer.receive(arrived.uploaded)
-                scores, state, is_key = self._step(image.permute(2, 0, 1)[None], state, since_start)
-                labels = self._transfer.send(scores.labels(size)[0], start)
+                before, dropped = dropped, arrived.index - looked_at
+                seen = self._transfer.seen(arrived.uploaded)
+                step = player.step(_batch(image), _batch(seen), seconds, dropped - before)
+                at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
+                sent = self._transfer.send(of_first(at(size)), start)
             if under_way is not None:
-                yield under_way.result()
-            under_way = _UnderWay(arrived, labels, is_key, dropped=arrived.index - labelled)
-            since_start += 1
-            # A GPU is given the next frame before the labels of this one are waited for, if that frame is there.
+                result = under_way.result()
+                seconds = result.seconds
+                yield result
+            under_way = _UnderWay(arrived, sent, step.is_key, dropped)
+            # A GPU is given the next frame before the results of this one are waited for, if that frame is there.
             if not (self._transfer.overlaps and source.has_waiting()):
-                yield under_way.result()
-                under_way = None
+                result = under_way.result()
+                seconds, under_way = result.seconds, None
+                yield result
 
-    def _step(self, image: Tensor, state: object, index: int) -> tuple[ScoreMap, object, bool]:
-        """Scores, state, and whether the frame is a key frame; `index` counts from the last fresh start."""
-        is_key = index == 0 or self.schedule.is_key(index)
-        gradually = self.flat_latency and self.schedule.interval > 1
-        if index == 0:
-            return *self.model.key_frame(image), is_key
-        if is_key and not gradually:
-            return *self.model.refresh(image, state), is_key
-        scores, state = self.model.next_frame(image, state)
-        if is_key:
-            state = self.model.renew(state, self.schedule.interval)
-        return scores, state, is_key
+
+def _batch(image: Tensor) -> Tensor:
+    """(H, W, 3) to (1, 3, H, W)."""
+    return image.permute(2, 0, 1)[None]
 
 
 @dataclass(frozen=True)
@@ -152,19 +172,19 @@ class _Arrived:
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """A frame whose labels are being made."""
+    """A frame that the model is at work on."""
 
     arrived: _Arrived
-    labels: HostLabels | CudaLabels
+    sent: HostArrays | CudaTensors
     is_key: bool
     dropped: int
 
     def result(self) -> SegmentedFrame:
-        """Waits for the labels."""
-        labels, seconds = self.labels.wait()
+        """Waits for it."""
+        prediction, seconds = self.sent.wait()
         return SegmentedFrame(
             frame=self.arrived.frame,
-            labels=labels,
+            prediction=prediction,
             is_key=self.is_key,
             seconds=seconds,
             index=self.arrived.index,

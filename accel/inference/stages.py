@@ -176,8 +176,9 @@ class Consumer(Generic[T]):
     waiting:  how many items may wait for it; `put` waits for room.
     on_error: called with what `consume` raises, in its thread, at once.
 
-    A context manager: leaving it waits until all items are consumed; leaving it with an exception, only for the one
-    in work. What `consume` raises is raised by the next `put`, or on leaving.
+    A context manager: leaving it, also with an exception, waits until all items are consumed. An exception while it
+    waits, a second Ctrl-C say, drops all but the one in work. What `consume` raises is raised by the next `put`, or on
+    leaving.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Consumer(Generic[T]):
         self._channel: Channel[T] = Channel(waiting)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="accel-consume", daemon=True)
+        self._done = threading.Event()  # `join`, once interrupted, takes the thread for ended (python/cpython#90882)
 
     def put(self, item: T) -> None:
         """Add an item."""
@@ -204,16 +206,14 @@ class Consumer(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._channel.finish()
-        else:
-            self._channel.close()
+        self._channel.finish()
         try:
-            self._thread.join()
+            self._done.wait()
         except BaseException:  # Ctrl-C
             self._channel.close()
-            self._thread.join()
+            self._done.wait()
             raise
+        self._thread.join()
         self._channel.close()
         if kind is None and self._error is not None:
             raise self._error
@@ -227,3 +227,5 @@ class Consumer(Generic[T]):
             self._channel.close()
             if self._on_error is not None:
                 self._on_error(error)
+        finally:
+            self._done.set()

@@ -1,40 +1,40 @@
 """A model on the frames from a key frame on, and how long it takes for each: from the frame on the model's device to
-its labels there."""
+what the model says of it there."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from accel.models.prediction import of_first
 from accel.models.video import VideoModel
+from accel.playing.player import Player
+from accel.playing.schedules import KeyFramesAt
 
 
-def timed_labels(
+def timed_predictions(
     model: VideoModel, frames: Sequence[Tensor], distances: Collection[int]
-) -> Iterator[tuple[int, Tensor, float]]:
-    """(distance, labels (H, W) uint8, seconds) of the key frame, always, and of the frames at these distances from it.
+) -> Iterator[tuple[int, NamedTuple, float]]:
+    """(distance, tensors, seconds) of the key frame, always, and of the frames at these distances from it.
 
     frames: (3, H, W) each, the first being the key frame. Frames that are not asked for are gone past, and those after
-    the last one are left alone.
+    the last one are left alone. The tensors are those of `Prediction.at`, without the dimension of the batch.
     """
     size, device = tuple(frames[0].shape[1:]), frames[0].device
-    start = now(device)
-    scores, state = model.key_frame(frames[0][None])
-    labels = scores.labels(size)[0]
-    yield 0, labels, now(device) - start
-    for distance in range(1, max(distances, default=0) + 1):
+    player = Player(model, KeyFramesAt())
+    for distance in range(max(distances, default=0) + 1):
         image = frames[distance][None]
-        if distance not in distances:
-            state = model.advance(image, state)
+        if distance and distance not in distances:
+            player.skip(image)
             continue
         start = now(device)
-        scores, state = model.next_frame(image, state)
-        labels = scores.labels(size)[0]
-        yield distance, labels, now(device) - start
+        said = of_first(player.step(image).prediction.at(size))
+        yield distance, said, now(device) - start
 
 
 @torch.inference_mode()
@@ -48,7 +48,7 @@ def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int)
     for turn in range(rounds + 1):
         for name, model in models.items():
             there = frames.to(model.device)
-            for distance, _, elapsed in timed_labels(model, there, {len(frames) - 1}):
+            for distance, _, elapsed in timed_predictions(model, there, {len(frames) - 1}):
                 if turn:  # the first calls set up memory and kernels
                     seconds[name][distance > 0].append(elapsed)
     return {name: (float(np.median(key)), float(np.median(current))) for name, (key, current) in seconds.items()}
@@ -67,5 +67,10 @@ def frames_to_tensor(frames: np.ndarray) -> Tensor:
 
 
 def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:
-    """Frames a second when every `interval`-th frame is a key frame."""
-    return interval / (seconds_key + (interval - 1) * (seconds_current or 0.0))
+    """Frames a second when every `interval`-th frame is a key frame.
+
+    seconds_current: None where no current frame was timed. Then the rate is that of key frames alone: what was seen.
+    """
+    if seconds_current is None:
+        return 1 / seconds_key
+    return interval / (seconds_key + (interval - 1) * seconds_current)

@@ -1,9 +1,11 @@
-"""Frames to the device and labels back, beside its computing."""
+"""Frames to the device and what a model says of them back, beside its computing."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,34 +15,38 @@ from torch import Tensor
 class HostTransfer:
     """For a model on the CPU: what comes and goes is in its memory anyway.
 
-    Both transfers answer the same three calls. `upload` may be called in another thread than the others.
+    Both transfers answer the same calls. `upload` may be called in another thread than the others.
     """
 
-    overlaps = False  # whether the next frame can be given to the device before the labels of the last are there
+    overlaps = False  # whether the next frame can be given to the device before what is said of the last is there
 
     def upload(self, frame: np.ndarray) -> Tensor:
         """A frame (H, W, 3) uint8, of any strides, on its way."""
         return _tensor(frame)
 
+    def seen(self, uploaded: Tensor) -> Tensor:
+        """The frame (H, W, 3) in host memory."""
+        return uploaded
+
     def receive(self, uploaded: Tensor) -> tuple[Tensor, float]:
         """The frame (H, W, 3) on the device, and what `send` needs to tell the time from here to there."""
         return uploaded, time.perf_counter()
 
-    def send(self, labels: Tensor, start: float) -> HostLabels:
-        """Labels (H, W) on their way back."""
-        return HostLabels(labels.numpy(), time.perf_counter() - start)
+    def send(self, tensors: NamedTuple, start: float) -> HostArrays:
+        """The tensors of one frame, by name, on their way back."""
+        return HostArrays(_like(tensors, (tensor.numpy() for tensor in tensors)), time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
-class HostLabels:
-    """Labels that are there."""
+class HostArrays:
+    """Arrays that are there."""
 
-    labels: np.ndarray
+    arrays: NamedTuple
     seconds: float
 
-    def wait(self) -> tuple[np.ndarray, float]:
-        """The labels (H, W), and the seconds from the frame in memory to them."""
-        return self.labels, self.seconds
+    def wait(self) -> tuple[NamedTuple, float]:
+        """The arrays, named as the tensors were, and the seconds from the frame in memory to them."""
+        return self.arrays, self.seconds
 
 
 class CudaTransfer:
@@ -58,9 +64,13 @@ class CudaTransfer:
             start, done = _event(), _event()
             start.record()
             # The page-locked copy goes back to PyTorch's pool, which hands it out again only after this upload.
-            image = _tensor(frame).pin_memory().to(self.device, non_blocking=True)
+            host = _tensor(frame)
+            image = host.pin_memory().to(self.device, non_blocking=True)
             done.record()
-        return CudaFrame(image, start, done)
+        return CudaFrame(image, host, start, done)
+
+    def seen(self, uploaded: CudaFrame) -> Tensor:
+        return uploaded.host
 
     def receive(self, uploaded: CudaFrame) -> tuple[Tensor, tuple[CudaFrame, torch.cuda.Event]]:
         stream = torch.cuda.current_stream(self.device)
@@ -70,46 +80,57 @@ class CudaTransfer:
         start.record(stream)
         return uploaded.image, (uploaded, start)
 
-    def send(self, labels: Tensor, start: tuple[CudaFrame, torch.cuda.Event]) -> CudaLabels:
-        # Where a model is replayed as a CUDA graph, its next labels may be written to the very same place.
-        labels = labels.clone()
+    def send(self, tensors: NamedTuple, start: tuple[CudaFrame, torch.cuda.Event]) -> CudaTensors:
+        # Where a model is replayed as a CUDA graph, what it makes next may be written to the very same place.
+        own = [tensor.clone() for tensor in tensors]
         self._downloads.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._downloads):
-            host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
-            host.copy_(labels, non_blocking=True)
+            host = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in own]
+            for there, tensor in zip(host, own, strict=True):
+                there.copy_(tensor, non_blocking=True)
             done = _event()
             done.record()
-        labels.record_stream(self._downloads)
-        return CudaLabels(host, *start, done)
+        for tensor in own:
+            tensor.record_stream(self._downloads)
+        return CudaTensors(_like(tensors, host), *start, done)
 
 
 @dataclass(frozen=True)
 class CudaFrame:
-    """A frame (H, W, 3) that is on the device once `done` has happened; its upload began at `start`."""
+    """A frame (H, W, 3) that is on the device once `done` has happened; its upload began at `start`.
+
+    host: the same frame in host memory.
+    """
 
     image: Tensor
+    host: Tensor
     start: torch.cuda.Event
     done: torch.cuda.Event
 
 
 @dataclass(frozen=True)
-class CudaLabels:
-    """Labels (H, W) in page-locked memory, there once `done` has happened; the model's work began at `start`."""
+class CudaTensors:
+    """Tensors in page-locked memory, there once `done` has happened; the model's work began at `start`."""
 
-    host: Tensor
+    host: NamedTuple
     frame: CudaFrame
     start: torch.cuda.Event
     done: torch.cuda.Event
 
-    def wait(self) -> tuple[np.ndarray, float]:
+    def wait(self) -> tuple[NamedTuple, float]:
         self.done.synchronize()
         milliseconds = self.frame.start.elapsed_time(self.frame.done) + self.start.elapsed_time(self.done)
-        # A copy: a user may keep labels for long, and page-locked memory is scarce.
-        return self.host.numpy().copy(), milliseconds / 1000
+        # A copy: a user may keep results for long, and page-locked memory is scarce.
+        return _like(self.host, (tensor.numpy().copy() for tensor in self.host)), milliseconds / 1000
 
 
 def _tensor(frame: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(frame, requirements=["C", "W"]))
+
+
+def _like(names: NamedTuple, values: Iterable) -> NamedTuple:
+    """A tuple of these values, under the same names."""
+    return type(names)(*values)
 
 
 def _event() -> torch.cuda.Event:

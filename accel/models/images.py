@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
+
+from accel.models.constants import per_channel
 
 PIXEL_MEANS = (123.15, 115.90, 103.06)  # RGB, of the published graphs
 
@@ -20,11 +20,5 @@ def subtract_mean(image: Tensor) -> Tensor:
     if image.shape[2] < 1 or image.shape[3] < 1:
         raise ValueError(f"frames must not be empty, got {tuple(image.shape)}")
     dtype = image.dtype if image.dtype == torch.float64 else torch.float32
-    return image.to(dtype) - _mean(dtype, image.device)
-
-
-@functools.cache
-def _mean(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: to make it is to wait for the GPU."""
-    with torch.inference_mode(False):  # an inference tensor could not be used in training later
-        return torch.tensor(PIXEL_MEANS, dtype=dtype, device=device).view(3, 1, 1)
+    image = image.to(dtype)
+    return image - per_channel(PIXEL_MEANS, image)

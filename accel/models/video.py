@@ -4,113 +4,71 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from accel.fast.parts import Work, work_of
+from accel.fast.parts import Parts, Work, work_of
 from accel.fast.streams import side_by_side
+from accel.models.branch import Branch
 from accel.models.images import subtract_mean
+from accel.models.prediction import Prediction
 from accel.models.propagation.base import Propagation
-from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
-from accel.models.segmentation.score_map import ScoreMap
-
-
-@dataclass(frozen=True)
-class Renewal:
-    """New reference features on their way: a frame's, worked out while the frames after it pass.
-
-    work: what there is to do for them, in parts; its result is what `Propagation.update` gives.
-    frames: over how many frames it is spread.  passed: how many of them have passed.
-    motion: from that frame to the last one, as `Propagation.motion` gives it; None at that frame itself.
-    """
-
-    work: Work
-    frames: int
-    passed: int = 0
-    motion: Tensor | None = None
-
-    def go_on(self) -> Renewal:
-        """One frame's share of the work."""
-        passed = self.passed + 1
-        return replace(self, work=self.work.until(passed * len(self.work.parts) // self.frames), passed=passed)
-
-    def follow(self, propagation: Propagation, motion: Tensor) -> Renewal:
-        """One frame on."""
-        return replace(self, motion=motion if self.motion is None else propagation.join(self.motion, motion))
-
-
-@dataclass(frozen=True)
-class FrameState:
-    """What a model carries from frame to frame.
-
-    image: the last frame (B, 3, H, W), RGB minus the mean.
-    features: the reference features (B, C, h, w), propagated to that frame; None where nobody needed them.
-    renewal: features that are to take their place, while they are worked out.
-    key: the key frame's features, where those of every frame are made of them; None where `features` are both.
-    memory: what a new key frame's features are aggregated with; None where that is the key frame's features.
-    """
-
-    image: Tensor
-    features: Tensor | None
-    renewal: Renewal | None = None
-    key: Tensor | None = None
-    memory: Tensor | None = None
-
-    @property
-    def source(self) -> Tensor:
-        """What the next frame's features are made of."""
-        return self.features if self.key is None else self.key
+from accel.models.state import Anchor, FrameState, PendingAnchor
+from accel.playing.player import Player
+from accel.playing.schedules import KeyFramesAt
 
 
 class VideoModel(nn.Module, ABC):
-    """A model that labels videos frame by frame.
+    """A model that looks at videos frame by frame.
 
-    Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What comes out for a frame (a ScoreMap here) is the
-    model's business: nothing in this interface knows of segmentation.
+    Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What it says of a frame is a `Prediction`; what it carries
+    from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
 
     carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
-    spare themselves asking twice about one frame.
+        spare themselves asking twice about one frame.
     """
 
     carries_state = True
 
     @property
     def remembers(self) -> bool:
-        """Whether a key frame in the course of a video builds on those before it: whether `refresh` is more than
-        `key_frame`."""
+        """Whether a key frame in the course of a video builds on those before it: whether `key_frame` makes use of the
+        state that it is given."""
         return False
 
     @abstractmethod
-    def key_frame(self, image: Tensor) -> tuple[ScoreMap, FrameState | None]:
-        """Start afresh from this frame: all that the model has, however slow."""
+    def key_frame(self, image: Tensor, state: Any = None) -> tuple[Prediction, Any]:
+        """All that the model has to say of this frame, however slow.
+
+        state: of the frame before, where the video goes on. Models that remember earlier key frames build on them.
+            None: start afresh.
+        """
 
     @abstractmethod
-    def next_frame(self, image: Tensor, state: FrameState | None) -> tuple[ScoreMap, FrameState | None]:
+    def next_frame(self, image: Tensor, state: Any) -> tuple[Prediction, Any]:
         """The frame after the one that gave `state`, as fast as can be."""
 
-    def advance(self, image: Tensor, state: FrameState | None) -> FrameState | None:
-        """Go past a frame whose scores nobody needs."""
+    def advance(self, image: Tensor, state: Any) -> Any:
+        """Go past a frame of which nobody needs a prediction."""
         return self.next_frame(image, state)[1]
 
-    def refresh(self, image: Tensor, state: FrameState | None) -> tuple[ScoreMap, FrameState | None]:
-        """A key frame in the course of a video: after the frame that gave `state`, with all that the model has.
-
-        Models that remember earlier key frames build on them; to others it is a key frame like any.
-        """
-        return self.key_frame(image)
-
-    def renew(self, state: FrameState | None, frames: int) -> FrameState | None:
+    def renew(self, state: Any, frames: int) -> Any:
         """Take the frame of `state` for a key frame whose work is spread over the `frames` frames after it.
 
         Each following `next_frame` does one share of it; the last of them switches over. So no frame takes as long
         as a key frame, and what is known of the key frame comes `frames` frames late. Shares are equal if the model
-        was cut into as many parts (see `optimized`); else the last one has all the work. Raises ValueError for
-        models that cannot do this.
+        was cut into as many parts (see `optimized`); else the last one has all the work. A renewal that is still
+        under way is finished first, at once. Raises ValueError for models that cannot do this.
         """
+        raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
+
+    def check_spreads_key_frames(self) -> None:
+        """ValueError, with the call that helps, unless `renew` spreads a key frame's work in shares that are alike."""
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
     def prepare(self, size: tuple[int, int]) -> None:
@@ -118,8 +76,9 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is, and its frames have to be."""
-        return next(chain(self.parameters(), self.buffers())).device
+        """Where the model is, and its frames have to be: the CPU for one without parameters, such as classical flow."""
+        here = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if here is None else here.device
 
     def optimized(
         self,
@@ -130,30 +89,25 @@ class VideoModel(nn.Module, ABC):
         parts: int = 1,
         sizes: int = 4,
     ) -> VideoModel:
-        """This model for inference on frames of one size, as fast as the machine allows: see `models.optimization`."""
+        """This model for inference on frames of one size, as fast as the machine allows: see `fast.optimization`."""
         from accel.fast.optimization import optimize  # it knows all models
 
         return optimize(self, size, dtype, device, compile, parts, sizes)
 
-    def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> ScoreMap:
-        """Scores of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
+    def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> Prediction:
+        """What is said of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
 
         refreshed: which of the frames after the first, counted from 0 for the first, are key frames too. ValueError
             for a frame that is not among them.
         """
-        first, *rest = clip.unbind(1)
-        odd = [t for t in refreshed if not 1 <= t <= len(rest)]
+        *before, last = clip.unbind(1)
+        odd = [t for t in refreshed if not 1 <= t <= len(before)]
         if odd:
-            raise ValueError(f"refreshed: frame {odd[0]} of a clip of {1 + len(rest)}: expected 1 to {len(rest)}")
-        scores, state = self.key_frame(first)
-        for t, image in enumerate(rest, 1):
-            if t in refreshed:
-                scores, state = self.refresh(image, state)
-            elif t < len(rest):
-                state = self.advance(image, state)
-            else:
-                scores, state = self.next_frame(image, state)
-        return scores
+            raise ValueError(f"refreshed: frame {odd[0]} of a clip of {1 + len(before)}: expected 1 to {len(before)}")
+        player = Player(self, KeyFramesAt(refreshed))
+        for image in before:
+            player.skip(image)
+        return player.step(last).prediction
 
 
 class FrameByFrame(VideoModel):
@@ -161,11 +115,11 @@ class FrameByFrame(VideoModel):
 
     carries_state = False
 
-    def __init__(self, reference: DeepLab):
+    def __init__(self, reference: Branch):
         super().__init__()
         self.reference = reference
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         return self.reference(subtract_mean(image)), None
 
     def next_frame(self, image, state):
@@ -177,11 +131,14 @@ class FrameByFrame(VideoModel):
     def renew(self, state, frames):
         return state
 
+    def check_spreads_key_frames(self):
+        """All its frames are alike."""
+
 
 class DeepFeatureFlow(VideoModel):
     """Reference features on key frames, propagated to all others (Zhu et al., CVPR 2017)."""
 
-    def __init__(self, reference: DeepLab, propagation: Propagation):
+    def __init__(self, reference: Branch, propagation: Propagation):
         super().__init__()
         self.reference = reference
         self.propagation = propagation
@@ -190,71 +147,47 @@ class DeepFeatureFlow(VideoModel):
     def remembers(self):
         return self.propagation.remembers
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         image = subtract_mean(image)
-        features = self.reference.features(image)
-        return self.reference.score(features), FrameState(image, features)
+        anchor = Anchor.of(image, self.reference.features(image))
+        if state is not None and self.remembers:
+            anchor = Anchor(image, *self.propagation.update(state.anchor.memory, anchor.features))
+        return self.reference.predict(anchor.features), FrameState.at_key_frame(anchor)
 
     def next_frame(self, image, state):
-        state = self._propagate(subtract_mean(image), state)
-        return self.reference.score(state.features), state
+        features, state = self._carried(subtract_mean(image), state)
+        return self.reference.predict(features), state
 
     def advance(self, image, state):
-        image = subtract_mean(image)
-        if self.propagation.recursive:
-            return self._propagate(image, state)
-        # Features are made of the key frame's: nobody needs this frame's, nor how things moved.
-        if state.renewal is not None:
-            state = self._switch(replace(state, renewal=state.renewal.go_on()))
-        return replace(state, image=image, features=None, key=state.source)
-
-    def refresh(self, image, state):
-        if not self.remembers:
-            return self.key_frame(image)
-        image = subtract_mean(image)
-        features, memory = self.propagation.update(self._memory(state), self.reference.features(image))
-        return self.reference.score(features), FrameState(image, features, memory=memory)
+        return self.propagation.route.skip(self.propagation, subtract_mean(image), state)
 
     def renew(self, state, frames):
         if frames < 1:
             raise ValueError(f"renewal over {frames} frames: expected 1 or more")
-        memory = self._memory(state)
+        if state.pending is not None:
+            state = self.propagation.route.finish(self.propagation, state)
+        memory = state.anchor.memory
         work = self._reference_work(state.image).then(lambda features: self.propagation.update(memory, features))
-        return replace(state, renewal=Renewal(work, frames))
+        return replace(state, pending=PendingAnchor(state.image, work, frames))
+
+    def check_spreads_key_frames(self):
+        backbone = self.reference.backbone
+        if not isinstance(backbone, Parts) or len(backbone.parts) < 2:
+            raise ValueError(
+                "flat latency needs a model whose key frames are cut into parts, and this one's are not; "
+                "model.optimized(parts=N) makes one, where N is the interval"
+            )
+
+    def _carried(self, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
+        """The reference features (B, C, h, w) at the frame after `state`, and the state there.
+
+        image: that frame, (B, 3, H, W), RGB minus the mean.
+        """
+        return self.propagation.route.carry(self.propagation, image, state)
 
     def _reference_work(self, image: Tensor) -> Work:
         """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""
         return work_of(self.reference.backbone, image)
-
-    def _propagate(self, image: Tensor, state: FrameState) -> FrameState:
-        """`state` at the frame after it, `image` (B, 3, H, W), RGB minus the mean."""
-        if state.renewal is None:
-            return self._at(image, state, state.source, self.propagation.motion(image, state.image))
-        motion, renewal = side_by_side(
-            lambda: self.propagation.motion(image, state.image), state.renewal.go_on, image.device, "reference"
-        )
-        renewal = renewal.follow(self.propagation, motion)
-        state = self._switch(replace(state, renewal=renewal))
-        return self._at(image, state, state.source, motion if state.renewal else renewal.motion)
-
-    def _at(self, image: Tensor, state: FrameState, source: Tensor, motion: Tensor) -> FrameState:
-        """`state` at another frame, its features moved there from `source`."""
-        key = None if self.propagation.recursive else source
-        return replace(state, image=image, features=self.propagation.move(source, motion), key=key)
-
-    @staticmethod
-    def _switch(state: FrameState) -> FrameState:
-        """`state` with the renewed features in place of the old ones, if the renewal has come to its end."""
-        if state.renewal.passed < state.renewal.frames:
-            return state
-        source, memory = state.renewal.work.result
-        return replace(state, renewal=None, features=source, key=None, memory=memory)
-
-    def _memory(self, state: FrameState) -> Tensor | None:
-        """What a new key frame's features are aggregated with; None where they are not."""
-        if not self.remembers:
-            return None
-        return state.source if state.memory is None else state.memory
 
 
 class Accel(DeepFeatureFlow):
@@ -263,17 +196,17 @@ class Accel(DeepFeatureFlow):
     On key frames the reference branch's own scores count, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: Propagation, update: DeepLab, fusion: ScoreFusion):
+    def __init__(self, reference: Branch, propagation: Propagation, update: Branch, fusion: ScoreFusion):
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
 
     def next_frame(self, image, state):
         image = subtract_mean(image)
-        state, update = side_by_side(
-            lambda: self._propagate(image, state), lambda: self.update(image), image.device, "update"
+        (features, state), update = side_by_side(
+            lambda: self._carried(image, state), lambda: self.update(image), image.device, "update"
         )
-        propagated = self.reference.score(state.features)
+        propagated = self.reference.predict(features)
         return self.fusion(propagated, update), state
 
 
@@ -283,13 +216,13 @@ class AccelShared(DeepFeatureFlow):
     What is carried on is the propagated features, not the fused ones, as published.
     """
 
-    def __init__(self, reference: DeepLab, propagation: Propagation, fusion: FeatureFusion):
+    def __init__(self, reference: Branch, propagation: Propagation, fusion: FeatureFusion):
         super().__init__(reference, propagation)
         self.fusion = fusion
 
     def next_frame(self, image, state):
         image = subtract_mean(image)
-        state, update = side_by_side(
-            lambda: self._propagate(image, state), lambda: self.reference.features(image), image.device, "update"
+        (features, state), update = side_by_side(
+            lambda: self._carried(image, state), lambda: self.reference.features(image), image.device, "update"
         )
-        return self.reference.score(self.fusion(state.features, update)), state
+        return self.reference.predict(self.fusion(features, update)), state

@@ -119,6 +119,7 @@ def _refuse_to_replace(path: Path, settings: str) -> None:
 def _deciding(config: Config) -> dict:
     values = config.model_dump(mode="json")
     values["train"] = {key: value for key, value in values["train"].items() if key not in CARE}
+    del values["data"]["label_check"]  # it decides whether there is a run, not what comes out
     return values
 
 

@@ -18,7 +18,11 @@ SCONTROL_TIMEOUT = 60.0  # seconds
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop and has saved; the exit code says whether that was in order."""
+    """The run was asked to stop by `signal` and has saved; the exit code says whether that was in order."""
+
+    def __init__(self, code: int, signal: signal.Signals):
+        super().__init__(code)
+        self.signal = signal
 
 
 class StopSignals:
@@ -69,9 +73,9 @@ class StopSignals:
         Slurm job should have been requeued and was not.
         """
         if number is self.numbers[0]:
-            return Stopped(0 if not is_main or requeue() else 1)
+            return Stopped(0 if not is_main or requeue() else 1, number)
         in_job = "SLURM_JOB_ID" in os.environ
-        return Stopped(128 + number if number is signal.SIGTERM and not in_job else 0)
+        return Stopped(128 + number if number is signal.SIGTERM and not in_job else 0, number)
 
 
 def requeue() -> bool:

@@ -19,6 +19,7 @@ from accel.training.batch_norm import synchronise_batch_norms
 from accel.training.checkpoints import Checkpoints, Progress
 from accel.training.feeding import Feed, build_loader
 from accel.training.freezing import freeze
+from accel.training.label_check import check_labels
 from accel.training.loop import Loop
 from accel.training.losses import build_objective
 from accel.training.offsets import start_offsets
@@ -32,12 +33,18 @@ from accel.training.watch import Watch
 from accel.weights.checkpoints import WEIGHTS, Description, load_parts, save_weights
 
 
-def train(config: Config, device: str = "auto", resume: bool = False, overwrite: bool = False) -> Path:
+def train(
+    config: Config,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    again: str = "--resume goes on",
+) -> Path:
     """Train one stage and return its weights file.
 
     A run that is done is left as it is. A folder that holds a run with other settings, or an unfinished one, is
     not touched unless `overwrite`; `resume` goes on with an unfinished one from its newest whole checkpoint, and ends
-    with the same bits as if it had not stopped.
+    with the same bits as if it had not stopped. again: what to tell who has stopped a run.
 
     Started as one of several processes (by torchrun, Slurm's srun or `accel.training.launch`), it trains with the
     others; only the first one writes.
@@ -60,7 +67,7 @@ def train(config: Config, device: str = "auto", resume: bool = False, overwrite:
         # Since the last step, only this vote has asked: a signal that came meanwhile stops what follows this run.
         stop = stop or signals.vote(fabric.device)
         if stop is not None:
-            saved = "done" if (output / WEIGHTS).exists() else "saved; --resume goes on"
+            saved = "done" if (output / WEIGHTS).exists() else f"saved; {again}"
             console.print(f"{output}: {stop.name}: {saved}")
             raise signals.stop(stop, fabric.is_global_zero)
     return output / WEIGHTS
@@ -102,13 +109,16 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
 
 
 def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, VideoModel, Validation | None]:
-    """On the first process first: what is a mistake there is told once. Then on the others."""
+    """On the first process first, which also looks at the labels: what is a mistake there is told once. Then on the
+    others."""
     built, mistake = None, None
 
-    def build() -> tuple[ClipDataset, VideoModel, Validation | None]:
+    def build(check: bool = False) -> tuple[ClipDataset, VideoModel, Validation | None]:
         dataset = _dataset(config)
-        model = build_model(without_pretrained(config.model) if resumed else config.model)
-        return dataset, model, None if config.train.validation is None else Validation(fabric, config)
+        validation = None if config.train.validation is None else Validation(fabric, config)
+        if check:  # before weights are fetched
+            check_labels(config, dataset, validation)
+        return dataset, build_model(without_pretrained(config.model) if resumed else config.model), validation
 
     def tell() -> None:
         if mistake is not None:
@@ -117,7 +127,7 @@ def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, 
     with fabric.rank_zero_first():  # the others wait for as long as it takes to fetch or generate
         if fabric.is_global_zero:
             try:
-                built = build()
+                built = build(check=True)
             except (ValueError, OSError) as error:
                 mistake = error
     on_main(fabric, tell)

@@ -74,10 +74,8 @@ class Validation:
             clip = self.dataset.clip(index, self.settings.interval)
             frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(self.fabric.device)  # (T, 3, H, W)
             with self.fabric.autocast():
-                scores, state = model.key_frame(frames[:1])
-                for frame in frames[1:]:
-                    scores, state = model.next_frame(frame[None], state)
-            predicted = scores.labels(clip.labels.shape)[0].cpu()
+                prediction = model(frames[None])
+            predicted = prediction.at(clip.labels.shape).labels[0].cpu()
             matrix.update(predicted, torch.from_numpy(clip.labels))
         counts = matrix.counts.to(self.fabric.device)
         return ConfusionMatrix.of(sum_over_processes(counts).cpu(), matrix.strays).miou()

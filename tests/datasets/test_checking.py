@@ -173,7 +173,8 @@ def test_stills_with_simulated_motion_need_no_frames_before_them(tiny_camvid):
 def _config(data):
     from types import SimpleNamespace
 
-    return SimpleNamespace(data=data, train=SimpleNamespace(validation=None))
+    train = SimpleNamespace(validation=None, loss=SimpleNamespace(name="cross_entropy"))
+    return SimpleNamespace(data=data, train=train)
 
 
 def test_no_data_at_all_are_refused_as_ever(tmp_path):

@@ -68,6 +68,19 @@ def test_labels_may_have_a_palette_and_be_ignored_and_be_no_class(root):
         dataset.labels(0)
 
 
+def test_classes_may_have_other_values_in_the_labels_than_their_indices(root):
+    (root / "classes.txt").write_text("road\n255 = 10 20 30 crack\n7=robot arm\n")
+    write_image(root / "train/images/a.png", 0)
+    path = root / "train/labels/a.png"
+    cv2.imwrite(str(path), np.array([[0, 255, 7]], np.uint8))
+    dataset = LabelledFolder(root, "train")
+    assert dataset.class_names == ("road", "crack", "robot arm") and dataset.palette[1].tolist() == [10, 20, 30]
+    assert dataset.labels(0)[1].tolist() == [[0, 1, 2]]
+    cv2.imwrite(str(path), np.array([[0, 1]], np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png: label value 1 on 1 pixels; expected one of 0, 7, 255"):
+        dataset.labels(0)
+
+
 def test_a_label_without_its_image_is_named_or_left_out(root):
     (root / "train/images/drive/f2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"labels/drive/f2\.png: there is no image of that name in .*drive"):
@@ -99,6 +112,10 @@ def test_what_is_not_as_it_should_be_is_one_line_with_the_place(root, harm, mess
     [
         ("road\n1 2 tree\n", r'line 2: 1 2 tree: expected "NAME" or "R G B NAME"'),
         ("road\n1 2 256 tree\n", "line 2: .* colours up to 255"),
+        ("road\n256 = tree\n", 'line 2: 256 = tree: expected .* or "VALUE = NAME"'),
+        ("road\n3 = 1 2 tree\n", "line 2: 3 = 1 2 tree: expected"),
+        ("road\n7 tree\n", 'line 2: 7 tree: expected .* or "VALUE = NAME"'),
+        ("1 = road\nsky\n", 'line 2: the value 1 stands for sky and for road; write both lines as "VALUE = NAME"'),
         ("road\nsky\n1 2 3 road\n", "line 3: class road stands there twice"),
         ("road\n", "1 classes; expected 2 to 254"),
         ("", "0 classes"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from accel.datasets import Clip, ClipDataset
 from accel.models import VideoModel
+from accel.models.prediction import Labels, Prediction
 
 CLASSES, SIZE = 5, (12, 17)
 
@@ -73,7 +74,7 @@ def said(video, key, distance):
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Prediction):
     """In the place of a ScoreMap."""
 
     teller: Teller
@@ -81,11 +82,11 @@ class Told:
     distance: int
     video: int
 
-    def labels(self, size):
+    def at(self, size):
         assert size == SIZE
         self.teller.labelled[self.video, self.key, self.distance] += 1
         told = self.teller.say(self.video, self.key, self.distance)
-        return torch.from_numpy(told)[None].to(self.teller.anything.device)
+        return Labels(torch.from_numpy(told)[None].to(self.teller.anything.device))
 
 
 class Teller(VideoModel):
@@ -100,7 +101,7 @@ class Teller(VideoModel):
         self.say = say
         self.steps, self.labelled = Counter(), Counter()
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         video, number = int(image[0, 0, 0, 0]), int(image[0, 1, 0, 0])
         self.steps[video, number, 0] += 1
         state = Told(self, number, 0, video)

@@ -169,8 +169,8 @@ def test_a_mapped_model_keeps_its_weights_and_its_state(checkpoint):
         (_, a), (_, b) = model.key_frame(frames[0]), mapped.key_frame(frames[0])
         a, b = model.advance(frames[1], a), mapped.advance(frames[1], b)
         (plain, a), (seen, b) = model.next_frame(frames[2], a), mapped.next_frame(frames[2], b)
-    assert torch.equal(a.features, b.features)
-    labels = seen.labels((64, 96))
+    assert torch.equal(a.anchor.features, b.anchor.features)
+    labels = seen.at((64, 96)).labels
     assert labels.dtype == torch.uint8 and np.array_equal(labels.numpy(), merged(plain.labels((64, 96)).numpy()))
 
 
@@ -187,15 +187,17 @@ def test_a_mapped_model_renews_and_is_optimised_as_its_own_is(checkpoint):
         a, b = fast.model.renew(a, 2), fast.renew(b, 2)
         for frame in frames[1:]:
             (plain, a), (seen, b) = fast.model.next_frame(frame, a), fast.next_frame(frame, b)
-            assert np.array_equal(seen.labels((64, 96)).numpy(), merged(plain.labels((64, 96)).numpy()))
-    assert a.renewal is None and b.renewal is None
+            assert np.array_equal(seen.at((64, 96)).labels.numpy(), merged(plain.labels((64, 96)).numpy()))
+    assert a.pending is None and b.pending is None
 
 
 def test_a_mapped_model_remembers_key_frames_as_its_own_does(checkpoint):
     class Remembering(type(checkpoint("cityscapes")[1])):
         remembers = True
 
-        def refresh(self, image, state):
+        def key_frame(self, image, state=None):
+            if state is None:
+                return super().key_frame(image)
             scores, _ = self.next_frame(image, state)
             return scores, "remembered"
 
@@ -206,9 +208,18 @@ def test_a_mapped_model_remembers_key_frames_as_its_own_does(checkpoint):
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 3, 64, 96), np.uint8))
     with torch.inference_mode():
         _, state = mapped.key_frame(frames[0])
-        (plain, _), (seen, after) = model.refresh(frames[1], state), mapped.refresh(frames[1], state)
+        (plain, _), (seen, after) = model.key_frame(frames[1], state), mapped.key_frame(frames[1], state)
     assert mapped.remembers and after == "remembered"
-    assert np.array_equal(seen.labels((64, 96)).numpy(), merged(plain.labels((64, 96)).numpy()))
+    assert np.array_equal(seen.at((64, 96)).labels.numpy(), merged(plain.labels((64, 96)).numpy()))
+
+
+def test_a_mapped_model_is_prepared_as_its_own_is():
+    sizes = []
+    branch = {"encoder": "resnet18", "head_channels": 8}
+    model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))
+    model.prepare = sizes.append
+    MappedModel(model, find_class_map(CITYSCAPES, CAMVID)).prepare((64, 96))
+    assert sizes == [(64, 96)]
 
 
 def test_a_mapped_model_without_memory_says_so():
@@ -229,7 +240,7 @@ def test_a_mapped_model_on_the_gpu_gives_labels_there(checkpoint):
     mapped = MappedModel(model.cuda(), find_class_map(CITYSCAPES, CAMVID))
     image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8, device="cuda")
     with torch.inference_mode():
-        labels = mapped.key_frame(image)[0].labels((64, 96))
+        labels = mapped.key_frame(image)[0].at((64, 96)).labels
         assert np.array_equal(labels.cpu().numpy(), merged(model.key_frame(image)[0].labels((64, 96)).cpu().numpy()))
     assert labels.is_cuda
 

@@ -59,7 +59,7 @@ class Notes(VideoModel):
         self.reach = reach
         self.labelled = []
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         return self.scores(Seen((int(image[0, 0, 0, 0]),)))
 
     def next_frame(self, image, state):
@@ -168,7 +168,7 @@ class FirstClass(VideoModel):
         super().__init__()
         self.anything = nn.Parameter(torch.zeros(1))
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         scores = torch.zeros(1, 19, -(-image.shape[2] // 16), -(-image.shape[3] // 16))
         scores[:, 0] = 1
         return ScoreMap(scores), None
@@ -187,7 +187,8 @@ def test_the_score_of_road_everywhere_is_the_share_of_road(tiny_cityscapes):
 
 
 @pytest.mark.parametrize(
-    ("key", "current", "interval", "expected"), [(0.5, None, 1, 2.0), (1.0, 0.25, 5, 2.5), (1.0, 1.0, 7, 1.0)]
+    ("key", "current", "interval", "expected"),
+    [(0.5, None, 1, 2.0), (1.0, 0.25, 5, 2.5), (1.0, 1.0, 7, 1.0), (0.5, None, 5, 2.0), (1.0, 0.0, 5, 5.0)],
 )
 def test_frames_a_second_at_an_interval(key, current, interval, expected):
     assert frames_per_second(key, current, interval) == pytest.approx(expected)

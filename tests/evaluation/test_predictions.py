@@ -22,7 +22,7 @@ class Counter(VideoModel):
         self.anything = nn.Parameter(torch.zeros(1))
         self.clips = []
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         self.clips.append([int(image[0, 0, 0, 0])])
         return self.scores(image, 0), 0
 

@@ -407,7 +407,7 @@ def test_camvid_is_swept_as_one_video(tiny_camvid):
             super().__init__(DeepLab(SmpBackbone("resnet18"), 11, 8))
             self.keys = self.steps = 0
 
-        def key_frame(self, image):
+        def key_frame(self, image, state=None):
             self.keys += 1
             return super().key_frame(image)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from accel.config import parse_model
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.models import build_model
+from accel.playing.schedules import FixedInterval
 from accel.video.writer import VideoWriter
 
 BRANCH = {"encoder": "resnet18", "head_channels": 8}

@@ -10,9 +10,10 @@ import torch
 
 from accel.config import parse_model
 from accel.inference import stages
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel, build_model
+from accel.models.prediction import Labels, Prediction
+from accel.playing.schedules import FixedInterval
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
 BRANCH = {"encoder": "resnet18", "head_channels": 8}
@@ -57,7 +58,7 @@ def test_key_frames_in_a_stream_build_on_those_before_them():
     found = list(Segmenter(model, FixedInterval(2)).stream(frames))
     for t, (frame, segmented) in enumerate(zip(frames, found, strict=True)):
         image = torch.from_numpy(frame).permute(2, 0, 1)[None]
-        step = model.next_frame if t % 2 else model.refresh if t else lambda image, _: model.key_frame(image)
+        step = model.next_frame if t % 2 else model.key_frame
         with torch.no_grad():
             scores, state = step(image, state)
             lone += t % 2 == 0 and t > 0 and not torch.equal(scores.scores, model.key_frame(image)[0].scores)
@@ -128,14 +129,14 @@ class MishapError(Exception):
     pass
 
 
-class Red:
+class Red(Prediction):
     """Scores whose labels are the frame's red channel."""
 
     def __init__(self, image):
         self.image = image
 
-    def labels(self, size):
-        return self.image[:, 0].clone()
+    def at(self, size):
+        return Labels(self.image[:, 0].clone())
 
 
 class Scripted(VideoModel):
@@ -146,12 +147,15 @@ class Scripted(VideoModel):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.work, self.calls, self.threads = work, [], set()
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         return self._call("key", image)
 
     def next_frame(self, image, state):
         assert state == self.calls[-1]
         return self._call("next", image)
+
+    def check_spreads_key_frames(self):
+        pass
 
     def renew(self, state, frames):
         assert state == self.calls[-1]
@@ -307,6 +311,24 @@ def test_what_the_model_raises_ends_everything(every_thread_ends, way, at):
         else:
             segmenter.run(endless(), lambda segmented: None)
     assert ended.is_set() and len(segmenter.model.calls) == at + 1
+
+
+@pytest.mark.parametrize("error", [MishapError, KeyboardInterrupt])
+def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, error):
+    """Also where the consumer is behind: four results wait for it."""
+    consumed = []
+
+    def work(call):
+        if call == 6:
+            raise error
+
+    def consume(segmented):
+        time.sleep(0.02)
+        consumed.append(segmented)
+
+    with pytest.raises(error):
+        segment(work).run(numbered(99), consume)
+    assert numbers(consumed) == list(range(6))
 
 
 @pytest.mark.parametrize("stage", ["source", "consumer"])
@@ -479,3 +501,40 @@ def test_flat_latency_changes_nothing_where_every_frame_is_a_key_frame():
     segmenter = segment(interval=1, flat_latency=True)
     list(segmenter.stream(numbered(3)))
     assert segmenter.model.calls == ["key 0", "key 1", "key 2"]
+
+
+def test_confidence_comes_on_request(model):
+    frames, size = video(3), (50, 70)
+    found = list(Segmenter(model, FixedInterval(2), confidence=True).stream(frames))
+    state = None
+    for t, (frame, segmented) in enumerate(zip(frames, found, strict=True)):
+        image = torch.from_numpy(frame).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores, state = model.next_frame(image, state) if t % 2 else model.key_frame(image)
+            best, second = scores.upsample(size)[0].topk(2, 0).values
+        np.testing.assert_allclose(segmented.confidence, (best - second).numpy(), atol=1e-4)
+        np.testing.assert_array_equal(segmented.labels, scores.labels(size)[0].numpy())
+    (plain,) = Segmenter(model, FixedInterval(2)).stream(frames[:1])
+    assert not hasattr(plain.prediction, "confidence")
+
+
+def test_a_schedule_sees_the_frames_the_times_and_what_was_dropped(every_thread_ends):
+    from accel.playing.schedules import Decider, Decision, Schedule
+
+    clues = []
+
+    class Asked(Schedule, Decider):
+        interval = 5
+
+        def start(self, first):
+            return self
+
+        def decide(self, clue):
+            clues.append(clue)
+            return Decision.KEY if len(clues) == 2 else Decision.CURRENT
+
+    found = list(Segmenter(Scripted(), Asked()).stream(numbered(4)))
+    assert [s.is_key for s in found] == [True, False, True, False]
+    assert [int(clue.frame[0, 0, 0, 0]) for clue in clues] == [1, 2, 3] and clues[0].frame.shape == (1, 3, 4, 6)
+    assert [clue.seconds for clue in clues] == [s.seconds for s in found[:3]]
+    assert [clue.dropped for clue in clues] == [0, 0, 0]

@@ -1,5 +1,6 @@
 """Stages in threads of their own: order, back-pressure, and that nothing is left running however they end."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -229,7 +230,8 @@ def test_what_consuming_raises_is_raised_where_the_items_are_made(last):
     assert [str(error) for error in told] == ["3"]
 
 
-def test_leaving_with_an_error_drops_what_waits():
+@pytest.mark.parametrize("ending", [MishapError, KeyboardInterrupt])
+def test_leaving_with_an_error_hands_on_what_waits(ending):
     consumed, begun, go_on = [], threading.Event(), threading.Event()
 
     def consume(item):
@@ -237,13 +239,35 @@ def test_leaving_with_an_error_drops_what_waits():
         go_on.wait(SOON)
         consumed.append(item)
 
-    with pytest.raises(MishapError), Consumer(consume) as consumer:
+    with pytest.raises(ending), Consumer(consume) as consumer:
         for item in range(4):
             consumer.put(item)
         begun.wait(SOON)
         threading.Timer(0.1, go_on.set).start()
+        raise ending
+    assert consumed == [0, 1, 2, 3]
+
+
+def test_an_interrupt_while_what_waits_is_handed_on_drops_the_rest():
+    consumed, begun, go_on = [], threading.Event(), threading.Event()
+
+    def consume(item):
+        begun.set()
+        go_on.wait(SOON)
+        consumed.append(item)
+
+    with pytest.raises(KeyboardInterrupt), Consumer(consume) as consumer:
+        for item in range(4):
+            consumer.put(item)
+        begun.wait(SOON)
+        main = threading.main_thread().ident
+        timers = [threading.Timer(0.2, signal.pthread_kill, [main, signal.SIGINT]), threading.Timer(0.6, go_on.set)]
+        for timer in timers:
+            timer.start()
         raise MishapError
     assert consumed == [0]  # to its end
+    for timer in timers:
+        timer.join()
 
 
 def test_nothing_is_consumed_outside_the_context():

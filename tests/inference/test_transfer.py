@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from accel.inference.schedules import FixedInterval
 from accel.inference.segmenter import Segmenter
 from accel.inference.transfer import HostTransfer, transfer_for
 from accel.models import VideoModel
+from accel.models.prediction import Labels, Prediction
+from accel.playing.schedules import FixedInterval
 
 
 def noise(count, size=(64, 96)):
@@ -23,8 +24,16 @@ def test_on_the_cpu_nothing_is_copied():
     image, start = transfer.receive(transfer.upload(frame))
     assert image.data_ptr() == frame.ctypes.data
     labels = image[..., 0].clone()
-    array, seconds = transfer.send(labels, start).wait()
-    assert array.ctypes.data == labels.data_ptr() and seconds > 0
+    arrays, seconds = transfer.send(Labels(labels), start).wait()
+    assert arrays.labels.ctypes.data == labels.data_ptr() and seconds > 0
+
+
+class Told(Prediction):
+    def __init__(self, place):
+        self.place = place
+
+    def at(self, size):
+        return Labels(self.place)
 
 
 class OnePlace(VideoModel):
@@ -35,20 +44,17 @@ class OnePlace(VideoModel):
         self.weight = torch.nn.Parameter(torch.zeros(64, 64))
         self.place = None
 
-    def key_frame(self, image):
+    def key_frame(self, image, state=None):
         work = self.weight
         for _ in range(50):  # so that the next frame is given to the device before this one is done
             work = work @ self.weight
         if self.place is None:
             self.place = torch.empty_like(image[:, 0])
         self.place.copy_(image[:, 0] + work[0, 0].to(torch.uint8))
-        return self, None
+        return Told(self.place), None
 
     def next_frame(self, image, state):
         return self.key_frame(image)
-
-    def labels(self, size):
-        return self.place
 
 
 @pytest.mark.gpu

@@ -1,7 +1,11 @@
 """DIS flow in place of a flow network, by pictures that are known to move."""
 
+import copy
+import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -101,6 +105,49 @@ def test_a_small_frame_changes_nothing_for_the_next_one(preset):
     used = PixelSearch(preset)
     used(first[:40, :60].copy(), second[:40, :60].copy())
     assert np.array_equal(used(second, first), PixelSearch(preset)(second, first))
+
+
+def test_a_thread_makes_one_search_and_no_other_thread_uses_it(monkeypatch):
+    made = []
+    create = cv2.DISOpticalFlow_create
+
+    class Search:
+        def __init__(self, preset):
+            self.search, self.thread = create(preset), threading.get_ident()
+            made.append(self)
+
+        def calc(self, *frames):
+            assert threading.get_ident() == self.thread
+            return self.search.calc(*frames)
+
+    first, second = subtract_mean(texture(1)[None]), subtract_mean(texture(2)[None])
+    shifted = subtract_mean(moved(texture(1), 6, 0)[None])
+    expected = [DenseInverseSearch()(shifted, first), DenseInverseSearch()(second, first)]
+    monkeypatch.setattr(cv2, "DISOpticalFlow_create", Search)
+    flow = DenseInverseSearch()
+    together = threading.Barrier(3)
+
+    def label():
+        together.wait(60)  # all three are alive at a time, so that no two have one name
+        return [flow(now, first) for _ in range(3) for now in (shifted, second)]
+
+    with ThreadPoolExecutor(3) as threads:
+        results = [threads.submit(label) for _ in range(3)]
+    for result in results:
+        for got, wanted in zip(result.result(), expected * 3, strict=True):
+            assert torch.equal(got, wanted)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))])
+def test_a_search_that_was_used_can_be_copied(copied):
+    frames = [subtract_mean(texture(seed)[None]) for seed in (1, 2)]
+    flow = DenseInverseSearch("fast")
+    expected = flow(*frames)
+    other = copied(flow)
+    assert other.preset == other.search.preset == "fast"
+    assert torch.equal(other(*frames), expected)
+    assert torch.equal(flow(*frames), expected)
 
 
 @pytest.fixture

@@ -144,15 +144,17 @@ def test_every_frame_asks_the_key_frame_whatever_lies_between():
     model = DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), knowing())
     clip = moving(3)
     _, state = model.key_frame(clip[:, 0])
-    key = state.features
+    key = state.anchor.features
     for t in (1, 2):
-        _, state = model.next_frame(clip[:, t], state)
-        assert state.source is key
+        scores, state = model.next_frame(clip[:, t], state)
+        assert state.anchor.features is key
     shuffled = clip.clone()
     shuffled[:, 1] = torch.randn_like(shuffled[:, 1])
     assert torch.equal(model(clip).scores, model(shuffled).scores)
     # Two cells of motion at once are within reach.
-    torch.testing.assert_close(state.features[..., 2:], key[..., :-2], rtol=1e-3, atol=1e-2)
+    found = model.propagation(key, subtract_mean(clip[:, 2]), state.anchor.image)
+    torch.testing.assert_close(found[..., 2:], key[..., :-2], rtol=1e-3, atol=1e-2)
+    assert torch.equal(scores.scores, model.reference.predict(found).scores)
 
 
 @torch.no_grad()
@@ -166,39 +168,40 @@ def test_advancing_costs_nothing_and_loses_nothing():
     del model.propagation.motion
     for t in (1, 2):
         _, stepped = model.next_frame(clip[:, t], stepped)
-    assert torch.equal(advanced.image, stepped.image) and torch.equal(advanced.source, stepped.source)
+    assert torch.equal(advanced.image, stepped.image) and advanced.anchor.features is stepped.anchor.features
     after = [model.next_frame(clip[:, 3], s)[0].scores for s in (stepped, advanced)]
     assert torch.equal(*after)
 
 
 @torch.no_grad()
-def test_a_refresh_builds_on_the_memory_and_a_key_frame_does_not():
+def test_a_key_frame_builds_on_the_memory_unless_it_starts_afresh():
     ratio = 0.25
     sampling = knowing(ratio=ratio)
     model = DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), sampling)
     clip = moving(3)
     own = [Cells()(subtract_mean(image)) for image in clip.unbind(1)]
     _, state = model.key_frame(clip[:, 0])
-    assert torch.equal(state.features, own[0])
+    assert torch.equal(state.anchor.features, own[0])
     expected = own[0]  # the memory
     for t in (1, 2):
         aggregated = sampling.key_to_key(expected, own[t], sampling.offsets)
         expected = ratio * aggregated + (1 - ratio) * own[t]
-        scores, state = model.refresh(clip[:, t], state)
-        assert torch.equal(state.features, aggregated) and torch.equal(state.source, aggregated)
-        torch.testing.assert_close(state.memory, expected)
-        assert torch.equal(scores.scores, model.reference.score(aggregated).scores)
-    assert torch.equal(model.key_frame(clip[:, 2])[1].features, own[2])
+        scores, state = model.key_frame(clip[:, t], state)
+        assert torch.equal(state.anchor.features, aggregated)
+        torch.testing.assert_close(state.anchor.memory, expected)
+        assert torch.equal(scores.scores, model.reference.predict(aggregated).scores)
+    assert torch.equal(model.key_frame(clip[:, 2])[1].anchor.features, own[2])
     # After frames in between, the memory is still that of the key frames.
     _, state = model.key_frame(clip[:, 0])
     for step in (model.next_frame, model.advance):
         between = step(clip[:, 1], state)
         between = between if step == model.advance else between[1]
-        assert torch.equal(model.refresh(clip[:, 2], between)[1].features, model.refresh(clip[:, 2], state)[1].features)
+        after = [model.key_frame(clip[:, 2], reached)[1].anchor.features for reached in (between, state)]
+        assert torch.equal(*after)
 
 
 @torch.no_grad()
-def test_with_flow_a_refresh_is_a_key_frame():
+def test_with_flow_every_key_frame_is_a_fresh_start():
     class Still(nn.Module):
         def forward(self, current, previous):
             return current.new_zeros(len(current), 2, 4, 10)
@@ -206,9 +209,9 @@ def test_with_flow_a_refresh_is_a_key_frame():
     model = DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), FlowWarp(Still()))
     clip = moving(2)
     _, state = model.key_frame(clip[:, 0])
-    scores, state = model.refresh(clip[:, 1], state)
+    scores, state = model.key_frame(clip[:, 1], state)
     fresh, expected = model.key_frame(clip[:, 1])
-    assert torch.equal(scores.scores, fresh.scores) and torch.equal(state.features, expected.features)
+    assert torch.equal(scores.scores, fresh.scores) and torch.equal(state.anchor.features, expected.anchor.features)
     assert torch.equal(model(clip, refreshed=(1,)).scores, fresh.scores)
 
 
@@ -222,14 +225,15 @@ def test_gradual_renewal_takes_over_the_new_key_frames_features():
     _, state = model.next_frame(clip[:, 1], state)
     state = model.renew(state, 2)
     _, state = model.next_frame(clip[:, 2], state)
-    assert torch.equal(state.source, own[0]) and state.renewal is not None  # meanwhile the old ones go on
+    assert torch.equal(state.anchor.features, own[0]) and state.pending is not None  # meanwhile the old ones go on
     renewed, _ = sampling.update(own[0], own[1])
     expected = sampling(renewed, subtract_mean(clip[:, 3]), subtract_mean(clip[:, 2]))
-    model_at_work = model.next_frame(clip[:, 3], state)[1]
-    assert torch.equal(model_at_work.features, expected)
+    scores, model_at_work = model.next_frame(clip[:, 3], state)
+    assert torch.equal(scores.scores, model.reference.predict(expected).scores)
     sampling.motion = None  # not to be called by the other way
     for last in (model_at_work, model.advance(clip[:, 3], state)):
-        assert last.renewal is None and torch.equal(last.source, renewed) and torch.equal(last.memory, renewed)
+        assert last.pending is None and torch.equal(last.anchor.features, renewed)
+        assert torch.equal(last.anchor.memory, renewed)
 
 
 @torch.no_grad()
@@ -241,7 +245,7 @@ def test_accel_fuses_the_scores_of_what_was_found():
     fused = model(clip)
     first, second = (subtract_mean(image) for image in clip.unbind(1))
     found = model.propagation(reference.features(first), second, first)
-    by_hand = model.fusion(reference.score(found), update(second))
+    by_hand = model.fusion(reference.predict(found), update(second))
     torch.testing.assert_close(fused.scores, by_hand.scores)
 
 
@@ -285,7 +289,7 @@ def test_a_memory_of_frames_of_another_size_is_refused():
     model = DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), knowing())
     _, state = model.key_frame(moving(1, (64, 160))[:, 0])
     with pytest.raises(ValueError, match="frames of another size start afresh"):
-        model.refresh(moving(1, (96, 160))[:, 0], state)
+        model.key_frame(moving(1, (96, 160))[:, 0], state)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def run(model, frames, interval):
         image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
         with torch.no_grad():
             scores, state = model.key_frame(image) if t % interval == 0 else model.next_frame(image, state)
-        yield scores, state.features
+        yield scores, state.anchor.features
 
 
 def assert_agree(scores, features, size, expected_features, expected_scores, expected_labels):

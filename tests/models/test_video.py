@@ -92,7 +92,8 @@ def test_advancing_gives_the_state_of_the_next_frame(model):
     if advanced is None:
         assert stepped is None
     else:
-        assert torch.equal(advanced.source, stepped.source) and torch.equal(advanced.image, stepped.image)
+        assert torch.equal(advanced.anchor.features, stepped.anchor.features)
+        assert torch.equal(advanced.image, stepped.image)
 
 
 def test_frames_may_be_bytes_or_floating_point(model):
@@ -113,7 +114,7 @@ def test_the_state_cannot_be_changed(model):
     _, state = model.key_frame(clip_of((32, 32))[:, 0])
     if state is not None:
         with pytest.raises(dataclasses.FrozenInstanceError):
-            state.features = None
+            state.anchor = None
 
 
 def test_a_key_frame_forgets_what_was_before(model):
@@ -140,12 +141,12 @@ def test_the_gradient_of_a_clip_of_four_reaches_every_parameter(name):
 
 
 @pytest.mark.parametrize("refreshed", [(1,), (2,), (1, 3), (3,)])
-def test_key_frames_within_a_clip_are_refreshes(model, refreshed):
+def test_key_frames_within_a_clip_build_on_the_state(model, refreshed):
     clip = clip_of((50, 70), 4)
     with torch.no_grad():
         _, state = model.key_frame(clip[:, 0])
         for t in range(1, 4):
-            scores, state = (model.refresh if t in refreshed else model.next_frame)(clip[:, t], state)
+            scores, state = (model.key_frame if t in refreshed else model.next_frame)(clip[:, t], state)
         assert torch.equal(model(clip, refreshed).scores, scores.scores)
 
 
@@ -210,11 +211,11 @@ def test_features_are_carried_from_frame_to_frame_not_from_the_key_frame():
     model = DeepFeatureFlow(deeplab(), FlowWarp(ConstantFlow(1, 0)))
     clip = clip_of((64, 160), 4)
     _, state = model.key_frame(clip[:, 0])
-    key = state.features
+    key = state.anchor.features
     for t in range(1, 4):
         _, state = model.next_frame(clip[:, t], state)
-    torch.testing.assert_close(state.features[..., :-3], key[..., 3:])
-    assert not state.features[..., -3:].any()  # outside the map there is nothing
+    torch.testing.assert_close(state.anchor.features[..., :-3], key[..., 3:])
+    assert not state.anchor.features[..., -3:].any()  # outside the map there is nothing
 
 
 def test_accel_is_the_fusion_of_propagated_and_fresh_scores():
@@ -228,7 +229,7 @@ def test_accel_is_the_fusion_of_propagated_and_fresh_scores():
     fused, _ = model.next_frame(second, state)
     features = reference.features(subtract_mean(first))
     moved = torch.cat([features[..., 1:], torch.zeros_like(features[..., :1])], -1)
-    by_hand = fusion(reference.score(moved), update(subtract_mean(second)))
+    by_hand = fusion(reference.predict(moved), update(subtract_mean(second)))
     torch.testing.assert_close(fused.scores, by_hand.scores)
 
 
@@ -238,8 +239,8 @@ def test_shared_accel_carries_on_the_propagated_features_not_the_fused_ones():
     with torch.no_grad():
         _, state = model.key_frame(clip[:, 0])
         _, after = model.next_frame(clip[:, 1], state)
-        propagated = model.propagation(state.features, subtract_mean(clip[:, 1]), state.image)
-    assert torch.equal(after.features, propagated)
+        propagated = model.propagation(state.anchor.features, subtract_mean(clip[:, 1]), state.image)
+    assert torch.equal(after.anchor.features, propagated)
 
 
 def test_half_precision_features_are_propagated(model):
@@ -268,13 +269,15 @@ def test_renewal_gives_the_key_frames_features_some_frames_later(name):
     with torch.no_grad():
         _, first = model.key_frame(clip[:, 0])
         _, second = model.next_frame(clip[:, 1], first)
-        features = model.key_frame(clip[:, 1])[1].features
+        features = model.key_frame(clip[:, 1])[1].anchor.features
         state = model.renew(second, 3)
         for t in (2, 3):
             _, state = model.next_frame(clip[:, t], state)
-            assert torch.allclose(state.features, first.features, atol=1e-5)  # meanwhile the old ones go on
+            assert torch.allclose(
+                state.anchor.features, first.anchor.features, atol=1e-5
+            )  # meanwhile the old ones go on
         _, state = model.next_frame(clip[:, 4], state)
-    assert torch.allclose(state.features, features, atol=1e-5) and state.renewal is None
+    assert torch.allclose(state.anchor.features, features, atol=1e-5) and state.pending is None
 
 
 def test_renewed_features_follow_all_the_motion_since_their_frame():
@@ -282,12 +285,12 @@ def test_renewed_features_follow_all_the_motion_since_their_frame():
     nn.init.constant_(model.propagation.flow.predict["2"].bias, 0.1)  # a quarter of a cell a frame, by its scale of 2.5
     with torch.no_grad():
         _, state = model.key_frame(clip[:, 0])
-        features = state.features
+        features = state.anchor.features
         state = model.renew(state, 3)
         for t in range(1, 4):
             _, state = model.next_frame(clip[:, t], state)
         moved = torch.nn.functional.grid_sample(features, grid_of(4, 6, 0.75), align_corners=True)
-    torch.testing.assert_close(state.features[..., :3, :5], moved[..., :3, :5], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state.anchor.features[..., :3, :5], moved[..., :3, :5], rtol=1e-4, atol=1e-5)
 
 
 def grid_of(height, width, shift):
@@ -314,10 +317,11 @@ def test_passing_frames_while_features_are_renewed_only_goes_on_with_the_work():
         motion, model.propagation.motion = model.propagation.motion, None  # not to be called
         for t in (1, 2, 3):
             passed = model.advance(clip[:, t], passed)
-            assert passed.renewal is None or (passed.renewal.passed, passed.renewal.frames) == (t, 3)
+            assert passed.pending is None or (passed.pending.passed, passed.pending.frames) == (t, 3)
         model.propagation.motion = motion
-        assert passed.renewal is None and stepped.renewal is None
-        assert torch.equal(passed.source, stepped.source) and torch.equal(passed.memory, stepped.memory)
+        assert passed.pending is None and stepped.pending is None
+        assert torch.equal(passed.anchor.features, stepped.anchor.features)
+        assert torch.equal(passed.anchor.memory, stepped.anchor.memory)
         # Some frames passed, some looked at.
         mixed = model.advance(clip[:, 1], model.renew(state, 3))
         mixed = model.advance(clip[:, 3], model.next_frame(clip[:, 2], mixed)[1])
@@ -329,16 +333,16 @@ def test_the_memory_is_updated_as_a_part_of_the_renewals_work():
     model, clip = make("accel_learned_sampling").eval(), clip_of((64, 96), 3)
     with torch.no_grad():
         _, state = model.key_frame(clip[:, 0])
-        _, state = model.refresh(clip[:, 1], state)
-        expected = model.propagation.update(state.memory, model.reference.features(state.image))
-        work = model.renew(state, 1).renewal.go_on().work
+        _, state = model.key_frame(clip[:, 1], state)
+        expected = model.propagation.update(state.anchor.memory, model.reference.features(state.image))
+        work = model.renew(state, 1).pending.go_on().work
     assert all(torch.equal(a, b) for a, b in zip(work.result, expected, strict=True))
     assert not torch.equal(*expected)  # half of the memory is the new key frame's
 
 
 def test_models_that_cannot_renew_say_so():
     class Plain(accel_models.VideoModel):
-        def key_frame(self, image):
+        def key_frame(self, image, state=None):
             return None, None
 
         def next_frame(self, image, state):
@@ -350,3 +354,12 @@ def test_models_that_cannot_renew_say_so():
     assert frames.renew(None, 5) is None
     with pytest.raises(ValueError, match="renewal over 0 frames: expected 1 or more"):
         make("accel").renew(None, 0)
+
+
+def test_a_model_without_parameters_is_on_the_cpu():
+    class ByRed(accel_models.VideoModel):
+        def key_frame(self, image, state=None): ...
+
+        def next_frame(self, image, state): ...
+
+    assert ByRed().device == torch.device("cpu")

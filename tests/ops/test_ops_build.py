@@ -70,6 +70,50 @@ def test_without_a_compiler_the_reference_answers_with_one_warning(place):
     assert "the C++ compiler g++ was not found: install it (apt install g++) or set CXX" in done.stderr
 
 
+# A container often runs as a user whom the system does not know, with HOME set to the folder of another.
+AS_A_STRANGER = """
+import os
+if os.geteuid() == 0:
+    os.seteuid(54321)
+"""
+CALL = "for _ in range(2): assert torch.equal(accel_ops.warp(*inputs), inputs[0])\nprint(accel_ops.load())"
+
+
+@pytest.mark.parametrize("variable", ["ACCEL_OPS_CACHE", "XDG_CACHE_HOME", "HOME"])
+def test_a_cache_that_cannot_be_read_leaves_the_reference_with_one_warning(place, variable):
+    closed = place / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    environment = {"ACCEL_OPS_CACHE": "", "XDG_CACHE_HOME": "", variable: str(closed / "cache")}
+    try:
+        done = in_a_fresh_python(AS_A_STRANGER + CALL, place, **environment)
+    finally:
+        closed.chmod(0o755)
+    assert done.stdout == "reference\n", done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "closed/cache" in done.stderr and "set ACCEL_OPS_CACHE to a folder that can" in done.stderr
+
+
+@pytest.mark.parametrize("cache", ["", "~nobody_of_this_name/cache"])
+def test_a_user_without_a_home_gets_the_reference_with_one_warning(place, cache):
+    code = "import os; os.environ.pop('HOME'); os.getuid = lambda: 54321\n" + CALL
+    done = in_a_fresh_python(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="")
+    assert done.stdout == "reference\n", done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "there is no folder to keep them in" in done.stderr and "set ACCEL_OPS_CACHE to one" in done.stderr
+    with_native = in_a_fresh_python(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="", ACCEL_OPS="native")
+    assert "CannotBuild: ACCEL_OPS=native, but there is no folder" in with_native.stderr.splitlines()[-1]
+
+
+def test_building_ahead_without_a_home_prints_one_line(place, monkeypatch, capsys):
+    monkeypatch.setattr(build, "HERE", place / "nowhere")
+    monkeypatch.setenv("ACCEL_OPS_CACHE", "~nobody_of_this_name")
+    assert build.main() == 0
+    assert "not built, the reference will be used: there is no folder" in capsys.readouterr().out
+    monkeypatch.setenv("ACCEL_OPS", "native")
+    assert build.main() == 1
+
+
 def test_native_without_a_compiler_is_an_error_that_names_it(place):
     done = in_a_fresh_python("accel_ops.warp(*inputs)", place, PATH="", CXX="", ACCEL_OPS="native")
     assert done.returncode == 1

@@ -8,6 +8,7 @@ from torch import nn
 
 from accel.devices import has_bfloat16
 from accel.inference.timing import time_interleaved
+from accel.models.prediction import Labels
 from accel.models.video import VideoModel
 from accel.training.run_folder import is_done
 from accel.training.trainer import train
@@ -58,15 +59,15 @@ def test_models_take_turns_when_timed():
             super().__init__()
             self.name, self.weight = name, nn.Parameter(torch.zeros(1))
 
-        def key_frame(self, image):
+        def key_frame(self, image, state=None):
             calls.append(self.name)
             return self, None
 
         def next_frame(self, image, state):
             return self, None
 
-        def labels(self, size):
-            return torch.zeros(1, *size, dtype=torch.uint8)
+        def at(self, size):
+            return Labels(torch.zeros(1, *size, dtype=torch.uint8))
 
     times = time_interleaved({"a": Watched("a"), "b": Watched("b")}, torch.zeros(2, 3, 8, 8), rounds=3)
     assert calls == ["a", "b"] * 4 and all(t >= 0 for pair in times.values() for t in pair)

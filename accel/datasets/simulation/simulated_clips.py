@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.label_counts import LabelCounts
 from accel.datasets.simulation.motion import SimulatedMotion
 
 
@@ -26,6 +27,7 @@ class SimulatedClips(ClipDataset):
             raise ValueError(f"a clip has at least one frame; asked for {length}")
         self.stills, self.motion, self.length, self.seed = stills, motion, length, seed
         self.class_names, self.palette = stills.class_names, stills.palette
+        self.generated = stills.generated
 
     def __len__(self) -> int:
         return len(self.stills)
@@ -35,6 +37,13 @@ class SimulatedClips(ClipDataset):
 
     def name(self, index: int) -> str:
         return self.stills.name(index)
+
+    def only_labels(self, index: int) -> np.ndarray | None:
+        """Those of the still: the simulated motion moves a few pixels out of the picture, and no class into it."""
+        return self.stills.only_labels(index)
+
+    def likely_cause(self, counts: LabelCounts) -> str:
+        return self.stills.likely_cause(counts)
 
     def clip(self, index: int, length: int) -> Clip:
         """The last `length` frames of the clip."""

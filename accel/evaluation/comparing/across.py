@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -13,22 +14,28 @@ from torch import Tensor
 from accel.datasets import Clip, ClipDataset
 from accel.datasets.class_maps import ClassMap, find_class_map
 from accel.inference.loading import check_classes
-from accel.models.segmentation.score_map import ScoreMap
+from accel.models.prediction import Prediction
 from accel.models.video import VideoModel
 from accel.weights.checkpoints import describe_weights
 
 
 @dataclass(frozen=True)
-class MappedScores:
-    """Scores whose labels are mapped."""
+class MappedPrediction(Prediction):
+    """A prediction whose labels are mapped."""
 
-    scores: ScoreMap
+    original: Prediction
     table: Tensor  # (256,) uint8
 
-    def labels(self, size: tuple[int, int]) -> Tensor:
-        """(B, H, W) uint8 class indices, in the classes mapped to."""
-        labels = self.scores.labels(size)
-        return self.table.index_select(0, labels.flatten().int()).view(labels.shape)
+    def at(self, size):
+        return self._mapped(self.original.at(size))
+
+    def with_confidence_at(self, size):
+        return self._mapped(self.original.with_confidence_at(size))
+
+    def _mapped(self, tensors: NamedTuple) -> NamedTuple:
+        """The same tensors, with labels (B, H, W) uint8 in the classes mapped to."""
+        labels = self.table.index_select(0, tensors.labels.flatten().int()).view(tensors.labels.shape)
+        return tensors._replace(labels=labels)
 
 
 class MappedModel(VideoModel):
@@ -48,23 +55,25 @@ class MappedModel(VideoModel):
     def remembers(self) -> bool:
         return self.model.remembers
 
-    def key_frame(self, image):
-        scores, state = self.model.key_frame(image)
-        return MappedScores(scores, self.table), state
+    def key_frame(self, image, state=None):
+        prediction, state = self.model.key_frame(image, state)
+        return MappedPrediction(prediction, self.table), state
 
     def next_frame(self, image, state):
-        scores, state = self.model.next_frame(image, state)
-        return MappedScores(scores, self.table), state
-
-    def refresh(self, image, state):
-        scores, state = self.model.refresh(image, state)
-        return MappedScores(scores, self.table), state
+        prediction, state = self.model.next_frame(image, state)
+        return MappedPrediction(prediction, self.table), state
 
     def advance(self, image, state):
         return self.model.advance(image, state)
 
     def renew(self, state, frames):
         return self.model.renew(state, frames)
+
+    def check_spreads_key_frames(self):
+        self.model.check_spreads_key_frames()
+
+    def prepare(self, size):
+        self.model.prepare(size)
 
     def optimized(self, *settings, **more):
         return MappedModel(self.model.optimized(*settings, **more), self.class_map)

@@ -21,8 +21,8 @@ from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
 from accel.evaluation.comparing.across import MappedDataset
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import check_classes
-from accel.inference.schedules import FixedInterval
 from accel.models.video import VideoModel
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar
 
 _SUFFIX = "_pred_labelIds.png"  # scorer and server want CITY_SEQ_FRAME*.png
@@ -155,7 +155,7 @@ def predict(
             if isinstance(clip, str):
                 raise ValueError(clip)
             frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(device)  # (T, 3, H, W)
-            yield clip.name, model(frames[None]).labels(tuple(frames.shape[2:]))[0]
+            yield clip.name, model(frames[None]).at(tuple(frames.shape[2:])).labels[0]
             progress.update(done)
 
 

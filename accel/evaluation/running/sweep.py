@@ -21,10 +21,10 @@ from accel.datasets.clips import Clip, ClipDataset
 from accel.evaluation.results import Accuracy, EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
 from accel.evaluation.running.reading import long_enough, read_stretches
-from accel.inference.schedules import FixedInterval
-from accel.inference.timing import frames_per_second, timed_labels
+from accel.inference.timing import frames_per_second, timed_predictions
 from accel.measures.boundary import TrimapMatrix, check_widths, trimap_bands
 from accel.models.video import VideoModel
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 
 OnLabels = Callable[[str, Tensor], None]
@@ -132,7 +132,7 @@ def sweep(
             for name, model in models.items():
                 if name not in rehearsed:  # the first calls set up memory and kernels
                     rehearsed.add(name)
-                    list(timed_labels(model.eval(), each.frames[:2], {len(each.frames[:2]) - 1}))
+                    list(timed_predictions(model.eval(), each.frames[:2], {len(each.frames[:2]) - 1}))
                 for distance, target, labels in _score(name, model, each, tallies[name]):
                     tallies[name].add(distance, target, labels)
                     if on_labels is not None:
@@ -209,14 +209,15 @@ def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
 def _score(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator[tuple[int, Target, Tensor]]:
     """What a model says of the targets of a pass, with their distances; the tally is given the times."""
     if model.carries_state:
-        for distance, labels, seconds in timed_labels(model, each.frames, each.targets):
+        for distance, said, seconds in timed_predictions(model, each.frames, each.targets):
             (tally.seconds_current if distance else tally.seconds_key).append(seconds)
             if distance in each.targets:
-                yield distance, each.targets[distance], labels
+                yield distance, each.targets[distance], said.labels
         return
     for distance, target in each.targets.items():
         if name not in target.known:
-            ((_, target.known[name], seconds),) = timed_labels(model, [each.frames[distance]], ())
+            ((_, said, seconds),) = timed_predictions(model, [each.frames[distance]], ())
+            target.known[name] = said.labels
             tally.seconds_key.append(seconds)
             tally.seconds_current.append(seconds)
         yield distance, target, target.known[name]

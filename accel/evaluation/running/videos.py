@@ -15,11 +15,12 @@ from accel.datasets.clips import Clip, ClipDataset
 from accel.evaluation.results import TemporalResult, class_shares, share
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
-from accel.inference.schedules import FixedInterval
 from accel.inference.timing import frames_to_tensor
 from accel.labels import IGNORED
 from accel.measures.temporal import Flow, TemporalTally, dis_matches, matches_of, model_matches
 from accel.models.video import VideoModel
+from accel.playing.player import Player
+from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 
 
@@ -116,27 +117,20 @@ class _Playing:
     """A run on its way through the videos."""
 
     def __init__(self, run: Run, num_classes: int):
-        self.model, self.schedule = run.model.eval(), FixedInterval(run.interval)
+        self.model = run.model.eval()
+        self.player = Player(run.model, FixedInterval(run.interval))
         self.tally = TemporalTally(num_classes)
-        self.state = self.labels = None
-        self.number = 0  # frames since the start of the video
+        self.labels: Tensor | None = None
         self.distance = 0  # frames since the key frame
 
     def step(self, image: Tensor, first: bool, matches: _Matches) -> None:
         if first:
-            self.number = 0
+            self.player.start()
             self.tally.start()
-        is_key = self.schedule.is_key(self.number)
-        self.distance = 0 if is_key else self.distance + 1
-        if self.number == 0:
-            scores, self.state = self.model.key_frame(image[None])
-        elif is_key:
-            scores, self.state = self.model.refresh(image[None], self.state)
-        else:
-            scores, self.state = self.model.next_frame(image[None], self.state)
-        self.labels = scores.labels(tuple(image.shape[1:]))[0]
+        step = self.player.step(image[None])
+        self.distance = step.distance
+        self.labels = step.prediction.at(tuple(image.shape[1:])).labels[0]
         self.tally.update(self.labels, matches.of(self.model))
-        self.number += 1
 
 
 def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.segmentation.score_map import STRIDE
 
@@ -98,9 +99,8 @@ class SmpBackbone(nn.Module):
     @staticmethod
     def _scale(image: Tensor) -> Tensor:
         """RGB minus the published mean, 0..255, to ImageNet's mean and deviation."""
-        mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-        std = image.new_tensor(IMAGENET_STD).view(3, 1, 1)
-        return ((image + image.new_tensor(PIXEL_MEANS).view(3, 1, 1)) / 255 - mean) / std
+        published, mean, std = (per_channel(c, image) for c in (PIXEL_MEANS, IMAGENET_MEAN, IMAGENET_STD))
+        return ((image + published) / 255 - mean) / std
 
 
 def _up_to_early(encoder: nn.Module, blocks: int | None, name: str = "") -> nn.Module:

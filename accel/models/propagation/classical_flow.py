@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.segmentation.score_map import STRIDE
 
+LUMA = (0.299, 0.587, 0.114)  # RGB, ITU-R BT.601
 PRESETS = ("ultrafast", "fast", "medium")
 
 _SMALLEST = 32  # pixels of a side: one patch of 8 at a quarter of the size, the finest that the fast presets look at
@@ -30,13 +33,13 @@ class DenseInverseSearch(nn.Module):
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of DIS flow; expected {', '.join(PRESETS)}")
         self.preset = preset
+        self.search = PixelSearch(preset)
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, ceil(H/16), ceil(W/16)) in cells: the mean over
         the pixels of each."""
-        search = PixelSearch(self.preset)
-        flows = [search(now, before) for now, before in zip(_grey(current), _grey(previous), strict=True)]
+        flows = [self.search(now, before) for now, before in zip(_grey(current), _grey(previous), strict=True)]
         pixels = torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(current.device)
         return F.avg_pool2d(pixels, STRIDE, ceil_mode=True) / STRIDE
 
@@ -44,12 +47,17 @@ class DenseInverseSearch(nn.Module):
 class PixelSearch:
     """DIS flow at every pixel, as OpenCV gives it, for pairs of grey frames of any size.
 
-    It runs with as many threads as PyTorch does, so that what models with it and without it take compares.
+    It runs with as many threads as PyTorch does, so that what models with it and without it take compares. Several
+    threads may use one of these at a time: each has an object of OpenCV's of its own, which can neither be shared nor
+    copied.
     """
 
     def __init__(self, preset: str = "medium"):
         self.preset = preset
-        self._search, self._size = None, None
+        self._own = threading.local()
+
+    def __reduce__(self):
+        return PixelSearch, (self.preset,)
 
     def __call__(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Grey frames (H, W) uint8 to (H, W, 2) float32: where, in pixels (dx, dy), each pixel was before."""
@@ -59,11 +67,13 @@ class PixelSearch:
         below, right = max(0, _SMALLEST - height), max(0, _SMALLEST - width)
         if below or right:  # OpenCV reads beyond the end of smaller frames, and crashes or returns what lies there
             now, before = (cv2.copyMakeBorder(f, 0, below, 0, right, cv2.BORDER_REPLICATE) for f in (now, before))
-        if self._size != now.shape:  # a frame of under 91 pixels changes the settings of the object, for good
+        own = self._own
+        # A frame of under 91 pixels changes the settings of the object, for good.
+        if getattr(own, "size", None) != now.shape:
             preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}")
-            self._search, self._size = cv2.DISOpticalFlow_create(preset), now.shape
+            own.search, own.size = cv2.DISOpticalFlow_create(preset), now.shape
         with _threads_of_pytorch():
-            flow = self._search.calc(now, before, None)
+            flow = own.search.calc(now, before, None)
         return flow[:height, :width]
 
 
@@ -84,7 +94,6 @@ def _threads_of_pytorch() -> Iterator[None]:
 
 
 def _grey(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) RGB minus the mean to (B, H, W) uint8 luma (ITU-R BT.601)."""
-    means = images.new_tensor(PIXEL_MEANS).view(3, 1, 1)
-    luma = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    return ((images + means) * luma).sum(1).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """(B, 3, H, W) RGB minus the mean to (B, H, W) uint8 luma."""
+    luma = ((images + per_channel(PIXEL_MEANS, images)) * per_channel(LUMA, images)).sum(1)
+    return luma.round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.models.propagation.base import Propagation
+from accel.models.propagation.routes import FrameToFrame, Route
 
 
 class FlowWarp(Propagation):
@@ -14,15 +15,17 @@ class FlowWarp(Propagation):
 
     flow: module that takes (current, previous) frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in
     feature cells.
+    route: `FrameToFrame()` as in Accel, or `KeyToCurrent()` as in Deep Feature Flow's own detector, for flow networks
+        that have learned to see far.
     """
 
-    recursive = True
     linear = True
     remembers = False
 
-    def __init__(self, flow: nn.Module):
+    def __init__(self, flow: nn.Module, route: Route | None = None):
         super().__init__()
         self.flow = flow
+        self.route = route or FrameToFrame()
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
         """The flow (B, 2, h, w) that leads from cells of the current frame to the previous one."""
@@ -30,10 +33,11 @@ class FlowWarp(Propagation):
 
     @staticmethod
     def join(first: Tensor, second: Tensor) -> Tensor:
-        """The flow of both together.
+        """The flow of both together; float32 for half types, since one flow may be joined from many.
 
         Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
         """
+        first, second = _wide(first), _wide(second)
         home = _cells(second)
         x, y = (home + second).unbind(1)
         inside = torch.stack([x.clamp(0, x.shape[2] - 1), y.clamp(0, y.shape[1] - 1)], 1) - home
@@ -50,6 +54,32 @@ class FlowWarp(Propagation):
         return accel_ops.warp(features, flow)
 
 
+class ScaledFlowWarp(FlowWarp):
+    """`FlowWarp` with the scale map of Deep Feature Flow (CVPR 2017, eq. 3): what was warped is multiplied by it, so
+    that features may fade where the flow is not to be trusted.
+
+    flow: module that takes (current, previous) frames to flow (B, 2, h, w) and scale (B, C or 1, h, w).
+    """
+
+    linear = False  # a map of C channels does not change places with a 1x1 convolution
+
+    def motion(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """The flow (B, 2, h, w) and the scale."""
+        return self.flow(current, previous)
+
+    @staticmethod
+    def join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The first scale is carried along the second flow, as the features that it scales are."""
+        (first_flow, first_scale), (second_flow, second_scale) = first, second
+        return FlowWarp.join(first_flow, second_flow), accel_ops.warp(first_scale, second_flow) * second_scale
+
+    @staticmethod
+    def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:
+        """Features (B, C, h, w) moved along a flow and scaled."""
+        flow, scale = motion
+        return FlowWarp.move(features, flow) * scale
+
+
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, C, h, w) a cell smaller than the flow (B, 2, h', w'), and that flow, made to fit each other.
 
@@ -58,11 +88,17 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
     """
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
-    if flow.dtype in (torch.float16, torch.bfloat16):  # too coarse to hold positions
-        flow = flow.float()
+    flow = _wide(flow)
     home = _cells(flow)
-    scale = home.new_tensor([(w - 1) / max(width - 1, 1), (h - 1) / max(height - 1, 1)]).view(2, 1, 1)
-    return nn.functional.pad(features, (0, width - w, 0, height - h)), (home + flow) * scale - home
+    x, y = (home + flow).unbind(1)
+    # Scaled by numbers: to make a tensor of them, on a GPU, would be to wait for it.
+    scaled = torch.stack([x * ((w - 1) / max(width - 1, 1)), y * ((h - 1) / max(height - 1, 1))], 1)
+    return nn.functional.pad(features, (0, width - w, 0, height - h)), scaled - home
+
+
+def _wide(flow: Tensor) -> Tensor:
+    """A flow in float32 or wider: half types are too coarse to hold positions."""
+    return flow.to(torch.promote_types(flow.dtype, torch.float32))
 
 
 def _cells(flow: Tensor) -> Tensor:

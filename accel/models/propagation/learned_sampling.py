@@ -8,7 +8,9 @@ import accel_ops
 import torch
 from torch import Tensor, nn
 
+from accel.models.constants import constant
 from accel.models.propagation.base import Propagation
+from accel.models.propagation.routes import KeyToCurrent
 
 
 class LearnedSampling(Propagation):
@@ -27,7 +29,7 @@ class LearnedSampling(Propagation):
     update_ratio: how much of the memory is aggregated features; the rest is the newest key frame's own.
     """
 
-    recursive = False
+    route = KeyToCurrent()
     linear = False
     remembers = True
 
@@ -152,7 +154,7 @@ class Quality(nn.Sequential):
             of_rows = (pairs @ first.bias.to(wide)).to(dtype)
             of_taps = (second.bias.to(wide) @ taps).to(dtype)
         products = nn.functional.conv2d(features, rows, of_rows)  # (B, 81, h, w)
-        moves = torch.eye(9, dtype=products.dtype, device=products.device).view(1, 9, 3, 3)
+        moves = constant(torch.eye, 9, dtype=products.dtype, device=products.device).view(1, 9, 3, 3)
         moved = nn.functional.conv2d(products, moves.expand(9, -1, -1, -1), of_taps, padding=1, groups=9)
         return nn.functional.conv2d(moved, moves, third.bias, padding=1)
 

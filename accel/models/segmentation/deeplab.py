@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from accel.models.branch import Branch
 from accel.models.segmentation.score_map import Border, ScoreMap
 
 
-class DeepLab(nn.Module):
+class DeepLab(Branch):
     """One image to scores (Chen et al. 2015, as in the Accel and Deep Feature Flow releases: no ASPP).
 
     backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)).
@@ -26,9 +27,6 @@ class DeepLab(nn.Module):
         """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
         return self.backbone(image)
 
-    def score(self, features: Tensor) -> ScoreMap:
+    def predict(self, features: Tensor) -> ScoreMap:
         """(B, C, h, w) to scores (B, K, h, w)."""
         return ScoreMap(self.score_layer(self.fc6(features).relu()), self.border)
-
-    def forward(self, image: Tensor) -> ScoreMap:
-        return self.score(self.features(image))

@@ -10,11 +10,13 @@ import torch
 from accel_ops.reference import STRIDE, check_frame_size
 from torch import Tensor
 
+from accel.models.prediction import Labels, LabelsAndConfidence, Prediction
+
 Border = Literal["replicate", "zero"]
 
 
 @dataclass(frozen=True)
-class ScoreMap:
+class ScoreMap(Prediction):
     """Class logits before upsampling, with what it takes to bring them to full size.
 
     scores: (B, K, h, w).
@@ -44,6 +46,14 @@ class ScoreMap:
         with torch.autocast(scores.device.type, enabled=False):
             full = down @ (scores @ across.T)
         return full if self.bias is None else full + self.bias.to(full.dtype).view(-1, 1, 1)
+
+    def at(self, size: tuple[int, int]) -> Labels:
+        """`labels`."""
+        return Labels(self.labels(size))
+
+    def with_confidence_at(self, size: tuple[int, int]) -> LabelsAndConfidence:
+        """`labels_and_margin`."""
+        return LabelsAndConfidence(*self.labels_and_margin(size))
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """(B, H, W) uint8 class indices; a tie goes to the lower class. Never holds full-size logits."""

@@ -1,0 +1,149 @@
+"""What labels say, all of them together: how often each class occurs, and what of that cannot be meant.
+
+Files may all be whole and still teach nothing: masks of 0 and 255 are background and "ignored" where 255 was to be a
+class. Training on them ends with a loss of 0, and their score is 100%.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from accel.labels import IGNORED
+
+if TYPE_CHECKING:
+    from accel.config import DataConfig
+    from accel.datasets.clips import ClipDataset
+
+# Shares of ignored pixels. Data sets that are labelled throughout have few: Cityscapes 12%, CamVid 4%. Scribbles, the
+# sparsest labels in common use, leave 97%: that is worth a word. Beyond 99.5%, an image of 480 x 360 has fewer than
+# 900 labelled pixels: hardly anybody means that.
+MANY_IGNORED, NEARLY_ALL_IGNORED = 0.5, 0.995
+MAX_NAMED = 8  # classes in a message
+_PART = 2**22  # pixels counted at a time: OpenCV counts in float32, which is exact up to 2**24
+
+Use = Literal["training", "validation"]  # what labels are for
+
+
+class LabelCounts:
+    """How many pixels, and how many label images, have each class.
+
+    pixels, images: (256,) int64, by class index; [255] are the ignored ones.
+    read: how many label images were counted.
+    """
+
+    def __init__(self, class_names: Sequence[str]):
+        self.class_names = tuple(class_names)
+        self.pixels, self.images = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        self.read = 0
+
+    def add(self, histogram: np.ndarray) -> None:
+        """Count an image, by its `histogram_of`."""
+        self.pixels += histogram
+        self.images += histogram > 0
+        self.read += 1
+
+    @property
+    def labelled(self) -> int:
+        """Pixels that have a class."""
+        return int(self.pixels[:IGNORED].sum())
+
+    @property
+    def ignored(self) -> float:
+        """The share of the pixels that is ignored; 0 where there is no pixel."""
+        return float(self.pixels[IGNORED] / max(1, self.pixels.sum()))
+
+    @property
+    def missing(self) -> list[int]:
+        """The classes that no pixel has."""
+        return [k for k in range(len(self.class_names)) if not self.pixels[k]]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Of each class, and of what is ignored: its index and name, its share of the pixels, and the share of the
+        images that have it, in per cent."""
+        names = {k: f"{k} {name}" for k, name in enumerate(self.class_names)} | {IGNORED: "ignored"}
+        total = max(1, self.pixels.sum())
+        return [
+            (name, percent(self.pixels[k] / total), percent(self.images[k] / max(1, self.read)))
+            for k, name in names.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What counts of labels give reason to doubt, a line each: errors, with which nothing is to be trained or scored,
+    and warnings."""
+
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def histogram_of(labels: np.ndarray) -> np.ndarray:
+    """(256,) int64: how many pixels of a label image (H, W) uint8 have each value."""
+    import cv2  # three times as fast as NumPy's bincount
+
+    flat, histogram = labels.reshape(1, -1), np.zeros(256, np.int64)
+    for start in range(0, flat.size, _PART):
+        counted = cv2.calcHist([flat[:, start : start + _PART]], [0], None, [256], [0, 256])
+        histogram += counted.reshape(256).astype(np.int64)
+    return histogram
+
+
+def stops_at_doubts(data: DataConfig) -> bool:
+    """Whether doubtful labels of these data are an error (`data.label_check`)."""
+    return data.label_check == "error" or (data.label_check is None and data.name == "folder")
+
+
+def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, total: int | None = None) -> Doubts:
+    """What is doubtful in the labels that were counted.
+
+    strict: whether a class that never occurs, or hardly any labelled pixel, is an error in training. Labels without a
+        single labelled pixel are one in any case.
+    total: how many labels there are; with fewer counted, nothing is certain, and all are warnings.
+    """
+    if not counts.read:
+        return Doubts()
+    total = counts.read if total is None else total
+    whole = counts.read >= total
+    labels = f"the {total} labels" if total > 1 else "the only label"
+    labels = labels if whole else f"{counts.read} of {labels}, those that were looked at"
+    cause = dataset.likely_cause(counts)
+    cause = f"; {cause}" if cause else ""
+    strict = strict and use == "training" and whole
+    way_out = " (if nothing is wrong: data.label_check=warn)" if strict else ""
+    if not counts.labelled:
+        line = f"all pixels of {labels} are ignored{cause}"
+        return Doubts(errors=(line,)) if whole else Doubts(warnings=(line,))
+    errors, warnings = [], []
+    if missing := counts.missing:
+        line = f"{_listed(missing, counts.class_names)} in none of {labels}{cause}"
+        (errors if strict else warnings).append(line + way_out)
+    if counts.ignored > MANY_IGNORED and not (missing and cause):
+        line = f"{percent(counts.ignored)}% of the pixels of {labels} are ignored{cause}"
+        nearly_all = strict and counts.ignored > NEARLY_ALL_IGNORED
+        (errors if nearly_all else warnings).append(line + (way_out if nearly_all else ""))
+    return Doubts(tuple(errors), tuple(warnings))
+
+
+def is_doubtful(counts: LabelCounts) -> bool:
+    """Whether more labels should be looked at before anything is said of these."""
+    return bool(counts.missing) or counts.ignored > NEARLY_ALL_IGNORED
+
+
+def percent(share: float) -> str:
+    """0.123 as "12.30"; what is hardly there, or all but whole, is neither 0 nor 100."""
+    if 0 < share < 1e-4:
+        return "<0.01"
+    if 1 - 1e-4 < share < 1:
+        return ">99.99"
+    return "0" if share == 0 else f"{100 * share:.2f}"
+
+
+def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
+    """Classes as the subject of a sentence, with its verb."""
+    shown = ", ".join(f"{k} {names[k]!r:.80}" for k in classes[:MAX_NAMED])
+    more = f" and {len(classes) - MAX_NAMED} more" if len(classes) > MAX_NAMED else ""
+    return f"class {shown} occurs" if len(classes) == 1 else f"classes {shown}{more} occur"

@@ -1,0 +1,61 @@
+"""A look at some labels before work begins, in a few seconds: at more of them only where something looks wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from accel.datasets.clips import ClipDataset
+from accel.datasets.label_counts import Doubts, LabelCounts, Use, doubts, histogram_of, is_doubtful
+from accel.progress import console
+from accel.threads import usable_cores
+
+SAMPLE = 200  # labels
+SAMPLE_SECONDS = 3.0  # for these
+SEARCH_SECONDS = 60.0  # for all, where a class was not among these: an hour of training in vain takes longer
+_TOGETHER = 20  # labels read before the clock is looked at
+
+
+def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, strict: bool, where: str) -> Doubts:
+    """What is doubtful in the labels of these labelled frames; errors only where all of them were read.
+
+    strict: as for `doubts`. where: what a person calls these data, for the line that says that this takes longer.
+
+    No frame is read. Generated labels, and those that cannot be had without frames, are not looked at. Raises
+    ValueError or FileNotFoundError, with the path, for a label file that cannot be read.
+    """
+    if dataset.generated or not indices or dataset.only_labels(indices[0]) is None:
+        return Doubts()
+    counts = LabelCounts(dataset.class_names)
+    order = list(_spread(indices))
+    began, told = time.monotonic(), False
+
+    def histogram(index: int) -> np.ndarray:
+        return histogram_of(dataset.only_labels(index))
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoding lets other threads run
+        for start in range(0, len(order), _TOGETHER):
+            seconds = time.monotonic() - began
+            sampled = counts.read >= SAMPLE or seconds > SAMPLE_SECONDS
+            if counts.read and sampled and (not is_doubtful(counts) or seconds > SEARCH_SECONDS):
+                break
+            if counts.read and sampled and not told:
+                told = True
+                console.print(
+                    f"{where}: {counts.read} labels look wrong; reading the other {len(order) - counts.read}, for "
+                    f"{SEARCH_SECONDS:.0f} s at most"
+                )
+            for each in pool.map(histogram, order[start : start + _TOGETHER]):
+                counts.add(each)
+    return doubts(counts, dataset, use, strict, len(order))
+
+
+def _spread(indices: Sequence[int]) -> Iterator[int]:
+    """The labelled frames in an order whose first `SAMPLE` are spread evenly: neighbours are of one video."""
+    sample = np.unique(np.linspace(0, len(indices) - 1, min(SAMPLE, len(indices))).round().astype(int)).tolist()
+    rest = sorted(set(range(len(indices))).difference(sample))
+    for place in (*sample, *np.random.default_rng(0).permutation(rest).tolist()):
+        yield indices[int(place)]

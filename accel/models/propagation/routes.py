@@ -1,0 +1,99 @@
+"""From which frame to which features are carried: from each to the next, or from the key frame to each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from accel.fast.streams import side_by_side
+from accel.models.state import Anchor, FrameState, PendingAnchor
+
+if TYPE_CHECKING:
+    from accel.models.propagation.base import Propagation
+
+
+class Route(ABC):
+    """How the anchor of a state goes with the frames that pass."""
+
+    @abstractmethod
+    def carry(self, propagation: Propagation, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
+        """The features (B, C, h, w) of the frame after `state`, and the state there.
+
+        image: that frame, (B, 3, H, W), RGB minus the mean. A pending anchor gets its share of work, and takes over
+        once it is done. On a GPU that goes on beside the rest.
+        """
+
+    @abstractmethod
+    def skip(self, propagation: Propagation, image: Tensor, state: FrameState) -> FrameState:
+        """The state at the frame after `state`, whose own features nobody needs."""
+
+    @abstractmethod
+    def finish(self, propagation: Propagation, state: FrameState) -> FrameState:
+        """The state with all work done on its pending anchor, which has taken over."""
+
+
+class FrameToFrame(Route):
+    """Each frame's features are made of those of the frame before it: the anchor moves on (Jain et al., Accel,
+    CVPR 2019)."""
+
+    def carry(self, propagation, image, state):
+        motion, pending = _beside_work(lambda: propagation.motion(image, state.image), state.pending, image)
+        features = state.anchor.features
+        if pending is not None:
+            pending = replace(pending, motions=(*pending.motions, motion))
+            if pending.is_done:
+                features, motion, pending = pending.anchor().features, self._joined(propagation, pending), None
+        moved = propagation.move(features, motion)
+        return moved, FrameState(image, Anchor.of(image, moved), pending)
+
+    def skip(self, propagation, image, state):
+        return self.carry(propagation, image, state)[1]
+
+    def finish(self, propagation, state):
+        pending = state.pending.finished()
+        features = pending.anchor().features
+        if pending.motions:
+            features = propagation.move(features, self._joined(propagation, pending))
+        return FrameState.at_key_frame(Anchor.of(state.image, features))
+
+    @staticmethod
+    def _joined(propagation: Propagation, pending: PendingAnchor):
+        return reduce(propagation.join, pending.motions)
+
+
+class KeyToCurrent(Route):
+    """Each frame's features are made of the key frame's, whatever lies between: the anchor stays (Zhu et al., Deep
+    Feature Flow, CVPR 2017; Jiang et al., Learnable Spatio-Temporal Sampling, ECCV 2020)."""
+
+    def carry(self, propagation, image, state):
+        # The frame that takes over during this step is the one to compare with.
+        takes_over = state.pending is not None and state.pending.is_last
+        start = (state.pending if takes_over else state.anchor).image
+        motion, pending = _beside_work(lambda: propagation.motion(image, start), state.pending, image)
+        state = _settled(replace(state, image=image, pending=pending))
+        return propagation.move(state.anchor.features, motion), state
+
+    def skip(self, propagation, image, state):
+        pending = None if state.pending is None else state.pending.go_on()
+        return _settled(replace(state, image=image, pending=pending))
+
+    def finish(self, propagation, state):
+        return _settled(replace(state, pending=state.pending.finished()))
+
+
+def _settled(state: FrameState) -> FrameState:
+    """The state with its pending anchor in place of the old one, if that is done."""
+    if state.pending is None or not state.pending.is_done:
+        return state
+    return FrameState(state.image, state.pending.anchor())
+
+
+def _beside_work(motion, pending: PendingAnchor | None, image: Tensor):
+    """What `motion` gives, and the pending anchor after its share of work."""
+    if pending is None:
+        return motion(), None
+    return side_by_side(motion, pending.go_on, image.device, "reference")

@@ -1,0 +1,71 @@
+"""Before a run: labels that teach nothing, or not what is meant, are told before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accel.config import Config
+from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets.label_counts import Use, stops_at_doubts
+from accel.datasets.label_sample import look_at_labels
+from accel.progress import console
+from accel.training.run_folder import is_done
+from accel.training.validation import Validation
+
+
+def check_labels(config: Config, dataset: ClipDataset, validation: Validation | None) -> None:
+    """Look at the labels that a run trains and validates on, and print what may be wrong with them.
+
+    Labels are not looked at where they are not learned from (the flow loss), or are generated.
+
+    Raises ValueError where they cannot be meant (`data.label_check`), and for labels that cannot be read.
+    """
+    if learns_labels(config):
+        _look(config, dataset, _trained_on(config, dataset), "training", config.data.train_split)
+    if validation is not None:
+        _look(config, validation.dataset, validation.indices, "validation", validation.settings.split)
+
+
+def check_recipe(stages: Sequence[Config]) -> None:
+    """`check_labels` of the stages of a recipe that come later: not only after days, when their turn has come.
+
+    Those that are done are left out, and what the first of the others will look at itself. Raises as `check_labels`,
+    and for data that are not there.
+    """
+    ahead = [stage for stage in stages if not is_done(stage)]
+    checked = {_labels_of(stage) for stage in ahead[:1] if learns_labels(stage)}
+    for stage in ahead[1:]:
+        if stage.data.name == "streetscape" or not learns_labels(stage) or _labels_of(stage) in checked:
+            continue
+        checked.add(_labels_of(stage))
+        check_labels(stage, build_dataset(stage.data, stage.data.train_split), None)
+
+
+def learns_labels(config: Config) -> bool:
+    """Whether the run learns from labels, and not from flow alone."""
+    return config.train.loss.name != "flow"
+
+
+def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:
+    """The labelled frames with enough frames before them."""
+    stored = _stored_length(config)
+    return [index for index in range(len(dataset)) if dataset.history(index) >= stored - 1]
+
+
+def _stored_length(config: Config) -> int:
+    return 1 if config.data.motion else config.data.clip_length
+
+
+def _labels_of(config: Config) -> tuple:
+    """What decides which labels a run learns from."""
+    data = config.data
+    return data.name, data_root(data).resolve(), data.train_split, _stored_length(config), data.label_check
+
+
+def _look(config: Config, dataset: ClipDataset, indices: Sequence[int], use: Use, split: str) -> None:
+    where = f"{config.data.name} {split} at {data_root(config.data)}"
+    found = look_at_labels(dataset, indices, use, stops_at_doubts(config.data), where)
+    for warning in found.warnings:
+        console.print(f"warning: {where}: {warning}")
+    if found.errors:
+        raise ValueError(f"{where}: {'; '.join(found.errors)}")
