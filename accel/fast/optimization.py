@@ -8,6 +8,9 @@ frame size, in bfloat16 where the machine has it.
 from __future__ import annotations
 
 import copy
+import threading
+import warnings
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ from accel.models.segmentation.deeplab import DeepLab
 from accel.models.video import VideoModel
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SIZES = 4  # that are kept ready, where frames of any may come
 
 
 @torch.no_grad()
@@ -33,6 +37,7 @@ def optimize(
     device: torch.device | str | None = None,
     compile: bool = True,
     parts: int = 1,
+    sizes: int = SIZES,
 ) -> VideoModel:
     """A copy of `model` for inference on frames (1, 3, H, W) of one size; it answers the same calls.
 
@@ -44,6 +49,7 @@ def optimize(
         CUDA graphs. Without it, or without a working compiler (a warning says so), the rest is done all the
         same.
     parts: into how many parts of equal cost a key frame's work is cut, for `VideoModel.renew`.
+    sizes: how many sizes are kept ready, where `size` is None. Each takes as much memory as a model.
 
     Raises ValueError for a size, type or number that cannot be, a device that this machine lacks, or a model that
     `simplify` refuses. The copy raises it for frames of another size.
@@ -54,6 +60,8 @@ def optimize(
         raise ValueError("this model is optimised already: call `optimized` of the one that it was made from")
     if parts < 1:
         raise ValueError(f"parts must be 1 or more, got {parts}")
+    if sizes < 1:
+        raise ValueError(f"sizes must be 1 or more, got {sizes}")
     device = model.device if device is None else choose_device(str(device))
     dtype = dtype or (torch.bfloat16 if has_bfloat16(device) else torch.float32)
     if dtype not in DTYPES:
@@ -62,7 +70,7 @@ def optimize(
     check_simplifies(model)
     compiler = Compiler(compile)
     if size is None:
-        return AnySize(model, dtype, device, compiler, parts)
+        return AnySize(model, dtype, device, compiler, parts, sizes)
     return _optimize_for(size, model, dtype, device, compiler, parts)
 
 
@@ -100,15 +108,30 @@ def _optimize_for(
 
 
 class AnySize(VideoModel):
-    """A model optimised for every frame size that comes, at the first key frame of that size."""
+    """A model optimised for every frame size that comes, at the first key frame of that size.
 
-    def __init__(self, model: VideoModel, dtype: torch.dtype, device: torch.device, compiler: Compiler, parts: int):
+    sizes: how many are kept ready. When one more comes, the one used least recently is dropped. A video of that size
+    can go on: its state fits what is then made anew, which takes as long as the first time (a warning says so).
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        dtype: torch.dtype,
+        device: torch.device,
+        compiler: Compiler,
+        parts: int,
+        sizes: int = SIZES,
+    ):
         super().__init__()
         self.model = model
         self.carries_state = model.carries_state
         self.settings = (dtype, device, compiler, parts)
         self.place = device
-        self.fast: dict[tuple[int, int], VideoModel] = {}
+        self.sizes = sizes
+        self.fast: OrderedDict[tuple[int, int], VideoModel] = OrderedDict()  # least recently used first
+        self._dropped: set[tuple[int, int]] = set()
+        self._lock = threading.RLock()  # of both; threads may share a model
 
     @property
     def device(self) -> torch.device:
@@ -119,32 +142,56 @@ class AnySize(VideoModel):
         return self.model.remembers
 
     def key_frame(self, image, state=None):
-        size = tuple(image.shape[2:])
-        self.prepare(size)
-        return self.fast[size].key_frame(image, state)
+        return self._for(_size(image)).key_frame(image, state)
 
     def check_spreads_key_frames(self):
         if self.settings[-1] < 2:
             self.model.check_spreads_key_frames()
 
     def prepare(self, size):
-        if size not in self.fast:
-            self.fast[size] = _optimize_for(size, self.model, *self.settings)
+        self._for(tuple(size))
 
     def next_frame(self, image, state):
-        return self._of(image).next_frame(image, state)
+        return self._after(image, state).next_frame(image, state)
 
     def advance(self, image, state):
-        return self._of(image).advance(image, state)
+        return self._after(image, state).advance(image, state)
 
     def renew(self, state, frames):
-        return None if state is None else self._of(state.image).renew(state, frames)  # None: frame by frame
+        return None if state is None else self._for(_size(state.image)).renew(state, frames)  # None: frame by frame
 
-    def _of(self, image: Tensor) -> VideoModel:
-        size = tuple(image.shape[2:])
-        if size not in self.fast:
+    def _for(self, size: tuple[int, int]) -> VideoModel:
+        """The model for frames of this size."""
+        with self._lock:
+            if size not in self.fast:
+                if size in self._dropped:
+                    self._say_that_sizes_take_turns(size)
+                self.fast[size] = _optimize_for(size, self.model, *self.settings)
+                while len(self.fast) > self.sizes:
+                    self._dropped.add(self.fast.popitem(last=False)[0])
+            self.fast.move_to_end(size)
+            return self.fast[size]
+
+    def _after(self, image: Tensor, state: object) -> VideoModel:
+        """The model for this frame, which follows the one that gave `state`."""
+        size = _size(image)
+        if state is not None and _size(state.image) != size:
             raise ValueError(f"no key frame of {size[0]}x{size[1]} pixels came before this frame")
-        return self.fast[size]
+        return self._for(size)
+
+    def _say_that_sizes_take_turns(self, size: tuple[int, int]) -> None:
+        """Python shows the same warning from the same place once."""
+        warnings.warn(
+            f"frames of more than {self.sizes} sizes come in turns, and {size[0]}x{size[1]} is prepared anew, which "
+            "takes as long as the first time: `optimized(sizes=...)` keeps more ready",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    """(H, W) of a frame (B, 3, H, W)."""
+    return tuple(image.shape[2:])
 
 
 class _InType(nn.Module):

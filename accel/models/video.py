@@ -92,11 +92,12 @@ class VideoModel(nn.Module, ABC):
         device: torch.device | str | None = None,
         compile: bool = True,
         parts: int = 1,
+        sizes: int = 4,
     ) -> VideoModel:
         """This model for inference on frames of one size, as fast as the machine allows: see `fast.optimization`."""
         from accel.fast.optimization import optimize  # it knows all models
 
-        return optimize(self, size, dtype, device, compile, parts)
+        return optimize(self, size, dtype, device, compile, parts, sizes)
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
         """Write this model, with a model card, to a folder that `accel.load_model` takes; see `accel.weights.hub`.
