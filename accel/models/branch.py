@@ -15,11 +15,13 @@ from accel.models.prediction import Prediction
 class Branch(nn.Module, ABC):
     """A network in two steps, so that its features can be carried from one frame to another in between.
 
+    task: what it predicts: a name in `accel.tasks.TASKS`.
     backbone: the network that `features` runs; video models cut its work into parts.
 
     A branch says itself how it is made fast, see `accel.fast.preparation`.
     """
 
+    task: str
     backbone: nn.Module
 
     @abstractmethod

@@ -24,7 +24,7 @@ class FrameByFrame(VideoModel):
 
     def __init__(self, reference: Branch):
         super().__init__()
-        self.reference = reference
+        self.reference, self.task = reference, reference.task
 
     def key_frame(self, image, state=None):
         return self.reference(subtract_mean(image)), None
@@ -54,7 +54,7 @@ class DeepFeatureFlow(VideoModel):
 
     def __init__(self, reference: Branch, propagation: Propagation):
         super().__init__()
-        self.reference = reference
+        self.reference, self.task = reference, reference.task
         self.propagation = propagation
 
     @property

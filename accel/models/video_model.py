@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +26,14 @@ class VideoModel(nn.Module, ABC):
     Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What it says of a frame is a `Prediction`; what it carries
     from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
 
+    task: what it predicts: a name in `accel.tasks.TASKS`.
+    about: what its weights say of themselves, where it was loaded from some: what `save_pretrained` needs.
     carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
         spare themselves asking twice about one frame.
     """
 
+    task = "segmentation"
+    about: Any = None
     carries_state = True
     is_optimized = False  # whether `optimized` has made it
 
@@ -134,6 +139,28 @@ class VideoModel(nn.Module, ABC):
         """Make its networks ready for frames of one size, in place: ask its branches and its propagation to. See
         `accel.fast.preparation`; the networks of a model that does not say how stay as they are."""
 
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
+        """Write this model, with a model card, to a folder that `accel.load_model` takes; see `accel.weights.hub`.
+
+        half: as float16, half as large. Raises ValueError for a model that was not loaded from weights.
+        """
+        return self._known("save_pretrained").save_pretrained(self, folder, half)
+
+    def push_to_hub(self, repository: str, half: bool = False, private: bool = False) -> str:
+        """Upload this model, with a model card, to a repository OWNER/NAME of Hugging Face's hub; returns its address.
+
+        Raises as `save_pretrained`, and ValueError where the hub refuses.
+        """
+        return self._known("push_to_hub").push_to_hub(self, repository, half, private)
+
+    def _known(self, call: str) -> Any:
+        if self.about is None:
+            raise ValueError(
+                f"{call}: nothing is known of this model's classes and training; load it with accel.load_model, or "
+                f"call accel.weights.hub.{call} with a description"
+            )
+        return self.about
+
     def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> Prediction:
         """What is said of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
 
@@ -162,7 +189,7 @@ class AnySize(VideoModel):
     def __init__(self, model: VideoModel, settings: Settings, sizes: int):
         super().__init__()
         self.model, self.settings = model, settings
-        self.carries_state = model.carries_state
+        self.task, self.carries_state = model.task, model.carries_state
         self.fast: BySize[VideoModel] = BySize(lambda size: model._optimized_for(size, settings), sizes)
 
     @property

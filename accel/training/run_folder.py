@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accel.config import Config, dump_config, load_config
+from accel.files.whole_files import sweep, write_whole
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_log import LOG, remove_curves
-from accel.weights.checkpoints import WEIGHTS, sweep, write_whole
+from accel.weights.checkpoints import WEIGHTS
 
 CONFIG = "config.yaml"
 # Keys of `train` that change how a run is looked after, but not what comes out of it.
@@ -106,7 +107,7 @@ def _refuse_to_replace(path: Path, settings: str) -> None:
     if not path.exists():
         return
     try:
-        there = path.read_text()
+        there = path.read_text(encoding="utf-8")
         by_hand = there not in (settings, dump_config(load_config(path)))
     except (ValueError, OSError):
         by_hand = True

@@ -44,9 +44,9 @@ def deform_conv(
         for float64 features). Samples of half types are rounded to that type once, unless the CPU is faster without;
         the matrix product sums in float32 and is otherwise that of `torch.mm`. Under autocast features and weight
         are cast as for any convolution; offset is not. Differentiable once by all three, each gradient of its
-        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On CUDA the gradient by
-        features is summed with atomics, hence in no fixed order, and refused under
-        `torch.use_deterministic_algorithms(True)`.
+        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On the CPU it repeats exactly
+        with the same number of threads. On CUDA the gradient by features is summed with atomics, hence in no fixed
+        order, and refused under `torch.use_deterministic_algorithms(True)`.
 
     Raises:
         ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_video import ALL as VIDEO_MODELS
-from test_video import CLASSES, clip_of, make
+from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, scores_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +16,6 @@ from accel.models import (
     AccelShared,
     DeepFeatureFlow,
     DeepLab,
-    FlowNetS,
     FlowWarp,
     FrameByFrame,
     LearnedSampling,
@@ -25,53 +23,10 @@ from accel.models import (
     ScoreMap,
     VideoModel,
 )
-from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
 from accel.models.branch import Branch
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.learned_sampling import grid_offsets
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
-
-SIZE = (64, 96)
-
-
-def lively(model):
-    """The model with batch norms and biases as after training: none that would hide a mistake."""
-    generator = torch.Generator().manual_seed(2)
-
-    def random(like, low, high):
-        return low + (high - low) * torch.rand(like.shape, generator=generator)
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(random(module.running_mean, -0.3, 0.3))
-            module.running_var.copy_(random(module.running_var, 0.5, 2))
-            if module.affine:
-                module.weight.data.copy_(random(module.weight, 0.5, 1.5))
-                module.bias.data.copy_(random(module.bias, -0.3, 0.3))
-        elif isinstance(module, nn.Conv2d) and module.bias is not None and module.bias.numel() > 2:
-            module.bias.data.copy_(random(module.bias, -0.2, 0.2))
-    return model.eval().requires_grad_(False)
-
-
-def published(name):
-    """The release's architectures, narrow."""
-
-    def deeplab(backbone):
-        return DeepLab(backbone, CLASSES, 16, border="zero")
-
-    torch.manual_seed(0)
-    flow = FlowWarp(FlowNetS(1 / 16))
-    for predict in flow.flow.predict.values():
-        nn.init.normal_(predict.weight, std=0.05)
-        nn.init.normal_(predict.bias, std=0.3)
-    reference = deeplab(ResNetV1((1, 1, 1, 1), 1, 1, width=4))
-    if name == "published_shared":
-        return AccelShared(reference, flow, FeatureFusion(reference.backbone.out_channels))
-    update = deeplab(PreActResNet((1, 1, 1, 2), width=4, out_channels=24))
-    return {
-        "published_accel": lambda: Accel(reference, flow, update, ScoreFusion(CLASSES)),
-        "published_18": lambda: FrameByFrame(update),
-    }[name]()
 
 
 class Patches(nn.Conv2d):
@@ -110,29 +65,9 @@ def small(name):
     }[name]()
 
 
-ALL = (*VIDEO_MODELS, "published_accel", "published_shared", "published_18")
-
-
 @pytest.fixture(scope="module", params=ALL)
 def model(request):
-    return lively(make(request.param) if request.param in VIDEO_MODELS else published(request.param))
-
-
-def scores_of(model, clip):
-    with torch.inference_mode():
-        scores, state = model.key_frame(clip[:, 0])
-        maps = [scores]
-        for t in range(1, clip.shape[1]):
-            scores, state = model.next_frame(clip[:, t], state)
-            maps.append(scores)
-    return maps
-
-
-def assert_same(got, expected, tolerance):
-    for a, b in zip(got, expected, strict=True):
-        assert a.scores.dtype == torch.float32 and a.border == b.border
-        spread = float(b.scores.std())
-        torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance * spread)
+    return lively(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -149,13 +84,13 @@ def test_optimised_models_give_the_same_scores(model, fast):
 @pytest.mark.parametrize("size", [(50, 70), pytest.param((65, 98), marks=pytest.mark.slow)])
 def test_any_frame_size_can_be_optimised_for(name, size):
     """Published networks lose a row of features at some sizes, and stretch them."""
-    model, clip = lively(make(name) if name in VIDEO_MODELS else published(name)), clip_of(size)
+    model, clip = lively(name), clip_of(size)
     fast = model.optimized(size, dtype=torch.float32, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
 def test_the_model_itself_stays_as_it_was():
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.optimized(SIZE, compile=False)
     after = model.state_dict()
@@ -166,7 +101,7 @@ def test_the_model_itself_stays_as_it_was():
     "name", ["accel", "published_shared", pytest.param("learned_sampling", marks=pytest.mark.slow)]
 )
 def test_bfloat16_gives_nearly_the_same_scores(name):
-    model = lively(make(name) if name in VIDEO_MODELS else published(name))
+    model = lively(name)
     clip = clip_of(SIZE)
     fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
@@ -174,7 +109,7 @@ def test_bfloat16_gives_nearly_the_same_scores(name):
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_compiled_models_give_the_same_scores(dtype):
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     clip = clip_of(SIZE, 3)
     fast = model.optimized(SIZE, dtype=dtype, parts=2)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
@@ -189,7 +124,7 @@ def test_compiled_models_give_the_same_scores(dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["learned_sampling", "accel_learned_sampling"])
 def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
-    model, clip = lively(make(name)), clip_of(SIZE)
+    model, clip = lively(name), clip_of(SIZE)
     for fast in (model.optimized(SIZE, torch.float32, compile=False), model.optimized(None, torch.float32)):
         with torch.inference_mode():
             assert fast.remembers
@@ -204,7 +139,7 @@ def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
 @pytest.mark.parametrize("name", ["shared_sampling", "scaled_flow"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_linear_layers_cannot_change_places_with_is_optimised_without_that(name, dtype):
-    model, clip = lively(small(name)), clip_of(SIZE, 3)
+    model, clip = enlivened(small(name)), clip_of(SIZE, 3)
     fast = model.optimized(SIZE, dtype, compile=False, parts=2)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
     with torch.inference_mode():
@@ -216,6 +151,8 @@ def test_modules_of_which_nothing_is_known_are_optimised_too():
     """A branch, a propagation and a model that say nothing of how they are made fast."""
 
     class Reds(Branch):
+        task = "segmentation"
+
         def __init__(self):
             super().__init__()
             self.backbone = Patches()
@@ -234,7 +171,7 @@ def test_modules_of_which_nothing_is_known_are_optimised_too():
 
     for model in (DeepFeatureFlow(Reds(), Still(FlowOfPatches())), Ours(Reds())):
         clip = clip_of(SIZE, 3)
-        fast = lively(model).optimized(SIZE, torch.float32, compile=False)
+        fast = enlivened(model).optimized(SIZE, torch.float32, compile=False)
         assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
         with pytest.raises(ValueError, match="optimised already"):
             fast.optimized(SIZE)
@@ -242,7 +179,7 @@ def test_modules_of_which_nothing_is_known_are_optimised_too():
 
 def test_all_batch_norms_after_convolutions_are_folded():
     for name, expected in (("frame_by_frame", 20), ("published_18", 4)):
-        model = lively(make(name) if name in VIDEO_MODELS else published(name))
+        model = lively(name)
         backbone = model.reference.backbone
         image = torch.randn(1, 3, *SIZE)
         before = backbone(image)
@@ -268,7 +205,7 @@ def test_inputs_are_copied_only_where_they_lie_elsewhere():
 
 
 def test_fc6_is_taken_once_a_key_frame():
-    model = lively(make("deep_feature_flow"))
+    model = lively("deep_feature_flow")
     channels = model.reference.fc6.out_channels
     fast = model.optimized(SIZE, dtype=torch.float32, compile=False)
     with torch.inference_mode():
@@ -294,7 +231,7 @@ def test_features_are_renewed_in_parts(model, fast):
 
 
 def test_one_share_of_a_renewal_is_done_a_frame():
-    model = lively(published("published_accel")).optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
+    model = lively("published_accel").optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
     clip = clip_of(SIZE, 4)
     with torch.inference_mode():
         _, state = model.key_frame(clip[:, 0])
@@ -322,7 +259,7 @@ def test_networks_that_cannot_be_traced_run_as_they_are():
 
 @pytest.mark.slow
 def test_a_model_for_any_size_is_prepared_for_each_that_comes():
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     fast = model.optimized(dtype=torch.float32, compile=False, parts=2)
     for size in (SIZE, (50, 70), SIZE):
         clip = clip_of(size, 3)
@@ -338,7 +275,7 @@ def test_a_model_for_any_size_is_prepared_for_each_that_comes():
 
 @pytest.mark.parametrize("name", ["accel", "learned_sampling"])
 def test_a_video_goes_on_after_its_size_was_dropped(name):
-    model = lively(small(name))
+    model = enlivened(small(name))
     fast = model.optimized(dtype=torch.float32, compile=False, parts=2, sizes=1)
     clip = clip_of(SIZE, 4)
     with torch.inference_mode():
@@ -357,7 +294,7 @@ def test_a_video_goes_on_after_its_size_was_dropped(name):
 
 
 def test_user_mistakes_are_told():
-    model = lively(make("frame_by_frame"))
+    model = lively("frame_by_frame")
     with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels"):
         model.optimized((64,))
     with pytest.raises(ValueError, match="size must be"):
@@ -392,7 +329,7 @@ def test_simplified_models_do_less(model):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ALL)
 def test_on_a_gpu(name):
-    model = lively(make(name) if name in VIDEO_MODELS else published(name))
+    model = lively(name)
     clip = clip_of(SIZE, 4)
     fast = model.optimized(SIZE, dtype=torch.float32, device="cuda", parts=2)
     got, expected = [], []

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from accel.config import dump_config
+from accel.files.whole_files import sweep, write_whole
 from accel.training.run_folder import claim, may_go_on
 from accel.training.run_log import RunLog
-from accel.weights.checkpoints import sweep, write_whole
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ class ScaledFlowWarp(FlowWarp):
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, C, h, w) a cell smaller than the flow (B, 2, h', w'), and that flow, made to fit each other.
 
-    The published pooling loses the last row or column of features at some frame sizes (see `backbones.published`).
+    The published pooling loses the last row or column of features at some frame sizes (see
+    `backbones.published_resnets`).
     MXNet's sampler knows positions only as shares of a map, so the published graphs then stretch the features over
     the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
     """

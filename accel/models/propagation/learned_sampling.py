@@ -61,7 +61,7 @@ class LearnedSampling(Propagation):
             _initialise(module)
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
-        """What the current frame shows, (B, C, h, w): enough to find its like in any frame before."""
+        """What the current frame shows, (B, C, h, w): used to find matching places in earlier frames."""
         return self.low_to_high(self.low_level(current))
 
     def move(self, features: Tensor, motion: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ class DeepLab(Branch):
     border: how the scores are upsampled at the frame's border, see `ScoreMap`.
     """
 
+    task = "segmentation"
+
     def __init__(self, backbone: nn.Module, num_classes: int, head_channels: int = 1024, border: Border = "replicate"):
         super().__init__()
         self.backbone = backbone

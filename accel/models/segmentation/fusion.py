@@ -53,7 +53,8 @@ class FeatureFusion(nn.Module):
 
 def stretched(update: Tensor, reference: Tensor) -> Tensor:
     """The update branch's map, made as large as the reference branch's: at some frame sizes the flow has stretched
-    published features by a cell (see `propagation.flow_warp`)."""
+    published features by a cell (see
+    `flow_warp._stretch`)."""
     if update.shape == reference.shape:
         return update
     return nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)

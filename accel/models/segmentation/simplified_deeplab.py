@@ -16,6 +16,8 @@ class SimplifiedDeepLab(Branch):
     backbone: (B, 3, H, W) RGB minus the mean to (B, head_channels, h, w).
     """
 
+    task = "segmentation"
+
     def __init__(self, backbone: nn.Module, head: Head, border: Border):
         super().__init__()
         self.backbone = backbone
@@ -37,6 +39,8 @@ class SimplifiedDeepLab(Branch):
 
 class WholeDeepLab(SplitBranch):
     """A DeepLab whose features are the backbone's own, for what has to see them whole."""
+
+    task = "segmentation"
 
     def __init__(self, backbone: nn.Module, product: Pointwise, head: Head, border: Border):
         super().__init__()
