@@ -73,6 +73,11 @@ class VideoModel(nn.Module, ABC):
         """ValueError, with the call that helps, unless `renew` spreads a key frame's work in shares that are alike."""
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
+    @property
+    def renews(self) -> bool:
+        """Whether `renew` does anything but raise ValueError."""
+        return type(self).renew is not VideoModel.renew
+
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready for frames of `size` (H, W), where that takes time that no frame should have to wait for."""
 
@@ -204,7 +209,7 @@ class AnySize(VideoModel):
         return self.fast[_size(image)].key_frame(image, state)
 
     def check_spreads_key_frames(self):
-        if self.settings.parts < 2:
+        if self.settings.parts < 2 or not self.model.renews:
             self.model.check_spreads_key_frames()
 
     def prepare(self, size):
