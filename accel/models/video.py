@@ -119,6 +119,9 @@ class Accel(DeepFeatureFlow):
     """
 
     def __init__(self, reference: Branch, propagation: Propagation, update: Branch, fusion: ScoreFusion):
+        for branch in (reference, update):
+            if branch.task != "segmentation":
+                raise ValueError(f"Accel fuses class scores; {type(branch).__name__} is for {branch.task}")
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
