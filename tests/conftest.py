@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,24 @@ def tiny_camvid(tmp_path: Path) -> Path:
             labels = rng.integers(0, 12, (36, 48), np.uint8)
             cv2.imwrite(str(root / split / f"{name}.png"), image)
             cv2.imwrite(str(root / f"{split}annot" / f"{name}.png"), labels)
+    return root
+
+
+@pytest.fixture
+def tiny_folder(tiny_cityscapes: Path, tmp_path: Path) -> Path:
+    """A folder of one's own in Cityscapes' classes, 64 x 96: `train` has the labelled still a and the video drive of 5
+    frames, whose 4th is labelled."""
+    root = tmp_path / "mine"
+    (root / "train/images/drive").mkdir(parents=True)
+    (root / "train/labels/drive").mkdir(parents=True)
+    (root / "classes.txt").write_text("".join(f"c{k}\n" for k in range(19)))
+    frames = sorted((tiny_cityscapes / "leftImg8bit_sequence/train/ulm").iterdir())[:5]
+    label = tiny_cityscapes / "gtFine/train/ulm/ulm_000000_000098_gtFine_labelTrainIds.png"
+    for frame in frames:
+        shutil.copy(frame, root / "train/images/drive" / frame.name)
+    shutil.copy(label, root / "train/labels/drive" / frames[3].name)
+    shutil.copy(frames[0], root / "train/images/a.png")
+    shutil.copy(label, root / "train/labels/a.png")
     return root
 
 

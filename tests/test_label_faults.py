@@ -1,5 +1,6 @@
 """Labels that can all be read and teach nothing, or not what is meant: told by the commands before any work is done."""
 
+import json
 import re
 from pathlib import Path
 
@@ -183,3 +184,31 @@ def test_the_key_may_change_between_resumes(said, run, tmp_path):
     assert said("train", *run(root), "--device", "cpu")[0] == 0
     code, text = said("train", *run(root, "data.label_check=warn"), "--device", "cpu")
     assert code == 0 and "done before" in text
+
+
+def test_a_score_without_a_class_says_so(said, run, tmp_path):
+    """Of training's validation, evaluation, its page and the demo."""
+    root = write_masks(tmp_path / "mine", [CRACK] * 2)
+    write_masks(root, [CRACK * 255] * 2, "val")
+    how = "--device", "cpu"
+    code, text = said("train", *run(root, "train.validation={split: val, every: 1}"), *how)
+    assert code == 0 and re.search(r"step 1: mIoU 0\.\d+ \(.*no label has 'crack'\), the best so far", text)
+    model = [*run(root), "--checkpoint", tmp_path / "run"]
+    code, text = said("evaluate", *model, "--json", "one.json", "--workers", 0, *how)
+    assert code == 0 and "warning: folder val" in text and re.search(r"mIoU \d+\.\d+% \(.*no label has 'crack'\)", text)
+    assert '"255 = crack"' in text
+    found = json.loads((tmp_path / "one.json").read_text())
+    assert found["classes_not_in_labels"] == ["crack"] and found["ignored"] == 0.3125
+    code, text = said("evaluate", *model, "--sweep", 1, "--report", "report", "--workers", 0, *how)
+    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
+    assert code == 0 and all("no label has" in each for each in (text, page))
+    demo = "--cfg", tmp_path / "run/config.yaml", "--checkpoint", tmp_path / "run", "--output", "out"
+    code, text = said("demo", *demo, *how)
+    assert code == 0 and re.search(r"mIoU so far \d+\.\d+% \(.*no label has 'crack'\)", text)
+    shown = json.loads((tmp_path / "out/summary.json").read_text())
+    assert all(shown[key] == found[key] for key in ("classes_scored", "classes_not_in_labels", "ignored"))
+
+    for path in (root / "val/labels").iterdir():
+        cv2.imwrite(str(path), np.full(SIZE, 255, np.uint8))
+    code, text = said("evaluate", *model, "--workers", 0, *how)
+    assert code == 2 and f"nothing to score: folder val at {root}: all pixels of the 2 labels are ignored" in text

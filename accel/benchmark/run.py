@@ -191,7 +191,9 @@ def _accuracy(options: Options, device: torch.device) -> dict:
     dataset = build_dataset(config.data, config.data.test_split)
     check_classes(options.checkpoint, dataset)
     result = optimisation_accuracy(model, dataset, options.interval, options.clips)
-    _print("accuracy", {"": {k: f"{v:.4f}" for k, v in result.items()}})
+    _print("accuracy", {"": {k: f"{v:.4f}" for k, v in result.items() if k != "caveats"}})
+    if result["caveats"]:
+        console.print(f"mIoU: {result['caveats']}")
     return {"cfg": options.cfg, **result}
 
 

@@ -14,10 +14,11 @@ from accel.datasets import Batch
 from accel.inference.timing import now
 from accel.models import build_model
 from accel.progress import Bar
+from accel.tasks import build_task
 from accel.training.checkpoints import Progress
 from accel.training.freezing import freeze
 from accel.training.loop import Loop
-from accel.training.losses import build_objective
+from accel.training.objectives import build_objective
 from accel.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 from accel.training.processes import start_fabric
 from accel.training.signals import StopSignals
@@ -39,7 +40,9 @@ def training_overhead(config: Config, device: str, rounds: int) -> dict[str, flo
     freeze(model, config.train.freeze)
     model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)
-    objective, optimizer = fabric.setup(build_objective(config.train, model), optimizer)
+    names, palette = tuple(map(str, range(config.model.num_classes))), ((0, 0, 0),) * config.model.num_classes
+    task = build_task(model.task, names, np.array(palette))
+    objective, optimizer = fabric.setup(build_objective(config.train, model, task), optimizer)
     batch = _batch(config).to(fabric.device)
 
     class Same:
@@ -48,8 +51,7 @@ def training_overhead(config: Config, device: str, rounds: int) -> dict[str, flo
 
     with TemporaryDirectory() as folder, Watch(fabric, 1e6) as watch, StopSignals() as signals:
         config = config.model_copy(update={"output": Path(folder)})
-        names = tuple(map(str, range(config.model.num_classes)))
-        description = Description(config.model, names, ((0, 0, 0),) * len(names), 0)
+        description = Description(config.model, names, palette, 0)
         loop = Loop(fabric, objective, model, optimizer, config, Progress(), description)
         objective.train()
         bar = Bar("", None, None)

@@ -121,6 +121,7 @@ def check_split(
     total = sum(1 + len(plan.images) for plan in plans)
     with bar(found.title, total, quiet) as progress:
         found.counts = _read_all(dataset, plans, workers, found, progress)
+    found.problems = list(dict.fromkeys(found.problems))  # a file may be missed by the data set and by the reading
     if use is None:
         found.counts = None
         return found

@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from accel.labels import IGNORED
+from accel.labels import IGNORED, MANY_IGNORED, NEARLY_ALL_IGNORED, percent
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
     from accel.datasets.clips import ClipDataset
 
-# Shares of ignored pixels. Data sets that are labelled throughout have few: Cityscapes 12%, CamVid 4%. Scribbles, the
-# sparsest labels in common use, leave 97%: that is worth a word. Beyond 99.5%, an image of 480 x 360 has fewer than
-# 900 labelled pixels: hardly anybody means that.
-MANY_IGNORED, NEARLY_ALL_IGNORED = 0.5, 0.995
 MAX_NAMED = 8  # classes in a message
 _PART = 2**22  # pixels counted at a time: OpenCV counts in float32, which is exact up to 2**24
 
@@ -118,7 +114,9 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
         line = f"all pixels of {labels} are ignored{cause}"
         return Doubts(errors=(line,)) if whole else Doubts(warnings=(line,))
     errors, warnings = [], []
-    if missing := counts.missing:
+    # What is scored on may lack a class, and a sample of it all the more.
+    missing = counts.missing if use == "training" or whole or cause else []
+    if missing:
         line = f"{_listed(missing, counts.class_names)} in none of {labels}{cause}"
         (errors if strict else warnings).append(line + way_out)
     if counts.ignored > MANY_IGNORED and not (missing and cause):
@@ -128,18 +126,9 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
     return Doubts(tuple(errors), tuple(warnings))
 
 
-def is_doubtful(counts: LabelCounts) -> bool:
+def is_doubtful(counts: LabelCounts, use: Use) -> bool:
     """Whether more labels should be looked at before anything is said of these."""
-    return bool(counts.missing) or counts.ignored > NEARLY_ALL_IGNORED
-
-
-def percent(share: float) -> str:
-    """0.123 as "12.30"; what is hardly there, or all but whole, is neither 0 nor 100."""
-    if 0 < share < 1e-4:
-        return "<0.01"
-    if 1 - 1e-4 < share < 1:
-        return ">99.99"
-    return "0" if share == 0 else f"{100 * share:.2f}"
+    return counts.ignored > NEARLY_ALL_IGNORED or (use == "training" and bool(counts.missing))
 
 
 def _listed(classes: Sequence[int], names: Sequence[str]) -> str:

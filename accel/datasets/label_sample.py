@@ -40,7 +40,7 @@ def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, stric
         for start in range(0, len(order), _TOGETHER):
             seconds = time.monotonic() - began
             sampled = counts.read >= SAMPLE or seconds > SAMPLE_SECONDS
-            if counts.read and sampled and (not is_doubtful(counts) or seconds > SEARCH_SECONDS):
+            if counts.read and sampled and (not is_doubtful(counts, use) or seconds > SEARCH_SECONDS):
                 break
             if counts.read and sampled and not told:
                 told = True

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from accel.datasets.clips import OnMissing
-from accel.datasets.label_counts import LabelCounts, percent
+from accel.datasets.label_counts import LabelCounts
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import leads_nowhere, not_there, visible
 from accel.files.small_files import read_text
-from accel.labels import IGNORED
-from accel.video.reader import frame_files, natural_key
+from accel.labels import IGNORED, percent
+from accel.video.reader import IMAGE_SUFFIXES, frame_files, natural_key
 
 CLASSES_FILE = "classes.txt"
 _BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
@@ -87,8 +88,11 @@ class LabelledFolder(StoredClips):
         self.class_names, self.palette = self.classes.names, self.classes.palette
         self._table = self.classes.table()
         self._labelled = self._stills(on_missing)
-        for video in sorted((p for p in self._labels.iterdir() if p.is_dir()), key=lambda p: natural_key(p.name)):
-            self._labelled += self._video(video, on_missing)
+        for video in sorted(visible(self._labels), key=lambda p: natural_key(p.name)):
+            if video.is_dir():
+                self._labelled += self._video(video, on_missing)
+            elif leads_nowhere(video) and video.suffix.lower() not in IMAGE_SUFFIXES:  # to the labels of a video
+                _miss(not_there(video), on_missing)
         if not self._labelled:
             raise FileNotFoundError(f"no labelled images at {folder}: {self._labels} has no NAME.png or VIDEO/NAME.png")
 
@@ -203,11 +207,21 @@ def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMis
         numbers[path.stem] = number
     found = []
     for label in frame_files(labels):
-        if label.stem in numbers:
-            found.append((label, numbers[label.stem]))
+        if label.stem not in numbers:
+            _miss(f"{label}: there is no image of that name in {folder}", on_missing)
             continue
-        problem = f"{label}: there is no image of that name in {folder}"
-        if on_missing is None:
-            raise FileNotFoundError(problem)
-        on_missing(problem)
+        missing = [path for path in (label, images[numbers[label.stem]]) if leads_nowhere(path)]
+        for path in missing:
+            _miss(not_there(path), on_missing)
+        if not missing:
+            found.append((label, numbers[label.stem]))
+    if on_missing is not None:  # other frames may not be needed: reading one is an error then
+        for path in filter(leads_nowhere, images):
+            on_missing(not_there(path))
     return found
+
+
+def _miss(problem: str, on_missing: OnMissing | None) -> None:
+    if on_missing is None:
+        raise FileNotFoundError(problem)
+    on_missing(problem)

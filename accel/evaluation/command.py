@@ -12,9 +12,13 @@ from pathlib import Path
 import torch
 
 from accel.config import load_config
+from accel.datasets import data_root
+from accel.datasets.label_counts import Doubts
+from accel.datasets.label_sample import look_at_labels
 from accel.evaluation import tables as report
 from accel.evaluation.cityscapes import official as cityscapes
 from accel.evaluation.comparing.comparison import (
+    Comparison,
     Entry,
     load_comparison,
     pair_up,
@@ -60,6 +64,7 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
     with processes.first_alone():  # which makes generated scenes
         comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
+    check_truth(comparison, asked.intervals, processes)
     if args.official:
         cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     if processes.is_first:
@@ -93,6 +98,26 @@ def evaluate(args: Namespace, processes: Processes) -> None:
         console.print(f"report: {page}", soft_wrap=True)
     if official:  # last: where the two disagree this raises, and nothing is lost
         console.print(cityscapes.check_agreement(found.single().miou, official))
+
+
+def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Processes) -> None:
+    """Look at some of the labels that are about to be scored, and print what may be wrong with them.
+
+    processes: that all make this call; the first one looks. Raises ValueError where all pixels of all of them are
+    ignored.
+    """
+    where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
+    found = Doubts()
+    if processes.is_first:
+        dataset = comparison.dataset
+        indices = [i for i in range(len(dataset)) if dataset.history(i) >= min(intervals) - 1]
+        found = look_at_labels(dataset, indices, "validation", strict=False, where=where)
+    found = processes.spread(found)
+    if processes.is_first:
+        for warning in found.warnings:
+            console.print(f"warning: {where}: {warning}")
+    if found.errors:
+        raise ValueError(f"nothing to score: {where}: {'; '.join(found.errors)}")
 
 
 def read_request(args: Namespace) -> Request:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from accel.measures.boundary import TrimapMatrix
-from accel.measures.confusion import ConfusionMatrix
+from accel.measures.confusion import ConfusionMatrix, caveats
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class EvaluationResult:
         ground truth in its rows. `trimap` is empty where it was not asked for.
     by_distance: the same for each distance from the key frame that was tried.
     mean, worst: of the mIoU of these distances; `worst_distance` has the lowest.
+    classes_scored: how many classes `miou` is the mean of: those that occur, or were predicted.
+    classes_not_in_labels: names of those that no scored pixel of the ground truth has.
     frames_scored, frames_damaged: labelled frames that were scored, and that could not be, for want of a file.
+    ignored: the share of the pixels of these frames that is ignored.
     seconds_key, seconds_current: medians over the frames whose labels were made, a key frame and any other, from the
         frame on the device to its labels there; `fps`: frames a second at this interval.
     temporal: None where it was not asked for.
@@ -71,9 +74,12 @@ class EvaluationResult:
 
     miou: float
     iou: dict[str, float | None]
+    classes_scored: int
+    classes_not_in_labels: tuple[str, ...]
     interval: int
     frames_scored: int
     frames_damaged: int
+    ignored: float
     seconds_key: float
     seconds_current: float | None
     fps: float
@@ -87,6 +93,10 @@ class EvaluationResult:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+    def caveats(self) -> str:
+        """What has to be known of the mIoU, as `accel.measures.confusion.caveats` says it; empty where all is well."""
+        return caveats(self.classes_scored, len(self.iou), self.classes_not_in_labels, self.ignored)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,20 @@ def print_class_maps(class_maps: dict[str, ClassMap]) -> None:
 def print_sweep(sweep: SweepResult) -> None:
     for table in sweep_tables(sweep):
         console.print(table)
+    for line in sweep_caveats(sweep):
+        console.print(line)
+
+
+def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
+    """A line for each model whose mIoU is not simply the mean over all classes, with the intervals it is true of."""
+    for name, results in sweep.models.items():
+        at: dict[str, list[str]] = {}
+        for result in results:
+            at.setdefault(result.caveats(), []).append(str(result.interval))
+        for caveats, intervals in at.items():
+            if caveats:
+                where = "" if len(at) == 1 else f" at interval {', '.join(intervals)}"
+                yield f"{name}, mIoU{where}: {caveats}"
 
 
 def class_table(result: EvaluationResult) -> Table:
@@ -42,7 +56,8 @@ def class_table(result: EvaluationResult) -> Table:
     for name, iou in result.iou.items():
         table.add_row(name, percent(iou))
     table.add_section()
-    table.add_row("mean", percent(result.miou))
+    scored, classes = result.classes_scored, len(result.iou)
+    table.add_row("mean" if scored == classes else f"mean of {scored} of {classes}", percent(result.miou))
     return table
 
 
@@ -64,6 +79,7 @@ def flow_table(scores: Sequence[FlowScore]) -> Table:
     for score in scores:
         errors = ("-" if e is None else f"{e:.2f}" for e in (score.end_point_error, score.photometric_error))
         table.add_row(score.name, *errors, *(percent(score.carried.get(n)) for n in steps))
+    table.caption = "\n".join(dict.fromkeys(f"mIoU: {score.caveats}" for score in scores if score.caveats)) or None
     return table
 
 
@@ -112,9 +128,10 @@ def summary(result: EvaluationResult) -> str:
     """One line for the whole result."""
     current = "" if result.seconds_current is None else f", current frame {result.seconds_current:.4f} s"
     damaged = f", {result.frames_damaged} could not be read" if result.frames_damaged else ""
+    caveats = f" ({result.caveats()})" if result.caveats() else ""
     return (
-        f"mIoU {100 * result.miou:.2f}% over {result.frames_scored} frames{damaged} at interval {result.interval}; "
-        f"key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
+        f"mIoU {100 * result.miou:.2f}%{caveats} over {result.frames_scored} frames{damaged} at interval "
+        f"{result.interval}; key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
     )
 
 
@@ -129,6 +146,8 @@ def temporal_summary(result: TemporalResult) -> str:
 def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
     """Models side by side: mIoU and speed."""
     table = _table("model", "interval", "mIoU %", "key s", "current s", "frames/s", title=title)
+    caveats = (f"{name}, mIoU: {r.caveats()}" for name, r in results.items() if r.caveats())
+    table.caption = "\n".join(caveats) or None
     for name, r in results.items():
         speed = f"{r.seconds_key:.4f}", _seconds(r.seconds_current), f"{r.fps:.1f}"
         table.add_row(name, str(r.interval), percent(r.miou), *speed)
@@ -139,7 +158,7 @@ def write_json(path: str | Path, values: dict) -> None:
     """Write JSON, making the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, sweep: SweepResult) -> None:
@@ -168,6 +187,9 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "worst_distance": result.worst_distance,
         "frames_scored": result.frames_scored,
         "frames_damaged": result.frames_damaged,
+        "classes_scored": result.classes_scored,
+        "classes_not_in_labels": ", ".join(result.classes_not_in_labels),
+        "ignored": result.ignored,
         "seconds_key": result.seconds_key,
         "seconds_current": result.seconds_current,
         "fps": result.fps,

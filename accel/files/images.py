@@ -24,6 +24,7 @@ from accel.files.image_headers import (
     examine,
     max_pixels,
 )
+from accel.files.listing import not_there
 
 UNDEFINED = 254  # entry of a label table for stored values that mean nothing in the data set
 
@@ -151,7 +152,7 @@ def _read_bytes(path: str | Path) -> bytes:
         with path.open("rb") as file:
             data = file.read()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(not_there(path)) from None
     except NotADirectoryError:
         raise ValueError(f"{path}: not a file; expected an image") from None
     except OSError as error:  # a disk that fails, a file that may not be read

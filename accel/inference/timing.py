@@ -61,11 +61,6 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def frames_to_tensor(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 to (T, 3, H, W), channels-last in memory, without a copy."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
 def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:
     """Frames a second when every `interval`-th frame is a key frame.
 

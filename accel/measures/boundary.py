@@ -61,12 +61,14 @@ class TrimapMatrix:
     widths: of the trimaps in pixels, ascending; none: only all pixels are counted.
     counts: (len(widths) + 1, K, K) int64; [i] are the pixels that trimap i has and no narrower one, the last those
         outside of all.
+    ignored: () int64, how many pixels of the ground truth are ignored, whatever their place.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = ()):
         self.widths = check_widths(widths)
         self.counts = torch.zeros(len(self.widths) + 1, num_classes, num_classes, dtype=torch.int64)
         self.strays = no_strays()
+        self.ignored = torch.zeros((), dtype=torch.int64)
 
     def update(self, predicted: Tensor, labels: Tensor, bands: Tensor | None = None) -> None:
         """Add frames, as `ConfusionMatrix.update` does.
@@ -76,22 +78,24 @@ class TrimapMatrix:
         if self.widths and bands is None:
             raise ValueError(f"trimaps of {', '.join(map(str, self.widths))} pixels need the bands of the labels")
         bands = bands if self.widths else None
-        counts, strays = count_pixels(predicted, labels, self.counts.shape[-1], bands, len(self.counts))
+        counts, strays, ignored = count_pixels(predicted, labels, self.counts.shape[-1], bands, len(self.counts))
         self.counts = self.counts.to(counts.device) + counts
         self.strays = self.strays.to(counts.device) + strays
+        self.ignored = self.ignored.to(counts.device) + ignored
 
     def __add__(self, other: TrimapMatrix) -> TrimapMatrix:
         """Those of both sets together. ValueError for different widths or numbers of classes."""
         if self.widths != other.widths:
             raise ValueError(f"trimaps of widths {self.widths} and {other.widths} do not add up")
         total = TrimapMatrix(self.counts.shape[-1], self.widths)
-        total.counts, total.strays = add_counts((self.counts, self.strays), (other.counts, other.strays))
+        ours, theirs = ((each.counts, each.strays, each.ignored) for each in (self, other))
+        total.counts, total.strays, total.ignored = add_counts(ours, theirs)
         return total
 
     def all_pixels(self) -> ConfusionMatrix:
         """The confusion matrix without regard to borders."""
-        return ConfusionMatrix.of(self.counts.sum(0), self.strays)
+        return ConfusionMatrix.of(self.counts.sum(0), self.strays, self.ignored)
 
     def within(self, width: int) -> ConfusionMatrix:
         """The confusion matrix of the trimap of one of the widths."""
-        return ConfusionMatrix.of(self.counts[: self.widths.index(width) + 1].sum(0), self.strays)
+        return ConfusionMatrix.of(self.counts[: self.widths.index(width) + 1].sum(0), self.strays, self.ignored)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from accel.labels import IGNORED
+from accel.labels import IGNORED, MANY_IGNORED, percent
 
 _VALUES = 256  # that a uint8 label can have
+_MAX_NAMED = 8  # classes in a line
 
 
 class ConfusionMatrix:
     """Counts of (true class, predicted class) over labelled pixels.
 
     counts: (K, K) int64, rows are the ground truth; on the device of the labels that were added last.
+    ignored: () int64, how many pixels of the ground truth are ignored.
 
     Matrices add up (`a + b`): the sum of those of a set's parts, made by as many processes as you like, is the one of
     the whole set.
@@ -22,6 +27,7 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int):
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.strays = no_strays()
+        self.ignored = torch.zeros((), dtype=torch.int64)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
         """Add frames: predicted and true class indices, uint8, of one shape; pixels labelled 255 do not count.
@@ -29,20 +35,25 @@ class ConfusionMatrix:
         Raises ValueError for other types, shapes that differ, and a class out of range: this at once on the CPU; on
         an accelerator when scores are asked for, so that the host need not wait for every frame.
         """
-        counts, strays = count_pixels(predicted, labels, len(self.counts))
+        counts, strays, ignored = count_pixels(predicted, labels, len(self.counts))
         self.counts = self.counts.to(counts.device) + counts[0]
         self.strays = self.strays.to(counts.device) + strays
+        self.ignored = self.ignored.to(counts.device) + ignored
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """The matrix of both sets together. ValueError for different numbers of classes."""
-        return ConfusionMatrix.of(*add_counts((self.counts, self.strays), (other.counts, other.strays)))
+        return ConfusionMatrix.of(*add_counts(self.all_counts(), other.all_counts()))
 
     @classmethod
-    def of(cls, counts: Tensor, strays: Tensor) -> ConfusionMatrix:
-        """The matrix with these counts (K, K), and those of values that are no class (256,)."""
+    def of(cls, counts: Tensor, strays: Tensor, ignored: Tensor) -> ConfusionMatrix:
+        """The matrix with these counts (K, K), those of values that are no class (256,), and of ignored pixels ()."""
         matrix = cls(len(counts))
-        matrix.counts, matrix.strays = counts, strays
+        matrix.counts, matrix.strays, matrix.ignored = counts, strays, ignored
         return matrix
+
+    def all_counts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `of` makes the same matrix from."""
+        return self.counts, self.strays, self.ignored
 
     def iou(self) -> Tensor:
         """(K,) float64 intersection over union; NaN for classes that are neither in the truth nor predicted."""
@@ -55,12 +66,52 @@ class ConfusionMatrix:
         """Mean IoU over the classes that occur, as cityscapesscripts computes it; NaN if nothing was counted."""
         return float(self.iou().nanmean())
 
+    def classes_scored(self) -> int:
+        """How many classes the mIoU is the mean of."""
+        return int(self.iou().isfinite().sum())
+
+    def not_in_labels(self) -> list[int]:
+        """The classes that no pixel of the ground truth has; the IoU of one is 0 if it was predicted, else NaN."""
+        return torch.nonzero(self.counts.sum(1) == 0).flatten().tolist()
+
+    def labelled(self) -> int:
+        """Pixels that were counted, those that are not ignored."""
+        return int(self.counts.sum())
+
+    def ignored_share(self) -> float:
+        """The share of the ground truth's pixels that is ignored; NaN without pixels."""
+        pixels = self.labelled() + int(self.ignored)
+        return int(self.ignored) / pixels if pixels else math.nan
+
+    def caveats(self, class_names: Sequence[str]) -> str:
+        """What has to be known of this mIoU, as `caveats` says it; empty where it is the mean over all classes."""
+        missing = [class_names[k] for k in self.not_in_labels()]
+        return caveats(self.classes_scored(), len(self.counts), missing, self.ignored_share())
+
+
+def caveats(scored: int, classes: int, missing: Sequence[str], ignored: float) -> str:
+    """What has to be known of a mean IoU that is not what one thinks, to stand beside it; empty where all is well.
+
+    scored: how many of the `classes` it is the mean of.  missing: names of those that no pixel of the ground truth has.
+    ignored: the share of the ground truth that is ignored, 0..1.
+    """
+    parts = []
+    if scored < classes:
+        parts.append(f"mean of {scored} of {classes} classes")
+    if missing:
+        more = len(missing) - _MAX_NAMED
+        shown = ", ".join(f"{name!r:.80}" for name in missing[:_MAX_NAMED])
+        parts.append(f"no label has {shown}{f' and {more} more' if more > 0 else ''}")
+    if ignored > MANY_IGNORED:
+        parts.append(f"{percent(ignored)}% of the labels' pixels are ignored")
+    return "; ".join(parts)
+
 
 def count_pixels(
     predicted: Tensor, labels: Tensor, num_classes: int, bands: Tensor | None = None, num_bands: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Confusion matrices (num_bands, K, K) int64 of the pixels of each band, and `strays` (256,) int64: how often each
-    value that is no class stands on pixels that are not ignored.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Confusion matrices (num_bands, K, K) int64 of the pixels of each band, `strays` (256,) int64: how often each
+    value that is no class stands on pixels that are not ignored, and () int64: how many pixels are ignored.
 
     predicted, labels, bands: uint8 of one shape, on one device; bands 0..num_bands-1, or None: all pixels are in 0.
 
@@ -86,7 +137,7 @@ def count_pixels(
     strays[num_classes:] += table[:, :num_classes, num_classes:].sum((0, 1))
     if table.device.type == "cpu":
         refuse_strays(strays, num_classes)
-    return table[:, :num_classes, :num_classes], strays
+    return table[:, :num_classes, :num_classes], strays, table[:, IGNORED].sum()
 
 
 def no_strays(device: torch.device | str = "cpu") -> Tensor:
@@ -103,8 +154,9 @@ def refuse_strays(strays: Tensor, num_classes: int) -> None:
         )
 
 
-def add_counts(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sums of counts and strays, on the device of the first. ValueError for different numbers of classes."""
+def add_counts(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Sums of counts, strays and ignored pixels, on the device of the first. ValueError for different numbers of
+    classes."""
     if a[0].shape != b[0].shape:
         raise ValueError(f"confusion matrices of {a[0].shape[-1]} and {b[0].shape[-1]} classes do not add up")
-    return a[0] + b[0].to(a[0].device), a[1].to(a[0].device) + b[1].to(a[0].device)
+    return tuple(one + other.to(one.device) for one, other in zip(a, b, strict=True))

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from accel.training.reductions import world_size
+from accel.reductions import world_size
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

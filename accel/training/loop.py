@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from accel.config import Config
 from accel.datasets import Batch
 from accel.progress import Bar, console
+from accel.reductions import sum_over_processes, world_size
 from accel.training.checkpoints import Checkpoints, Progress
 from accel.training.feeding import Feed, from_distance
 from accel.training.finite import Buffers, first_fault, gradient_norm
@@ -26,9 +27,8 @@ from accel.training.freezing import set_frozen_to_evaluation
 from accel.training.offsets import record_offsets
 from accel.training.optimizers import learning_rate, set_learning_rate
 from accel.training.processes import on_main
-from accel.training.reductions import sum_over_processes, world_size
 from accel.training.refreshing import refreshed_frames
-from accel.training.run_log import RunLog
+from accel.training.run_log import VALIDATION, RunLog
 from accel.training.signals import StopSignals
 from accel.training.validation import Validation
 from accel.training.watch import Watch
@@ -184,16 +184,18 @@ class Loop:
             return None
         began = time.monotonic()
         with self._explained(self._memory_of_validation):
-            miou = self.validation.miou(self.model, watch, done, signals if done < self.settings.steps else None)
+            score = self.validation.score(self.model, watch, done, signals if done < self.settings.steps else None)
         self._train_mode()
-        if isinstance(miou, Signals):
-            return miou
-        progress.validated = done
-        better = progress.best is None or miou > progress.best
-        progress.best = miou if better else progress.best
+        if isinstance(score, Signals):
+            return score
+        progress.validated, figure = done, score.value()
+        better = progress.best is None or figure > progress.best
+        progress.best = figure if better else progress.best
         if log is not None:
-            console.print(f"{self.config.output}: step {done}: mIoU {miou:.4f}{', the best so far' if better else ''}")
-            log.write(done, validation_miou=miou)
+            caveats = score.caveats(self.validation.dataset.class_names)
+            note = f"{f' ({caveats})' if caveats else ''}{', the best so far' if better else ''}"
+            console.print(f"{self.config.output}: step {done}: {score.name} {figure:.4f}{note}")
+            log.write(done, **{f"{VALIDATION}{score.name.lower()}": figure})
             if better:
                 try:
                     self.checkpoints.save_best(self.model, replace(self.description, step=done))

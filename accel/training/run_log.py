@@ -10,7 +10,7 @@ from pathlib import Path
 from accel.progress import console
 
 LOG, CURVES = "log.jsonl", "tensorboard"
-VALIDATION = "validation_miou"
+VALIDATION = "validation_"  # begins the name of what was validated, such as validation_miou
 
 
 class RunLog:
@@ -119,7 +119,7 @@ def _length_up_to(path: Path, start: int, validated: int) -> int:
                 f"warning: {path}, line {number}: not a step with its values; it and what follows are dropped"
             )
             break
-        if entry["step"] > (validated if VALIDATION in entry else start):
+        if entry["step"] > (validated if any(name.startswith(VALIDATION) for name in entry) else start):
             break
         length += len(line) + 1
     return length

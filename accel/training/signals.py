@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from accel.training.reductions import sum_over_processes
+from accel.reductions import sum_over_processes
 
 AGAIN = 1.0  # seconds; sooner, it is the same Ctrl-C, passed on by a launcher as well
 SCONTROL_TIMEOUT = 60.0  # seconds

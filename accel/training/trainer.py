@@ -15,13 +15,14 @@ from accel.datasets import ClipDataset, build_dataset
 from accel.models import build_model
 from accel.models.video import VideoModel
 from accel.progress import bar, console
+from accel.tasks import task_of
 from accel.training.batch_norm import synchronise_batch_norms
 from accel.training.checkpoints import Checkpoints, Progress
 from accel.training.feeding import Feed, build_loader
 from accel.training.freezing import freeze
 from accel.training.label_check import check_labels
 from accel.training.loop import Loop
-from accel.training.losses import build_objective
+from accel.training.objectives import build_objective
 from accel.training.offsets import start_offsets
 from accel.training.optimizers import build_optimizer
 from accel.training.processes import on_main, start_fabric, use_deterministic_algorithms
@@ -83,7 +84,7 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
         synchronise_batch_norms(model, fabric.device)
     model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)
-    objective, optimizer = fabric.setup(build_objective(config.train, model), optimizer)
+    objective, optimizer = fabric.setup(build_objective(config.train, model, task_of(model, dataset)), optimizer)
     progress, checkpoints = Progress(), Checkpoints(config.output)
     if resumed:  # after the set-up, which moves the parameters but not the optimizer's state to the device
         progress = checkpoints.load(on_main(fabric, checkpoints.newest), model, optimizer)

@@ -1,19 +1,24 @@
-"""mIoU on a split while training, shared out to all processes."""
+"""The task's figure on a split while training, shared out to all processes."""
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from signal import Signals
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from accel.config import Config
 from accel.datasets import ClipDataset, build_test_dataset
-from accel.measures.confusion import ConfusionMatrix
+from accel.datasets.clips import frames_to_tensor
+from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.progress import console
-from accel.training.reductions import sum_over_processes
+from accel.reductions import world_size
+from accel.tasks import Score, as_tensors, task_of
 from accel.training.signals import StopSignals
 from accel.training.watch import Watch
 
@@ -21,7 +26,7 @@ VOTE_EVERY = 8  # frames of a process
 
 
 class Validation:
-    """The frames of `train.validation`, and the model's mIoU on them.
+    """The frames of `train.validation`, and how the model does on them.
 
     Raises ValueError if the data set has other classes than the model, or no labelled frame of the split has enough
     frames before it.
@@ -54,13 +59,14 @@ class Validation:
         return step > last and step % self.settings.every == 0
 
     @torch.no_grad()
-    def miou(self, model: VideoModel, watch: Watch, step: int, signals: StopSignals | None = None) -> float | Signals:
-        """The model's mIoU, the same on all processes; it is left in evaluation mode.
+    def score(self, model: VideoModel, watch: Watch, step: int, signals: StopSignals | None = None) -> Score | Signals:
+        """What the model reaches, the same on all processes; it is left in evaluation mode.
 
         signals: where they are given, one that any process received ends this early, and is what all return.
         """
         model.eval()
-        matrix = ConfusionMatrix(self.dataset.num_classes)
+        task = task_of(model, self.dataset)
+        score = task.score()
         rank, size = self.fabric.global_rank, self.fabric.world_size
         for first in range(0, len(self.indices), size):  # all processes vote equally often, also where one has no frame
             watch.at("validating", step)
@@ -72,10 +78,12 @@ class Validation:
                 continue
             index = self.indices[first + rank]
             clip = self.dataset.clip(index, self.settings.interval)
-            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(self.fabric.device)  # (T, 3, H, W)
+            frames = frames_to_tensor(clip.frames).to(self.fabric.device)  # (T, 3, H, W)
             with self.fabric.autocast():
                 prediction = model(frames[None])
-            predicted = prediction.at(clip.labels.shape).labels[0].cpu()
-            matrix.update(predicted, torch.from_numpy(clip.labels))
-        counts = matrix.counts.to(self.fabric.device)
-        return ConfusionMatrix.of(sum_over_processes(counts).cpu(), matrix.strays).miou()
+            said = of_first(prediction.at(tuple(frames.shape[2:])))
+            score.update(said, as_tensors(task.truth(clip), self.fabric.device))
+        parts = [score.on_host()] * size
+        if world_size() > 1:
+            dist.all_gather_object(parts, parts[0])
+        return reduce(add, parts)

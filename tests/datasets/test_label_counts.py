@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from accel.datasets import ClipDataset, label_sample
-from accel.datasets.label_counts import LabelCounts, histogram_of, percent
+from accel.datasets.label_counts import LabelCounts, histogram_of
 from accel.datasets.label_sample import look_at_labels
+from accel.labels import percent
 
 
 class Masks(ClipDataset):

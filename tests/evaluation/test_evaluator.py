@@ -210,4 +210,6 @@ def test_results_as_json_and_tables(tmp_path):
         console.print(class_table(result))
         console.print(model_table({"a model": result}, "title"))
     assert "66.7" in shown.get() and "33.3" in shown.get() and "a model" in shown.get()
-    assert summary(result).startswith("mIoU 33.33% over 2 frames at interval 3;")
+    assert summary(result).startswith(
+        "mIoU 33.33% (mean of 2 of 3 classes; no label has 'nothing', 'wrong') over 2 frames at interval 3;"
+    )

@@ -120,6 +120,14 @@ def test_what_is_not_labelled_counts_neither_here_nor_there():
     assert carried == {1: 1.0, 3: 1.0}
 
 
+def test_the_table_of_flows_says_what_an_miou_is_the_mean_of():
+    video = Shifting(0, frames=3)
+    assert score_flow("none", unmoved, video=video, steps=(1,)).caveats == ""
+    video.labels[video.labels == 2] = 1
+    score = score_flow("none", unmoved, video=video, steps=(1,))
+    assert flow_table([score, score]).caption == "mIoU: mean of 2 of 3 classes; no label has 'c'"
+
+
 def test_stills_carry_nothing():
     with pytest.raises(ValueError, match="no two labelled frames"):
         carry_along(unmoved, Shifting(1, frames=1, videos=3), [1])

@@ -10,6 +10,7 @@ from cityscapesscripts.helpers.labels import id2label
 
 from accel.evaluation.cityscapes.official import official_scores
 from accel.evaluation.running.predictions import Predictions
+from accel.measures.boundary import TrimapMatrix
 from accel.measures.confusion import ConfusionMatrix
 
 ID_TO_CLASS = np.array([id2label[i].trainId if 0 <= id2label[i].trainId < 255 else 255 for i in range(34)], np.uint8)
@@ -203,3 +204,31 @@ def test_scores_on_the_gpu_are_the_same():
     matrix.update(torch.full((1,), 9, dtype=torch.uint8).cuda(), torch.zeros(1, dtype=torch.uint8).cuda())
     with pytest.raises(ValueError, match="class 9 among the labels"):
         matrix.miou()
+
+
+def test_what_has_to_be_known_of_an_miou_is_said():
+    labels = torch.tensor([[0, 0, 255, 255]], dtype=torch.uint8)
+    right, wrong = torch.zeros_like(labels), torch.ones_like(labels)
+    said = {}
+    for name, predicted, truth in (
+        ("right", right, labels),
+        ("predicted in vain", wrong, labels),
+        ("hardly labelled", right, torch.cat([labels, torch.full((1, 4), 255, dtype=torch.uint8)])),
+        ("whole", torch.tensor([[0, 1, 0, 1]], dtype=torch.uint8), torch.tensor([[0, 1, 0, 1]], dtype=torch.uint8)),
+    ):
+        matrix = ConfusionMatrix(2)
+        matrix.update(predicted.expand_as(truth), truth)
+        trimaps = TrimapMatrix(2)
+        trimaps.update(predicted.expand_as(truth), truth)
+        said[name] = matrix.caveats(["back", "crack"])
+        assert (trimaps + TrimapMatrix(2)).all_pixels().caveats(["back", "crack"]) == said[name]
+        assert (matrix + ConfusionMatrix(2)).caveats(["back", "crack"]) == said[name]
+    assert said == {
+        "right": "mean of 1 of 2 classes; no label has 'crack'",
+        "predicted in vain": "no label has 'crack'",
+        "hardly labelled": "mean of 1 of 2 classes; no label has 'crack'; 75.00% of the labels' pixels are ignored",
+        "whole": "",
+    }
+    many = ConfusionMatrix(12)
+    many.update(right, labels)
+    assert many.caveats([f"c{k}" for k in range(12)]).endswith("'c7', 'c8' and 3 more")

@@ -120,6 +120,13 @@ def test_a_class_that_is_nowhere_has_a_dash(page):
     assert confusion["e"] == ["-"] * CLASSES + ["0"]
 
 
+def test_the_page_says_what_an_miou_is_the_mean_of(page):
+    lines = [f"{name}, mIoU: mean of 4 of 5 classes; no label has 'e'" for name in NAMED]
+    at = page.texts.index(lines[0])
+    assert [text for text in page.texts if "mean of" in text] == lines and at < page.texts.index("pooled mIoU %")
+    assert set(table(page, "IoU of each class")[-1][1:]) == {"4 of 5"}
+
+
 def test_the_rows_of_the_confusion_matrix_are_shares_of_the_true_class(found, page):
     caption = next(c for c in page.tables if c.startswith("Confusion matrix"))
     name = next(n for n in NAMED if f" {n} " in caption)

@@ -2,15 +2,28 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from films import Films, Teller
 
+from accel.evaluation.comparing.seeds import markdown, summarize
 from accel.evaluation.results import SweepResult
 from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
-from accel.evaluation.tables import class_table, distance_table, print_result, sweep_tables, write_csv, write_json
+from accel.evaluation.tables import (
+    class_table,
+    distance_table,
+    model_table,
+    print_result,
+    print_sweep,
+    summary,
+    sweep_caveats,
+    sweep_tables,
+    write_csv,
+    write_json,
+)
 from accel.progress import console
 
 
@@ -38,6 +51,29 @@ def test_a_class_that_is_nowhere_has_a_dash(sweep):
     lines = printed(class_table(result)).splitlines()
     (line,) = (line for line in lines if "e " in line and "class" not in line and "mean" not in line)
     assert "-" in line and "nan" not in line
+
+
+def test_an_miou_says_what_it_is_the_mean_of_wherever_it_is_shown(sweep, tmp_path):
+    result = sweep.models["one"][1]
+    assert (result.classes_scored, result.classes_not_in_labels) == (4, ("e",)) and 0.1 < result.ignored < 0.3
+    caveats = "mean of 4 of 5 classes; no label has 'e'"
+    assert f"mIoU {100 * result.miou:.2f}% ({caveats}) over" in summary(result)
+    assert re.search(rf"mean of 4 of 5 +│ +{100 * result.miou:.1f}", printed(class_table(result)))
+    with console.capture() as shown:
+        print_sweep(sweep)
+    assert shown.get().splitlines()[-2:] == [f"one, mIoU: {caveats}", f"other, mIoU: {caveats}"]
+    assert f"one, mIoU: {caveats}" in " ".join(printed(model_table({"one": result}, "title")).split())
+    write_json(tmp_path / "one.json", sweep.as_dict())
+    assert f"other, mIoU: {caveats}" in markdown(summarize([tmp_path / "one.json"])).splitlines()
+
+
+def test_what_is_true_of_some_intervals_names_them(sweep):
+    one, three = sweep.models["one"]
+    models = {"one": (one, replace(three, ignored=0.99999))}
+    first, second = sweep_caveats(replace(sweep, models=models))
+    assert first == "one, mIoU at interval 1: mean of 4 of 5 classes; no label has 'e'"
+    assert second.startswith("one, mIoU at interval 3: mean of 4")
+    assert second.endswith("; >99.99% of the labels' pixels are ignored")
 
 
 def test_the_tables_have_every_model_interval_and_distance(sweep):
@@ -92,5 +128,7 @@ def test_csv_has_a_row_for_each_distance_and_one_for_all(sweep, tmp_path):
     assert float(row["trimap 2"]) == result.by_distance[1].trimap[2]
     assert float(row["iou a"]) == result.by_distance[1].iou["a"] and row["iou e"] == "" and row["mean"] == ""
     last = rows[places.index(("one", "3", "all"))]
+    assert (last["classes_scored"], last["classes_not_in_labels"]) == ("4", "e")
+    assert float(last["ignored"]) == result.ignored
     assert float(last["mean"]) == result.mean and float(last["worst"]) == result.worst
     assert float(last["consistency"]) == result.temporal.consistency and last["flow"] == "dis"

@@ -48,7 +48,7 @@ def test_the_counts_are_those_of_brute_force(films, intervals, average):
     for interval in intervals:
         for distance in range(interval):
             if average or distance == interval - 1:
-                counts = tally.matrix(distance, interval).all_pixels().counts
+                counts = tally.score(distance, interval).matrix.all_pixels().counts
                 assert torch.equal(counts, brute_force(dataset, interval, distance))
             result = result_of(tally, dataset.class_names, interval, average)
             assert result.frames_scored == sum(number >= interval - 1 for _, number in dataset.labelled)
@@ -207,21 +207,19 @@ def test_a_model_without_memory_is_asked_once_about_each_frame():
     assert len(model.steps) == 12 and sum(model.steps.values()) == 13 + 1  # two frames are rehearsed
     for distance in range(5):
         expected = brute_force(dataset, 5, distance, lambda video, key, d: said(video, key + d, 0))
-        assert torch.equal(tally.matrix(distance, 5).all_pixels().counts, expected)
+        assert torch.equal(tally.score(distance, 5).matrix.all_pixels().counts, expected)
     result = result_of(tally, dataset.class_names, 5)
     assert result.seconds_current == result.seconds_key and result.fps == pytest.approx(1 / result.seconds_key)
-
-
-def test_frame_by_frame_has_no_memory_and_the_others_do():
-    assert not FrameByFrame.carries_state and Accel.carries_state and DeepFeatureFlow.carries_state
 
 
 def test_models_are_scored_side_by_side():
     dataset = Films(*FILMS["mixed"])
     other = lambda video, key, distance: said(video + 50, key, distance)  # noqa: E731
     both = run({"a": Teller(), "b": Teller(other)}, dataset, (1, 3))
-    assert torch.equal(both["a"].matrix(2, 3).counts, run(Teller(), dataset, (1, 3))["model"].matrix(2, 3).counts)
-    assert torch.equal(both["b"].matrix(2, 3).all_pixels().counts, brute_force(dataset, 3, 2, other))
+    assert torch.equal(
+        both["a"].score(2, 3).matrix.counts, run(Teller(), dataset, (1, 3))["model"].score(2, 3).matrix.counts
+    )
+    assert torch.equal(both["b"].score(2, 3).matrix.all_pixels().counts, brute_force(dataset, 3, 2, other))
 
 
 # --- trimaps --------------------------------------------------------------------------------------------------
@@ -236,7 +234,7 @@ def test_trimaps_are_counted_by_distance_too():
             truth = dataset.truth(index)
             tensors = map(torch.from_numpy, (said(video, number - 1, 1), truth, trimap_bands(truth, (1, 2))))
             expected.update(*tensors)
-    assert torch.equal(tally.matrix(1, 3).counts, expected.counts)
+    assert torch.equal(tally.score(1, 3).matrix.counts, expected.counts)
     result = result_of(tally, dataset.class_names, 3)
     assert result.by_distance[1].trimap == {w: expected.within(w).miou() for w in (1, 2)}
     assert [*result.trimap] == [1, 2]
@@ -257,8 +255,8 @@ def test_on_the_gpu_the_counts_are_the_same():
 
 
 def same_counts(a: Tally, b: Tally):
-    assert a.matrices.keys() == b.matrices.keys()
-    assert all(torch.equal(a.matrices[place].counts.cpu(), b.matrices[place].counts) for place in a.matrices)
+    assert a.scores.keys() == b.scores.keys()
+    assert all(torch.equal(a.scores[place].matrix.counts.cpu(), b.scores[place].matrix.counts) for place in a.scores)
     assert (a.scored, a.damaged) == (b.scored, b.damaged)
 
 
@@ -335,7 +333,7 @@ def test_damage_costs_an_interval_the_frames_that_need_the_file(damage, lost, ca
         assert (result.frames_damaged, result.frames_scored) == (len(frames), 13 - interval - len(frames))
         for distance in range(interval):
             expected = brute_force(Films(DENSE), interval, distance, left_out=frames)
-            assert torch.equal(tally.matrix(distance, interval).all_pixels().counts, expected)
+            assert torch.equal(tally.score(distance, interval).matrix.all_pixels().counts, expected)
     out = capsys.readouterr().out
     for kind, places in damage.items():
         for video, number in places:
@@ -367,7 +365,7 @@ def test_whatever_is_labelled_and_damaged_the_counts_are_those_of_brute_force(se
         assert sum(n for reach, n in tally.scored.items() if reach >= interval) == len(set(there) - lost)
         for distance in range(interval):
             expected = brute_force(whole, interval, distance, left_out=lost)
-            assert torch.equal(tally.matrix(distance, interval).all_pixels().counts, expected)
+            assert torch.equal(tally.score(distance, interval).matrix.all_pixels().counts, expected)
 
 
 def test_an_interval_that_nothing_is_left_for_is_an_error():

@@ -11,14 +11,8 @@ from torch import nn
 
 from accel.models import FlowNetS, FlowWarp
 from accel.models.segmentation.score_map import ScoreMap
-from accel.training.losses import (
-    CrossEntropy,
-    FlowObjective,
-    OnlineHardExamples,
-    SegmentationObjective,
-    end_point_error,
-    flow_in_cells,
-)
+from accel.tasks.segmentation import CrossEntropy, OnlineHardExamples, SegmentationObjective
+from accel.training.objectives import FlowObjective, end_point_error, flow_in_cells
 
 
 def logits_of(probabilities):

@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_trainer import log_of, weights_of
+from run_files import log_of, weights_of
 from torch import nn
 from train_processes import Job, wait_for_step
 
 from accel.devices import has_bfloat16
+from accel.tasks.segmentation import CrossEntropy
 from accel.training import feeding, loop, trainer
 from accel.training.finite import first_fault
-from accel.training.losses import CrossEntropy, build_objective
+from accel.training.objectives import build_objective
 from accel.training.trainer import train
 from accel.training.validation import Validation
 

@@ -44,7 +44,7 @@ class MappedModel(VideoModel):
     def __init__(self, model: VideoModel, class_map: ClassMap):
         super().__init__()
         self.model, self.class_map = model, class_map
-        self.carries_state = model.carries_state
+        self.task, self.carries_state = model.task, model.carries_state
         self.register_buffer("table", torch.from_numpy(class_map.predictions).to(model.device), persistent=False)
 
     @property

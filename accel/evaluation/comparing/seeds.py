@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accel.files.small_files import decode
+from accel.measures.confusion import caveats
+
 SEED_MARK = " #"  # between a model's name and its seed, as in "Accel-18 #2"
 
 
@@ -37,11 +40,13 @@ class Summary:
     accuracy: mIoU, 0..1, averaged over the distances from the key frame, by interval.
     by_distance: mIoU at each distance of the longest interval.
     seconds: a frame, by interval, over key frames and others.
+    caveats: what has to be known of a model's mIoU, as `accel.measures.confusion.caveats` says it, each thing once.
     """
 
     accuracy: dict[str, dict[int, Figure]]
     by_distance: dict[str, dict[int, Figure]]
     seconds: dict[str, dict[int, Figure]]
+    caveats: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,16 @@ def summarize(paths: Sequence[str | Path]) -> Summary:
             seen[name] = file
             _check_run(seen[first], first, file, name)
             runs.setdefault(model, []).append(results)
-    accuracy, by_distance, seconds = {}, {}, {}
+    accuracy, by_distance, seconds, caveats = {}, {}, {}, {}
     for model, seeds in runs.items():
         intervals = sorted(seeds[0])
         accuracy[model] = {k: Figure.of(results[k]["mean"] for results in seeds) for k in intervals}
         seconds[model] = {k: Figure.of(1 / results[k]["fps"] for results in seeds) for k in intervals}
         longest = [results[intervals[-1]]["by_distance"] for results in seeds]
         by_distance[model] = {d: Figure.of(r[str(d)]["miou"] for r in longest) for d in range(intervals[-1])}
-    return Summary(accuracy, by_distance, seconds)
+        every = (_caveats(result) for results in seeds for result in results.values())
+        caveats[model] = list(dict.fromkeys(filter(None, every)))
+    return Summary(accuracy, by_distance, seconds, caveats)
 
 
 def _check_data(first: _File, file: _File) -> None:
@@ -120,12 +127,14 @@ def _listed(items: Iterable[object]) -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """Three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by distance."""
+    """Three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by distance. Under
+    them, a line for each model whose mIoU is not simply the mean over all classes."""
     parts = [
         _table("mIoU %, mean over distances, at interval", summary.accuracy, 100, 1),
         _table("ms a frame at interval", summary.seconds, 1000, 0),
         _table("mIoU % by distance from the key frame", summary.by_distance, 100, 1),
     ]
+    parts += (f"{name}, mIoU: {each}" for name, found in summary.caveats.items() for each in found)
     return "\n\n".join(parts)
 
 
@@ -139,10 +148,19 @@ def _table(title: str, rows: dict[str, dict[int, Figure]], factor: float, digits
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _caveats(result: dict) -> str:
+    """Of a result as JSON, which older versions wrote without the share of ignored pixels; empty without classes."""
+    if not (result.get("iou") and result.get("confusion")):
+        return ""
+    missing = [name for name, row in zip(result["iou"], result["confusion"], strict=True) if not any(row)]
+    scored = sum(iou is not None for iou in result["iou"].values())
+    return caveats(scored, len(result["iou"]), missing, result.get("ignored", 0.0))
+
+
 def _read(path: Path) -> _File:
     """One file, all of whose figures are there."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(decode(path.read_bytes()))
         classes, class_maps = list(map(str, values["class_names"])), values["class_maps"]
         data = {"data": str(values["data"]), "split": str(values["split"]), "classes": _listed(classes)}
         own = dict(zip(classes, classes, strict=True))  # what is not mapped counts as itself
@@ -177,6 +195,7 @@ def _by_interval(results: list[dict]) -> dict[int, dict]:
         )
         if not usable:
             raise ValueError
+        _caveats(result)
         found[interval] = result
     if not found:
         raise ValueError

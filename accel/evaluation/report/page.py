@@ -17,7 +17,7 @@ from accel.evaluation.report.page_player import player_data, player_html
 from accel.evaluation.report.pictured_clips import PlayerClip
 from accel.evaluation.report.plots import Plot, colours, draw_plots
 from accel.evaluation.results import SweepResult
-from accel.evaluation.tables import write_csv, write_json
+from accel.evaluation.tables import sweep_caveats, write_csv, write_json
 
 PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "temporal")
 NAMES = ("index.html", "results.json", "results.csv", *(f"{name}.png" for name in PLOTS))
@@ -68,7 +68,10 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
     best = max(last, key=lambda name: last[name].miou)
     sections = [
         _section("What was measured", _introduction(sweep, origin)),
-        _section("Accuracy and speed", _text("speed") + _figure(plots, "accuracy_speed") + tables.summary_table(sweep)),
+        _section(
+            "Accuracy and speed",
+            _text("speed") + _caveats(sweep) + _figure(plots, "accuracy_speed") + tables.summary_table(sweep),
+        ),
     ]
     if clips:
         sections.append(_section("Frame by frame", player_html(clips, sweep)))
@@ -148,6 +151,12 @@ as they occur at the interval. Reading files is not in it. Measured on: {escape(
 <p>The numbers are beside this page, in <a href="results.json">results.json</a> and
 <a href="results.csv">results.csv</a>, with each plot as a PNG. Made on
 {datetime.fromisoformat(origin.time):%d %B %Y, %H:%M} UTC{code}.</p>"""
+
+
+def _caveats(sweep: SweepResult) -> str:
+    """A paragraph where an mIoU is not simply the mean over all classes."""
+    lines = "<br>".join(map(escape, sweep_caveats(sweep)))
+    return f"<p><strong>{lines}</strong></p>" if lines else ""
 
 
 def _all_distances(results) -> bool:

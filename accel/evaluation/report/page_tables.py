@@ -15,13 +15,15 @@ def summary_table(sweep: SweepResult) -> str:
     heads = (
         "model", "interval", "mean mIoU %", "pooled mIoU %", "worst mIoU %", "at distance", "ms a frame",
         "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
+        "classes in mIoU", "pixels ignored %",
     )  # fmt: skip
     rows = (
         (
             name, r.interval, percent(r.mean, 2), percent(r.miou, 2), percent(r.worst, 2), r.worst_distance,
             f"{milliseconds(r):.1f}", f"{1000 * r.seconds_key:.1f}",
             "-" if r.seconds_current is None else f"{1000 * r.seconds_current:.1f}",
-            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged,
+            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged, f"{r.classes_scored} of {len(r.iou)}",
+            percent(r.ignored),
         )
         for name, r in _found(sweep)
     )  # fmt: skip
@@ -44,6 +46,7 @@ def class_table(sweep: SweepResult) -> str:
     heads = "class", *(f"{name}, interval {r.interval}" for name, r in _found(sweep))
     rows = [(c, *(percent(r.iou[c]) for _, r in _found(sweep))) for c in sweep.class_names]
     rows.append(("mean (mIoU)", *(percent(r.miou) for _, r in _found(sweep))))
+    rows.append(("classes in the mean", *(f"{r.classes_scored} of {len(r.iou)}" for _, r in _found(sweep))))
     return table("IoU of each class in per cent, all distances counted together", heads, rows)
 
 

@@ -34,12 +34,14 @@ class FlowScore:
     photometric_error: mean absolute difference of a frame and the one before it, brought along the flow, grey levels.
     carried: number of steps to the mIoU of labels carried so many frames along the flow; None where no video is so
         long.
+    caveats: what has to be known of that mIoU, as `accel.measures.confusion.caveats` says it; empty where all is well.
     """
 
     name: str
     end_point_error: float | None
     photometric_error: float | None
     carried: dict[int, float | None]
+    caveats: str = ""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -68,11 +70,15 @@ def score_flow(
 
     error = photometric = None
     carried: dict[int, float | None] = {}
+    caveats = ""
     if simulated is not None:
         error = share(end_point_error(flow, simulated, advance))
     if video is not None:
-        photometric, carried = carry_along(flow, video, steps, advance)
-    return FlowScore(name, error, photometric, carried)
+        photometric, matrices = _carry(flow, video, steps, advance)
+        carried = {step: share(matrix.miou()) for step, matrix in matrices.items()}
+        shortest = matrices[min(steps)]  # what it lacks, the others lack, too
+        caveats = shortest.caveats(video.class_names) if shortest.labelled() else ""
+    return FlowScore(name, error, photometric, carried, caveats)
 
 
 def end_point_error(flow: FlowOfPair, clips: ClipDataset, advance: Callable[[], None] = lambda: None) -> float:
@@ -103,6 +109,14 @@ def carry_along(
 
     Raises ValueError where there are not even two, which `can_carry` tells beforehand.
     """
+    difference, matrices = _carry(flow, video, steps, advance)
+    return difference, {step: share(matrix.miou()) for step, matrix in matrices.items()}
+
+
+def _carry(
+    flow: FlowOfPair, video: ClipDataset, steps: Sequence[int], advance: Callable[[], None]
+) -> tuple[float, dict[int, ConfusionMatrix]]:
+    """`carry_along`, with what was counted."""
     matrices = {step: ConfusionMatrix(video.num_classes) for step in steps}
     difference, pixels = 0.0, 0
     on_the_way: dict[int, np.ndarray] = {}  # how many steps ago to what was true then, carried to the last frame
@@ -131,7 +145,7 @@ def carry_along(
         advance()
     if not pixels:
         raise ValueError("no two labelled frames of these data directly follow one another: nothing can be carried")
-    return difference / pixels, {step: share(matrix.miou()) for step, matrix in matrices.items()}
+    return difference / pixels, matrices
 
 
 def can_carry(video: ClipDataset) -> bool:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, frames_to_tensor
 from accel.evaluation.running.reading import Stretch
-from accel.inference.timing import frames_to_tensor
+from accel.tasks import as_tensors
 
 
 @dataclass(frozen=True)
 class Target:
-    """A labelled frame to score: its name, its labels (H, W) and their trimap bands, its reach, and what models without
+    """A labelled frame to score: its name, the truth (`Task.truth`, as tensors), its reach, and what models without
     memory have said of it already."""
 
     name: str
-    labels: Tensor
-    bands: Tensor | None
+    truth: NamedTuple
     reach: int
-    known: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, NamedTuple] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class PassWindow:
         self.unbroken += len(fresh)
         reach = self._count(min(self.unbroken, history), history)
         if reach:
-            labels = torch.from_numpy(stretch.clip.labels).to(self.device)
-            bands = None if stretch.extra is None else torch.from_numpy(stretch.extra).to(self.device)
-            target = Target(stretch.clip.name, labels, bands, reach)
+            target = Target(stretch.clip.name, as_tensors(stretch.extra, self.device), reach)
             tried = {d for k in self.intervals if k <= reach for d in distances(k, self.average)}
             for distance in tried:
                 self.targets.setdefault(stretch.number - distance, {})[distance] = target

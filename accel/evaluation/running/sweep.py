@@ -7,25 +7,28 @@ video with every frame labelled, one such pass scores a labelled frame at every 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import reduce
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.clips import ClipDataset, long_enough
 from accel.evaluation.results import Accuracy, EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
-from accel.evaluation.running.reading import long_enough, read_stretches
+from accel.evaluation.running.reading import read_stretches
 from accel.inference.timing import frames_per_second, timed_predictions
-from accel.measures.boundary import TrimapMatrix, check_widths, trimap_bands
 from accel.models.video import VideoModel
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
+from accel.tasks import Score, Segmentation, Task, task_of
 
 OnLabels = Callable[[str, Tensor], None]
 
@@ -35,53 +38,53 @@ class Tally:
     """What was counted of one model. Tallies of a data set's parts add up to the one of the whole.
 
     intervals, average: that were swept; `result_of` has results for these.
-    matrices: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
+    task: what was scored.
+    scores: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
         enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
         distances.
     scored: labelled frames by reach; damaged: those lost to an interval, for want of a file, by interval.
     seconds_key, seconds_current: of each frame whose labels were made.
     """
 
-    num_classes: int
-    widths: tuple[int, ...]
+    task: Task
     intervals: tuple[int, ...]
     average: bool
-    matrices: dict[tuple[int, int], TrimapMatrix] = field(default_factory=dict)
+    scores: dict[tuple[int, int], Score] = field(default_factory=dict)
     scored: Counter[int] = field(default_factory=Counter)
     damaged: Counter[int] = field(default_factory=Counter)
     seconds_key: list[float] = field(default_factory=list)
     seconds_current: list[float] = field(default_factory=list)
 
-    def matrix(self, distance: int, interval: int) -> TrimapMatrix:
-        """The counts that an interval makes of a distance."""
-        parts = (m for (d, reach), m in self.matrices.items() if d == distance and reach >= interval)
-        return sum(parts, TrimapMatrix(self.num_classes, self.widths))
+    def score(self, distance: int, interval: int) -> Score:
+        """What an interval counts at a distance."""
+        return self.sum_of(s for (d, reach), s in self.scores.items() if d == distance and reach >= interval)
 
-    def add(self, distance: int, target: Target, labels: Tensor) -> None:
+    def sum_of(self, scores: Iterable[Score]) -> Score:
+        return reduce(add, scores, self.task.score())
+
+    def add(self, distance: int, target: Target, said: NamedTuple) -> None:
         place = distance, target.reach
-        if place not in self.matrices:
-            self.matrices[place] = TrimapMatrix(self.num_classes, self.widths)
-        self.matrices[place].update(labels, target.labels, target.bands)
+        if place not in self.scores:
+            self.scores[place] = self.task.score()
+        self.scores[place].update(said, target.truth)
 
     def on_host(self) -> Tally:
         """Its counts leave the accelerator, to travel to another process."""
-        for matrix in self.matrices.values():
-            matrix.counts, matrix.strays = matrix.counts.cpu(), matrix.strays.cpu()
+        self.scores = {place: score.on_host() for place, score in self.scores.items()}
         return self
 
     def __add__(self, other: Tally) -> Tally:
         """ValueError for tallies of different sweeps."""
         if (self.intervals, self.average) != (other.intervals, other.average):
             raise ValueError(f"tallies of the intervals {self.intervals} and {other.intervals} do not add up")
-        matrices = dict(self.matrices)
-        for place, matrix in other.matrices.items():
-            matrices[place] = matrices[place] + matrix if place in matrices else matrix
+        scores = dict(self.scores)
+        for place, score in other.scores.items():
+            scores[place] = scores[place] + score if place in scores else score
         return Tally(
-            self.num_classes,
-            self.widths,
+            self.task,
             self.intervals,
             self.average,
-            matrices,
+            scores,
             self.scored + other.scored,
             self.damaged + other.damaged,
             self.seconds_key + other.seconds_key,
@@ -113,17 +116,21 @@ def sweep(
 
     A file that cannot be read is reported, and the frames that need it are counted and left out.
 
-    Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it.
+    Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it, and for models
+    of different tasks.
     """
     intervals = check_intervals(intervals)
-    widths = check_widths(widths)
     if indices is None:
         for interval in intervals:
             long_enough(dataset, interval)  # refuses one that is too long
         indices = range(len(dataset))
     indices = [i for i in indices if dataset.history(i) >= intervals[0] - 1]
     device = next(iter(models.values())).device
-    tallies = {name: Tally(dataset.num_classes, widths, intervals, average) for name in models}
+    task, *others = (task_of(model, dataset).near_borders(widths) for model in models.values())
+    for other in others:
+        if other.name != task.name:
+            raise ValueError(f"models for {task.name} and for {other.name} cannot be compared")
+    tallies = {name: Tally(task, intervals, average) for name in models}
     window = PassWindow(dataset, intervals, average, device)
     rehearsed: set[str] = set()
 
@@ -133,16 +140,15 @@ def sweep(
                 if name not in rehearsed:  # the first calls set up memory and kernels
                     rehearsed.add(name)
                     list(timed_predictions(model.eval(), each.frames[:2], {len(each.frames[:2]) - 1}))
-                for distance, target, labels in _score(name, model, each, tallies[name]):
-                    tallies[name].add(distance, target, labels)
+                for distance, target, said in _predict(name, model, each, tallies[name]):
+                    tallies[name].add(distance, target, said)
                     if on_labels is not None:
-                        on_labels(target.name, labels)
+                        on_labels(target.name, task.labels(said))
 
-    prepare = partial(_bands, widths=widths) if widths else None
     title = f"interval {', '.join(map(str, intervals))}"
     with bar(title, len(indices), quiet) as progress:
         note, noted = "", 0.0
-        stretches = read_stretches(dataset, indices, intervals[-1] - 1, prepare, workers=workers)
+        stretches = read_stretches(dataset, indices, intervals[-1] - 1, task.truth, workers=workers)
         for done, stretch in enumerate(stretches, 1):
             if stretch.problem:
                 console.print(f"left out: {stretch.problem}")
@@ -158,8 +164,13 @@ def sweep(
 
 
 def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
-    """The figures of one interval. ValueError where it, or the average, was not swept, nothing could be read or nothing
-    is labelled."""
+    """The figures of one interval, of models that segment.
+
+    ValueError where it, or the average, was not swept, nothing could be read or nothing is labelled, and for models of
+    another task: what was counted of these is in `Tally.score`.
+    """
+    if not isinstance(tally.task, Segmentation):
+        raise ValueError(f"there are tables and reports of segmentation only, none of {tally.task.name} yet")
     if interval not in tally.intervals:
         swept = ", ".join(map(str, tally.intervals))
         raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
@@ -168,21 +179,25 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
     if not scored:
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")
-    matrices = {distance: tally.matrix(distance, interval) for distance in distances(interval, average)}
-    pooled = sum(matrices.values(), TrimapMatrix(tally.num_classes, tally.widths))
-    if not pooled.counts.any():
+    scores = {distance: tally.score(distance, interval) for distance in distances(interval, average)}
+    pooled = tally.sum_of(scores.values())
+    counted = pooled.matrix.all_pixels()
+    if not counted.labelled():
         raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
-    by_distance = {distance: Accuracy.of(matrix, class_names) for distance, matrix in matrices.items()}
+    by_distance = {distance: Accuracy.of(score.matrix, class_names) for distance, score in scores.items()}
     worst = min(by_distance, key=lambda d: by_distance[d].miou)
     key = float(np.median(tally.seconds_key))
     current = float(np.median(tally.seconds_current)) if interval > 1 and tally.seconds_current else None
-    every = Accuracy.of(pooled, class_names)
+    every = Accuracy.of(pooled.matrix, class_names)
     return EvaluationResult(
         miou=every.miou,
         iou=every.iou,
+        classes_scored=counted.classes_scored(),
+        classes_not_in_labels=tuple(class_names[k] for k in counted.not_in_labels()),
         interval=interval,
         frames_scored=scored,
         frames_damaged=tally.damaged[interval],
+        ignored=counted.ignored_share(),
         seconds_key=key,
         seconds_current=current,
         fps=frames_per_second(key, current, interval),
@@ -191,7 +206,7 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         worst=by_distance[worst].miou,
         worst_distance=worst,
         trimap=every.trimap,
-        confusion=tuple(map(tuple, pooled.all_pixels().counts.tolist())),
+        confusion=tuple(map(tuple, counted.counts.tolist())),
     )
 
 
@@ -206,29 +221,29 @@ def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(intervals))
 
 
-def _score(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator[tuple[int, Target, Tensor]]:
+def _predict(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator[tuple[int, Target, NamedTuple]]:
     """What a model says of the targets of a pass, with their distances; the tally is given the times."""
     if model.carries_state:
         for distance, said, seconds in timed_predictions(model, each.frames, each.targets):
             (tally.seconds_current if distance else tally.seconds_key).append(seconds)
             if distance in each.targets:
-                yield distance, each.targets[distance], said.labels
+                yield distance, each.targets[distance], said
         return
     for distance, target in each.targets.items():
         if name not in target.known:
             ((_, said, seconds),) = timed_predictions(model, [each.frames[distance]], ())
-            target.known[name] = said.labels
+            target.known[name] = said
             tally.seconds_key.append(seconds)
             tally.seconds_current.append(seconds)
         yield distance, target, target.known[name]
 
 
-def _bands(clip: Clip, widths: tuple[int, ...]) -> np.ndarray:
-    return trimap_bands(clip.labels, widths)
-
-
 def _so_far(tallies: dict[str, Tally]) -> str:
-    pooled = [sum(t.matrices.values(), TrimapMatrix(t.num_classes, t.widths)) for t in tallies.values()]
-    shares = (f"{100 * matrix.all_pixels().miou():.1f}%" for matrix in pooled if matrix.counts.any())
-    text = ", ".join(shares)
-    return f"mIoU {text}" if text else ""
+    pooled = [tally.sum_of(tally.scores.values()) for tally in tallies.values()]
+    counted = [score for score in pooled if not math.isnan(score.value())]
+    if not counted:
+        return ""
+    note = f"{counted[0].name} {', '.join(f'{100 * score.value():.1f}%' for score in counted)}"
+    caveats = {score.caveats(tally.task.class_names) for score, tally in zip(pooled, tallies.values(), strict=True)}
+    shared = caveats.pop() if len(caveats) == 1 else ""  # a line has room for one; all are in the result
+    return f"{note} ({shared})" if shared else note

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
-from accel.models.segmentation.score_map import STRIDE
+from accel.models.strides import STRIDE
 
 LUMA = (0.299, 0.587, 0.114)  # RGB, ITU-R BT.601
 PRESETS = ("ultrafast", "fast", "medium")

@@ -1,0 +1,35 @@
+"""What models can be made to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accel.models.video import VideoModel
+from accel.tasks.segmentation import Segmentation
+from accel.tasks.task import Score, Task, as_tensors
+
+if TYPE_CHECKING:
+    from accel.datasets.clips import ClipDataset
+
+TASKS = {task.name: task for task in (Segmentation,)}
+
+
+def build_task(name: str, class_names: Sequence[str], palette: np.ndarray) -> Task:
+    """The task of that name (`VideoModel.task`) for these classes and their colours (K, 3).
+
+    Raises ValueError for a name that is none.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task {name!r}: there are {', '.join(TASKS)}")
+    return TASKS[name](class_names, palette)
+
+
+def task_of(model: VideoModel, dataset: ClipDataset) -> Task:
+    """What the model predicts, in the classes of the data set."""
+    return build_task(model.task, dataset.class_names, dataset.palette)
+
+
+__all__ = ["TASKS", "Score", "Segmentation", "Task", "as_tensors", "build_task", "task_of"]

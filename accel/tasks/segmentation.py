@@ -1,0 +1,171 @@
+"""Segmentation: a class for each pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from accel import visualize
+from accel.labels import IGNORED
+from accel.measures.boundary import TrimapMatrix, check_widths, trimap_bands
+from accel.models.video import VideoModel
+from accel.reductions import shared_count
+from accel.tasks.task import Score, Task
+
+PANEL_WIDTH = 640  # pixels of a picture in a panel, at most: three of them fit a screen and any decoder
+
+
+class LabelTruth(NamedTuple):
+    """labels: (H, W) uint8, 255 = ignored.  bands: (H, W) uint8 `trimap_bands` of them; None without trimaps."""
+
+    labels: Tensor | np.ndarray
+    bands: Tensor | np.ndarray | None
+
+
+class Segmentation(Task):
+    """Labels (H, W) uint8, scored by mIoU and written as palette PNGs.
+
+    widths: of the trimaps that are scored, too; see `accel.measures.boundary`.
+    """
+
+    name = "segmentation"
+    suffix = ".png"
+
+    def __init__(self, class_names: Sequence[str], palette: np.ndarray, widths: Sequence[int] = ()):
+        super().__init__(class_names, palette)
+        self.widths = check_widths(widths)
+
+    def objective(self, model, loss):
+        losses = {
+            "cross_entropy": lambda: CrossEntropy(loss.class_weights),
+            "ohem": lambda: OnlineHardExamples(loss.threshold, loss.min_kept),
+        }
+        return SegmentationObjective(model, losses[loss.name]())
+
+    def score(self):
+        return MeanIou(TrimapMatrix(len(self.class_names), self.widths))
+
+    def truth(self, clip):
+        return LabelTruth(clip.labels, trimap_bands(clip.labels, self.widths) if self.widths else None)
+
+    def labels(self, said):
+        return said.labels
+
+    def near_borders(self, widths):
+        return Segmentation(self.class_names, self.palette, widths)
+
+    def panel(self, frame, said, title):
+        """Input, labels and overlay side by side, over a legend."""
+        frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (frame, said.labels))
+        images = [
+            frame,
+            visualize.colourise(labels, self.palette),
+            visualize.overlay(frame, labels, self.palette),
+        ]
+        sheet = visualize.panels(images, [f"input, {title}", "labels", "overlay"], columns=3)
+        return np.concatenate([sheet, visualize.legend(self.class_names, self.palette, sheet.shape[1])])
+
+    def save(self, path, said):
+        visualize.save_palette_png(path, said.labels, self.palette)
+
+
+class MeanIou(Score):
+    """mIoU from one confusion matrix over all frames, as cityscapesscripts computes it.
+
+    matrix: the counts.
+    """
+
+    name = "mIoU"
+
+    def __init__(self, matrix: TrimapMatrix):
+        self.matrix = matrix
+
+    def update(self, said, truth):
+        self.matrix.update(said.labels, truth.labels, truth.bands)
+
+    def __add__(self, other):
+        return MeanIou(self.matrix + other.matrix)
+
+    def value(self):
+        return self.matrix.all_pixels().miou()
+
+    def figures(self, class_names):
+        matrix = self.matrix.all_pixels()
+        shares = (*matrix.iou().tolist(), matrix.miou(), matrix.ignored_share())
+        *iou, miou, ignored = (None if math.isnan(share) else share for share in shares)
+        return {
+            "miou": miou,
+            "iou": dict(zip(class_names, iou, strict=True)),
+            "classes_scored": matrix.classes_scored(),
+            "classes_not_in_labels": [class_names[k] for k in matrix.not_in_labels()],
+            "ignored": ignored,
+        }
+
+    def caveats(self, class_names):
+        return self.matrix.all_pixels().caveats(class_names)
+
+    def on_host(self):
+        matrix = self.matrix
+        matrix.counts, matrix.strays, matrix.ignored = matrix.counts.cpu(), matrix.strays.cpu(), matrix.ignored.cpu()
+        return self
+
+
+class CrossEntropy(nn.Module):
+    """Mean cross-entropy over the labelled pixels; with weights (K,), their mean weighted by the true class."""
+
+    def __init__(self, class_weights: Sequence[float] | None = None):
+        super().__init__()
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
+        weights = self.class_weights
+        if weights is not None:
+            weights = weights.to(logits.dtype)
+        total = F.cross_entropy(logits, labels.long(), weights, ignore_index=IGNORED, reduction="sum")
+        if weights is None:
+            return total / shared_count((labels != IGNORED).sum())
+        counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(weights)]
+        return total / shared_count((counts * weights).sum())
+
+
+class OnlineHardExamples(nn.Module):
+    """Cross-entropy over hard pixels: those whose true class has a probability under `threshold`, and in any case
+    the hardest `min_kept` share (Shrivastava et al., CVPR 2016, per pixel). Of several processes each picks its own."""
+
+    def __init__(self, threshold: float, min_kept: float):
+        super().__init__()
+        self.threshold, self.min_kept = threshold, min_kept
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
+        losses = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="none")
+        losses = losses[labels != IGNORED]
+        hard = losses > -torch.log(torch.tensor(self.threshold))
+        kept = min(max(int(hard.sum()), int(self.min_kept * len(losses)), 1), len(losses))
+        return losses.topk(kept).values.sum() / shared_count(torch.tensor(kept, device=logits.device))
+
+
+class SegmentationObjective(nn.Module):
+    """The clip's last frame, labelled by the whole model end to end."""
+
+    def __init__(self, model: VideoModel, loss: nn.Module):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(
+        self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
+    ) -> Tensor:
+        """Scalar loss of clips (B, T, 3, H, W) with labels (B, H, W). refreshed: as in `VideoModel.forward`."""
+        if labels is None:
+            raise ValueError("train.loss: these clips have no labels to train on")
+        scores = self.model(frames, refreshed)
+        return self.loss(scores.upsample(tuple(labels.shape[1:])), labels)
