@@ -7,7 +7,7 @@ from PIL import Image
 
 from accel.config import DataConfig
 from accel.datasets import build_dataset
-from accel.datasets.labelled_folder import LabelledFolder, pascal_palette, read_classes
+from accel.datasets.labelled_folder import LabelledFolder
 
 CLASSES = "road\n10 20 30 traffic light\n\nrobot arm\n"
 
@@ -105,38 +105,3 @@ def test_what_is_not_as_it_should_be_is_one_line_with_the_place(root, harm, mess
     with pytest.raises((FileNotFoundError, ValueError), match=message) as error:
         LabelledFolder(root, "train")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("road\n1 2 tree\n", r'line 2: 1 2 tree: expected "NAME" or "R G B NAME"'),
-        ("road\n1 2 256 tree\n", "line 2: .* colours up to 255"),
-        ("road\n256 = tree\n", 'line 2: 256 = tree: expected .* or "VALUE = NAME"'),
-        ("road\n3 = 1 2 tree\n", "line 2: 3 = 1 2 tree: expected"),
-        ("road\n7 tree\n", 'line 2: 7 tree: expected .* or "VALUE = NAME"'),
-        ("1 = road\nsky\n", 'line 2: the value 1 stands for sky and for road; write both lines as "VALUE = NAME"'),
-        ("road\nsky\n1 2 3 road\n", "line 3: class road stands there twice"),
-        ("road\n", "1 classes; expected 2 to 254"),
-        ("", "0 classes"),
-    ],
-)
-def test_a_list_of_classes_that_is_none_is_refused(tmp_path, text, message):
-    (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_classes(tmp_path / "classes.txt")
-
-
-def test_the_colours_are_those_of_pascal_voc():
-    known = [
-        (128, 0, 0),
-        (0, 128, 0),
-        (128, 128, 0),
-        (0, 0, 128),
-        (128, 0, 128),
-        (0, 128, 128),
-        (128, 128, 128),
-        (64, 0, 0),
-    ]
-    assert pascal_palette(8).tolist() == [list(colour) for colour in known]
-    assert len({tuple(colour) for colour in pascal_palette(254).tolist()}) == 254
