@@ -1,11 +1,10 @@
 """Your own labelled images and videos, in classes of your own.
 
-ROOT/classes.txt                     the classes in the order of their indices: lines "NAME" or "R G B NAME", and
-                                     "VALUE = NAME" where labels have another value than the index: "255 = crack"
+ROOT/classes.txt                     the classes in the order of their indices: see `accel.datasets.class_list`
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
 ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
 ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored unless classes.txt says
-                                     that it is a class; grey or palette PNG
+                                     that it is a class; grey or palette PNG. Or their colours, if classes.txt has them
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from accel.datasets.class_list import CLASSES_FILE, read_classes
 from accel.datasets.clips import OnMissing
 from accel.datasets.label_counts import LabelCounts
 from accel.datasets.stored import StoredClips
-from accel.files.images import read_labels
+from accel.files.image_headers import PNG_RGB, PNG_RGBA, png_colours
+from accel.files.images import read_colour_labels, read_labels
 from accel.files.listing import leads_nowhere, not_there, visible
 from accel.labels import IGNORED, percent
 from accel.video.reader import IMAGE_SUFFIXES, frame_files, natural_key
@@ -71,6 +71,9 @@ class LabelledFolder(StoredClips):
                 _miss(not_there(video), on_missing)
         if not self._labelled:
             raise FileNotFoundError(f"no labelled images at {folder}: {self._labels} has no NAME.png or VIDEO/NAME.png")
+        self._by_colour = self.classes.coloured and any(_has_colours(each.label) for each in self._labelled)
+        if self._by_colour:
+            self._colour_table()  # what is wrong with the colours is told at once
 
     def __len__(self) -> int:
         return len(self._labelled)
@@ -91,11 +94,37 @@ class LabelledFolder(StoredClips):
 
     def labels(self, index: int) -> tuple[Path, np.ndarray]:
         path = self._labelled[index].label
-        return path, read_labels(path, self._table)
+        if self._by_colour or self._is_painted(path):
+            return path, read_colour_labels(path, self._colour_table(), f"in {self.root / CLASSES_FILE}", grey=True)
+        try:
+            return path, read_labels(path, self._table)
+        except ValueError as error:
+            if not _has_colours(path):
+                raise
+            raise ValueError(
+                f'{error}; to read colours, give each class its own in {self.root / CLASSES_FILE}: "R G B NAME"'
+            ) from None
+
+    def _colour_table(self) -> np.ndarray:
+        try:
+            return self.classes.colour_table()
+        except ValueError as error:
+            raise ValueError(f"{self.root / CLASSES_FILE}: {error}; the labels are colours") from None
+
+    def _is_painted(self, path: Path) -> bool:
+        """Whether a palette has no colours but those of the classes, at other places than theirs. Programs that make
+        files smaller turn colours into such palettes, in which an index means nothing."""
+        if not self.classes.coloured or (header := png_colours(path)) is None or header[1] is None:
+            return False
+        palette, colours = header[1].tolist(), self.palette.tolist()
+        own = ((v, colour) for v, colour in zip(self.classes.values, colours, strict=True) if v < len(palette))
+        if all(palette[value] == colour for value, colour in own):
+            return False
+        return {*map(tuple, palette)} <= {*map(tuple, colours), *self.classes.ignored_colours}
 
     def likely_cause(self, counts: LabelCounts) -> str:
         """255 is a class where people save masks as black and white, and ignored here unless classes.txt says so."""
-        if not counts.pixels[IGNORED]:
+        if self._by_colour or not counts.pixels[IGNORED]:
             return ""
         path, missing = self.root / CLASSES_FILE, counts.missing
         if not counts.labelled or len(missing) != 1:
@@ -146,6 +175,11 @@ def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMis
         for path in filter(leads_nowhere, images):
             on_missing(not_there(path))
     return found
+
+
+def _has_colours(path: Path) -> bool:
+    header = png_colours(path)
+    return header is not None and header[0] in (PNG_RGB, PNG_RGBA)
 
 
 def _miss(problem: str, on_missing: OnMissing | None) -> None:

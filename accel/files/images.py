@@ -84,12 +84,14 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
     return labels if table is None else _translate(labels, table, path)
 
 
-def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
+def read_colour_labels(path: str | Path, table: np.ndarray, listed: str = "", grey: bool = False) -> np.ndarray:
     """The label image whose colours are classes, as (H, W) uint8.
 
     Accepts RGB PNGs of 8 bits and palette PNGs; an alpha channel is dropped.
 
     table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B, `UNDEFINED` where it means nothing.
+    listed: where the user may list a further colour, for the error; empty: nowhere.
+    grey: whether grey images are accepted, too; value v is the colour (v, v, v).
 
     Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
     """
@@ -97,7 +99,8 @@ def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
     header = examine(data, path)
     if header.kind != "PNG":
         raise ValueError(f"{path}: labels must be PNG files (other formats alter colours); found {header}")
-    if header.colour not in (PNG_RGB, PNG_PALETTE, PNG_RGBA) or header.bits > 8:
+    kinds = (PNG_RGB, PNG_PALETTE, PNG_RGBA, *((PNG_GREY,) if grey else ()))
+    if header.colour not in kinds or header.bits > 8:
         raise ValueError(f"{path}: expected colours of 8 bits a channel (or a palette); found {header}")
     image = cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR, path), cv2.COLOR_BGR2BGRA)
     codes = image.view("<u4")[..., 0]  # one number a pixel; the highest byte is the alpha, 255
@@ -107,9 +110,10 @@ def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
     if unknown.any():
         y, x = np.unravel_index(unknown.argmax(), unknown.shape)
         blue, green, red, _ = image[y, x].tolist()
+        way_out = f'; if it is to be ignored, {listed} write "{red} {green} {blue} ignored"' if listed else ""
         raise ValueError(
             f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) is that of no class; "
-            f"{int(unknown.sum())} pixels have such colours"
+            f"{int(unknown.sum())} pixels have such colours{way_out}"
         )
     return labels
 
