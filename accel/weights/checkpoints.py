@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _refuse_other_architecture(
         ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names)
+        told = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in faults.items() if names)
         raise ValueError(f"{path}: weights of another architecture ({told})")
 
 
@@ -200,7 +201,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _few(names: list[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names of what may be many, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(f"{name:.100}" for name in names[:MAX_NAMED]) + more
 
