@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from accel.benchmark.timing import turns
+from accel.clock import turns
 from accel.models import VideoModel
 
 CLASSES = 19

@@ -19,7 +19,7 @@ from accel.config import DataConfig
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
 from accel.datasets.clips import frames_to_tensor
-from accel.evaluation.comparing.across import MappedDataset
+from accel.evaluation.running.mapped_classes import MappedDataset
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import check_classes
 from accel.models.video import VideoModel
