@@ -133,7 +133,8 @@ def tiny_run(tiny_cityscapes: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """
 
     def arguments(model: str = "accel", *overrides: str) -> list[str]:
-        branch = {"encoder": "resnet18", "head_channels": 16}
+        # timm's own network for tests, a ResNet of four blocks
+        branch = {"encoder": "tu-test_resnet", "head_channels": 16}
         parts = {"reference": branch}
         if model != "frame_by_frame":
             parts["flow"] = {"width": 1 / 16}

@@ -57,7 +57,7 @@ def only_line(stderr):
 # --- pictures of learned sampling ------------------------------------------------------------------------------
 
 SAMPLING = (
-    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: resnet18, head_channels: 8}, "
+    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: tu-test_resnet, head_channels: 8}, "
     "propagation: {name: learned_sampling, embedding: 8, radius: 1}}"
 )
 
@@ -985,7 +985,7 @@ def untrained_weights(folder, name, **parts):
     from accel.models import build_model
     from accel.weights.checkpoints import Description, save_weights
 
-    branch = {"encoder": "resnet18", "head_channels": 16}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 16}
     config = parse_model({"name": name, "num_classes": 19, "reference": branch, **parts}, "test")
     path = folder / "weights.safetensors"
     palette = tuple(tuple(colour) for colour in PALETTE.tolist())

@@ -184,8 +184,8 @@ def test_opencv_has_as_many_threads_as_pytorch_and_then_its_own_again(usual_thre
 def model(tmp_path, flow, name="accel"):
     path = tmp_path / "model.yaml"
     path.write_text(
-        f"model: {{name: {name}, num_classes: 3, reference: {{encoder: resnet18, head_channels: 8}}, flow: {flow}"
-        + (", update: {encoder: resnet18, head_channels: 8}}" if name == "accel" else "}")
+        f"model: {{name: {name}, num_classes: 3, reference: {{encoder: tu-test_resnet, head_channels: 8}}, flow: {flow}"
+        + (", update: {encoder: tu-test_resnet, head_channels: 8}}" if name == "accel" else "}")
         + "\ndata: {name: camvid}\ntrain: {steps: 1, batch_size: 1, optimizer: {name: sgd, lr: 1}}\n"
     )
     torch.manual_seed(0)

@@ -126,7 +126,7 @@ def test_flat_latency_is_refused_with_the_call_that_prepares_the_model():
     from accel.config import parse_model
     from accel.models import build_model
 
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     values = {"name": "deep_feature_flow", "num_classes": 5, "reference": branch, "flow": {"width": 1 / 16}}
     model = build_model(parse_model(values, "test")).eval()
     with pytest.raises(ValueError, match=r"flat latency needs .* model\.optimized\(parts=N\)"):
