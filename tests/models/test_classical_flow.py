@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import run_code
 
 from accel.config import load_config
 from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowNetS, build_model
@@ -78,7 +77,7 @@ for size in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_frames_too_small_for_opencv_have_a_flow(preset):
+def test_frames_too_small_for_opencv_have_a_flow(tmp_path, preset):
     """In a process of its own: without the border that makes them larger, OpenCV ends it."""
     sides = (
         (15, 64),
@@ -94,8 +93,8 @@ def test_frames_too_small_for_opencv_have_a_flow(preset):
         (33, 33),
     )
     sizes = [f"{height}x{width}" for a, b in sides for height, width in ((a, b), (b, a))]
-    done = subprocess.run([sys.executable, "-c", SMALL, preset, *sizes], capture_output=True, text=True)
-    assert done.returncode == 0, (done.returncode, done.stderr)
+    done = run_code(SMALL, tmp_path, preset, *sizes)
+    assert done.process.exitcode == 0, (done.process.exitcode, done.errors)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
