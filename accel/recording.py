@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from accel.inference.segmenter import SegmentedFrame
-from accel.inference.timing import frames_per_second
 from accel.output_folder import OutputFolder
 from accel.progress import Bar
 from accel.tasks import Task
@@ -29,13 +28,14 @@ class Timer:
     def __init__(self) -> None:
         self._seconds = {True: deque(maxlen=REMEMBERED), False: deque(maxlen=REMEMBERED)}
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
-        self._sum, self._count = 0.0, 0
+        self._sum, self._count, self._keys = 0.0, 0, 0
 
     def add(self, segmented: SegmentedFrame) -> None:
         self._seconds[segmented.is_key].append(segmented.seconds)
         self._latencies.append(segmented.latency)
         self._sum += segmented.seconds
         self._count += 1
+        self._keys += segmented.is_key
 
     def watch(self, frames: Iterator[SegmentedFrame]) -> Iterator[SegmentedFrame]:
         for frame in frames:
@@ -43,20 +43,29 @@ class Timer:
             yield frame
 
     def mean(self) -> float:
+        """Seconds a frame, of all frames."""
         return self._sum / self._count if self._count else float("nan")
+
+    def key_share(self) -> float:
+        """How many of the frames were key frames, 0..1: what the schedule did, not what it was told."""
+        return self._keys / self._count if self._count else float("nan")
 
     def latency(self) -> float:
         """The median."""
         return float(np.median(self._latencies))
 
-    def figures(self, interval: int) -> dict:
-        """Medians, and frames a second at this interval."""
-        key = float(np.median(self._seconds[True]))
-        current = float(np.median(self._seconds[False])) if self._seconds[False] else None
+    def figures(self) -> dict:
+        """Medians of key and current frames, the share of key frames, and what a frame took on average with these. None
+        where there was no such frame."""
+        key, current = (
+            float(np.median(seconds)) if seconds else None for seconds in map(self._seconds.get, (True, False))
+        )
         return {
             "seconds_key": key,
             "seconds_current": current,
-            "fps": frames_per_second(key, current, interval),
+            "key_share": self.key_share() if self._count else None,
+            "seconds_frame": self.mean() if self._count else None,
+            "fps": 1 / self.mean() if self._sum else None,
         }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +71,10 @@ def tiny_cityscapes(tmp_path: Path) -> Path:
     The 4th frame of each is labelled; ulm has labelTrainIds as well. Frame number f has red = f everywhere.
     The two snippets of ulm are of one long recording: frames 95-99 and 200-204 of ulm_000000.
     """
-    root = tmp_path / "cityscapes"
+    return write_cityscapes(tmp_path / "cityscapes")
+
+
+def write_cityscapes(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for city, snippets in (
@@ -118,6 +123,24 @@ def tiny_camvid(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def tiny_folder(tiny_cityscapes: Path, tmp_path: Path) -> Path:
+    """A folder of one's own in Cityscapes' classes, 64 x 96: `train` has the labelled still a and the video drive of 5
+    frames, whose 4th is labelled."""
+    root = tmp_path / "mine"
+    (root / "train/images/drive").mkdir(parents=True)
+    (root / "train/labels/drive").mkdir(parents=True)
+    (root / "classes.txt").write_text("".join(f"c{k}\n" for k in range(19)))
+    frames = sorted((tiny_cityscapes / "leftImg8bit_sequence/train/ulm").iterdir())[:5]
+    label = tiny_cityscapes / "gtFine/train/ulm/ulm_000000_000098_gtFine_labelTrainIds.png"
+    for frame in frames:
+        shutil.copy(frame, root / "train/images/drive" / frame.name)
+    shutil.copy(label, root / "train/labels/drive" / frames[3].name)
+    shutil.copy(frames[0], root / "train/images/a.png")
+    shutil.copy(label, root / "train/labels/a.png")
+    return root
+
+
 def train_ids(ids: np.ndarray) -> np.ndarray:
     """Cityscapes' labelIds to labelTrainIds, pixel by pixel through the official table."""
     from cityscapesscripts.helpers.labels import id2label
@@ -126,42 +149,43 @@ def train_ids(ids: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def tiny_run(tiny_cityscapes: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def tiny_run(tiny_cityscapes: Path) -> Callable[..., list[str]]:
     """`tiny_run("accel", "train.steps=9")`: the `--cfg FILE key=value ...` of a small run on `tiny_cityscapes`.
 
     Its output is the folder `run` beside the data, unless overridden.
     """
+    return functools.partial(write_run, tiny_cityscapes)
 
-    def arguments(model: str = "accel", *overrides: str) -> list[str]:
-        # timm's own network for tests, a ResNet of four blocks
-        branch = {"encoder": "tu-test_resnet", "head_channels": 16}
-        parts = {"reference": branch}
-        if model != "frame_by_frame":
-            parts["flow"] = {"width": 1 / 16}
-        if model == "accel":
-            parts["update"] = branch
-        values = {
-            "output": str(tmp_path / "run"),
-            "model": {"name": model, "num_classes": 19, **parts},
-            "data": {
-                "name": "cityscapes",
-                "root": str(tiny_cityscapes),
-                "clip_length": 3,
-                "augmentation": {"crop": [32, 64]},
-            },
-            "train": {
-                "steps": 4,
-                "batch_size": 2,
-                "optimizer": {"name": "sgd", "lr": 0.01},
-                "workers": 0,
-                "log_every": 1,
-            },
-        }
-        path = tmp_path / f"{model}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return ["--cfg", str(path), *overrides]
 
-    return arguments
+def write_run(cityscapes: Path, model: str = "accel", *overrides: str) -> list[str]:
+    folder = cityscapes.parent
+    # timm's own network for tests, a ResNet of four blocks
+    branch = {"encoder": "tu-test_resnet", "head_channels": 16}
+    parts = {"reference": branch}
+    if model != "frame_by_frame":
+        parts["flow"] = {"width": 1 / 16}
+    if model == "accel":
+        parts["update"] = branch
+    values = {
+        "output": str(folder / "run"),
+        "model": {"name": model, "num_classes": 19, **parts},
+        "data": {
+            "name": "cityscapes",
+            "root": str(cityscapes),
+            "clip_length": 3,
+            "augmentation": {"crop": [32, 64]},
+        },
+        "train": {
+            "steps": 4,
+            "batch_size": 2,
+            "optimizer": {"name": "sgd", "lr": 0.01},
+            "workers": 0,
+            "log_every": 1,
+        },
+    }
+    path = folder / f"{model}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return ["--cfg", str(path), *overrides]
 
 
 @pytest.fixture
@@ -173,6 +197,17 @@ def tiny_config(tiny_run) -> Callable[..., Config]:
         return load_config(path, rest)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that trained the Accel of `tiny_run` by a step. To be looked at, not changed."""
+    from accel.training.trainer import train
+
+    _, path, *overrides = write_run(write_cityscapes(tmp_path_factory.mktemp("trained") / "data"), "accel")
+    config = load_config(path, [*overrides, "train.steps=1"])
+    train(config, "cpu")
+    return config.output
 
 
 @pytest.fixture

@@ -112,3 +112,66 @@ def test_all_videos_of_a_folder_are_labelled_and_the_rest_is_named(label, tmp_pa
         "d.gif",
     ]
     assert "2 files or folders are no part of a video that is read (notes.txt, thumb.jpg)" in said
+
+
+def test_a_name_with_colons_is_a_files(label, tmp_path):
+    write_video(tmp_path / "2024-01-01T12:00:00.mp4")
+    label("2024-01-01T12:00:00.mp4")
+    assert written(tmp_path / "out")[0] == [0, 1, 2]
+
+
+def test_a_time_lapse_is_labelled(label, tmp_path):
+    write_video(tmp_path / "a.mp4", 6, Fraction(1, 3600))
+    label(tmp_path / "a.mp4")
+    numbers, times, length, _ = written(tmp_path / "out")
+    assert numbers == list(range(6)) and times == [3600 * number for number in range(6)] and length == 21_600
+
+
+def test_a_frame_of_another_size_is_told_before_any_work(tool, weights, tmp_path, capsys):
+    folder = write_frames(tmp_path / "drive", 4)
+    write_frames(tmp_path / "other", 1, (24, 32))
+    (tmp_path / "other/frame_000.png").rename(folder / "frame_004.png")
+    assert tool("demo", "--checkpoint", weights, "--input", folder, "--output", tmp_path / "out") == 2
+    assert "frame_004.png: 32x24 pixels, but the first frame" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("fps", "rate"), [("10", 10), ("0.5", 0.5), ("30000/1001", 30000 / 1001)])
+def test_a_folder_of_frames_has_the_rate_that_the_user_says(label, tmp_path, fps, rate):
+    label(write_frames(tmp_path / "drive", 4), "--fps", fps)
+    numbers, times, length, summary = written(tmp_path / "out")
+    assert times == pytest.approx([number / rate for number in numbers], rel=1e-6)
+    assert length == pytest.approx(4 / rate, rel=1e-5) and summary["frame_rate"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("fps", ["0", "-3", "ten", "1/0", "nan", "1e9"])
+def test_a_rate_that_is_none_is_refused(tool, tmp_path, capsys, fps):
+    assert tool("demo", "--input", write_frames(tmp_path / "drive", 2), f"--fps={fps}") == 2
+    assert f"--fps: {fps}: expected a number of frames a second" in capsys.readouterr().err
+
+
+def test_a_rate_for_what_has_one_is_refused(tool, tmp_path, capsys):
+    for source in ([], ["--input", write_video(tmp_path / "a.mp4")]):
+        assert tool("demo", *source, "--fps", 10) == 2
+        assert "error: --fps: " in capsys.readouterr().err
+
+
+def write_scenes(path, scenes, count=6):
+    """Scenes of some texture that stand still, `count` frames each."""
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 25) as video:
+        for _ in range(scenes):
+            picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
+            for _ in range(count):
+                video.write(picture)
+    return path
+
+
+@pytest.mark.parametrize(("options", "keys"), [([], 2), (["--scene-cuts"], 3), (["--interval", 3], 6)])
+def test_the_summary_says_how_many_key_frames_were_taken(label, tmp_path, options, keys):
+    """Of 3 scenes of 6 frames, with a key frame every 10 frames at most; not what the interval lets expect."""
+    said = label(write_scenes(tmp_path / "a.mp4", 3), "--interval", 10, *options)
+    *_, summary = written(tmp_path / "out")
+    assert summary["scene_cuts"] == ("--scene-cuts" in options)
+    assert summary["key_share"] == pytest.approx(keys / 18) and f"{keys / 18:.1%} key frames" in said
+    assert summary["seconds_frame"] > 0 and summary["fps"] == pytest.approx(1 / summary["seconds_frame"])

@@ -13,7 +13,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from accel.files.images import read_image
+from accel.video.folder import VideoFolder
 from accel.video.opening import open_video
 from accel.video.pictures import transform
 from accel.video.reader import FolderReader, VideoFileReader
@@ -148,11 +151,27 @@ def test_a_pause_of_more_hours_than_fit_is_shortened(tmp_path):
     assert first == 0 and 6 * 3600 < second < 7 * 3600 and third - second == pytest.approx(1)
 
 
-@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, 0.1, 0.5])
-def test_a_slow_video_is_written(tmp_path, fps):
-    path = write_video(tmp_path / "a.mp4", moving(3), fps)
-    with av.open(str(path)) as container:
+@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, Fraction(1, 86400), 1 / 604800, 0.01, 0.1, 0.5, 100_000])
+@pytest.mark.parametrize("timed", [False, True])
+def test_very_slow_and_fast_videos_are_written(tmp_path, fps, timed):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for number, frame in enumerate(moving(3)):
+            writer.write(frame, float(number / fps) if timed else None)
+    with av.open(str(tmp_path / "a.mp4")) as container:
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 1 / fps, 2 / fps])
+        assert container.duration / av.time_base == pytest.approx(float(3 / fps))
+    reader = open_video(tmp_path / "a.mp4")
+    assert float(reader.fps) == pytest.approx(float(fps)) and reader.len_hint == 3
+    assert writer.shortened == 0
+
+
+@pytest.mark.parametrize("fps", [1 / (30 * 86400), 1e-9])
+def test_a_video_of_a_frame_a_month_is_written_as_slow_as_it_can_be(tmp_path, fps):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for frame in moving(3):
+            writer.write(frame)
+    assert writer.shortened == 2
+    assert [frame.index for frame in open_video(tmp_path / "a.mp4").frames()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("fps", "times"), [(None, [None]), (None, [0, None]), (25, [0, None]), (25, [None, 0.5])])
@@ -219,6 +238,16 @@ def test_a_reader_tells_about_its_video(video):
         assert frame.shape == (48, 64, 3)
         assert frame.dtype == np.uint8
         assert frame.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-01-01T12:00:00.mp4", "concat:a|b.mp4", "file:a.mp4", "http:.mp4", "%03d:.mp4", "-"]
+)
+def test_a_files_name_is_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, moving(3))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(list(open_video(name))) == len(list(VideoFolder(name).open(name))) == 3
 
 
 def test_a_reader_begins_anew_with_every_iteration(video):
@@ -420,11 +449,30 @@ def test_folder_mistakes_are_named(tmp_path):
         FolderReader(tmp_path / "nowhere")
     folder = write_folder(tmp_path / "frames", [*moving(2), moving(1, 50, 64)[0]])
     with pytest.raises(ValueError, match=r"frame2\.png: 64x50 pixels, .* 64x48"):
-        list(open_video(folder))
-    for i in range(3):
+        open_video(folder)
+    cv2.imwrite(str(folder / "frame3.png"), moving(1, 50, 64)[0])
+    (folder / "frame4.png").write_bytes((folder / "frame2.png").read_bytes()[:40])  # damaged: skipped
+    with pytest.raises(ValueError, match=r"frame2\.png \(and 1 more\): 64x50"):
+        open_video(folder)
+    for i in range(5):
         (folder / f"frame{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of its 3 image files"):
+    with pytest.raises(ValueError, match="none of its 5 image files"):
         open_video(folder, on_damage=print)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_frames_that_are_shown_turned_have_the_size_that_is_shown(tmp_path, suffix):
+    """As OpenCV reads them: by the orientation in a JPEG's EXIF, say."""
+    upright, turned = (Image.fromarray(moving(1, *size)[0]) for size in ((48, 64), (64, 48)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / f"0{suffix}")
+    turned.save(tmp_path / f"1{suffix}", exif=exif)
+    if read_image(tmp_path / f"1{suffix}").shape[:2] == (48, 64):
+        assert [frame.shape[:2] for frame in open_video(tmp_path)] == [(48, 64)] * 2
+    else:
+        with pytest.raises(ValueError, match="48x64 pixels, but the first frame"):
+            list(open_video(tmp_path))
 
 
 def test_reading_leaves_no_decoder_behind(tmp_path, video):

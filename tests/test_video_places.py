@@ -147,6 +147,7 @@ def test_clocks_that_are_set_anew_make_no_gap(tmp_path):
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(parts))
     reader, frames, _ = read(path)
+    assert reader.len_hint < 1000  # by the clock it is half a million
     assert sorted([*listed(reader.missing), *(frame.index for frame in frames)]) == list(range(16))
     assert len(frames) >= 15  # the packet at the seam may count as cut off
     assert [frame.time for frame in frames] == pytest.approx([frame.index / RATE for frame in frames])
@@ -227,3 +228,17 @@ def test_a_file_played_in_real_time_keeps_its_times(tmp_path):
     start = time.monotonic()
     came = [(time.monotonic() - start, frame.time) for frame in in_real_time(open_video(path))]
     assert all(when >= shown for when, shown in came) and came[-1][1] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "form", ["ts mpeg2video", "ts libx264", "mkv mjpeg", "mov mjpeg", "flv libx264", "asf msmpeg4", "nut mjpeg"]
+)
+@pytest.mark.parametrize("start", [0, 20_000])
+def test_how_long_a_video_is_does_not_depend_on_when_its_clock_starts(tmp_path, form, start):
+    """Recordings of broadcasts say how long the sender has been on."""
+    suffix, codec = form.split()
+    path = write(tmp_path / f"a.{suffix}", [start + number for number in range(30)], codec, {"g": "1"})
+    reader, frames, reports = read(path)
+    assert [frame.index for frame in frames] == list(range(30)) and not reports
+    assert 29 <= reader.len_hint <= 31
+    assert [frame.time for frame in frames] == pytest.approx([number / RATE for number in range(30)], abs=2e-3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from accel.cli import Parser, run
+from accel.cli import Parser, frame_rate, run
 
 
 def main() -> None:
@@ -26,10 +26,14 @@ def main() -> None:
         help="to label instead: video file, folder of frames, or folder of those; camera (0); rtsp://... or such",
     )
     parser.add_argument(
+        "--fps", type=frame_rate, help="frames a second of a folder of frames: 10, 30000/1001 (default: 25)"
+    )
+    parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
     )
+    parser.add_argument("--scene-cuts", action="store_true", help="start afresh wherever the picture changes, too")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--optimize", action="store_true", help="prepare the model for speed first (half a minute)")
     parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")

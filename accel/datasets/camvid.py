@@ -17,6 +17,7 @@ import numpy as np
 from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import leads_nowhere, not_there, visible
 from accel.files.small_files import read_text
 from accel.labels import IGNORED
 
@@ -73,14 +74,15 @@ class CamVid(StoredClips):
         self._images, self._annotations = self._folders()
         if not (self._images.is_dir() and self._annotations.is_dir()):
             raise self._not_there()
-        on_disk = {p.stem for p in self._images.glob("*.png")}
+        on_disk = {p.stem for p in visible(self._images) if p.suffix == ".png" and not leads_nowhere(p)}
         names = self._listed_names() or self._annotated_names()
         if not names:
             raise self._not_there()
         names = _part(names, part)
         for name in names:
             if name not in on_disk:
-                problem = f"{self._images}/{name:.255}.png: no such file, but the {split} split lists it"
+                path = self._images / f"{name:.255}.png"
+                problem = f"{not_there(path)}, but the {split} split lists it"
                 if on_missing is None:
                     raise FileNotFoundError(problem)
                 on_missing(problem)
@@ -114,7 +116,7 @@ class CamVid(StoredClips):
         return self.root / self.split, self.root / f"{self.split}annot"
 
     def _annotated_names(self) -> list[str]:
-        return sorted(p.stem for p in self._annotations.glob("*.png"))
+        return sorted(p.stem for p in visible(self._annotations) if p.suffix == ".png")
 
     def _labels(self, name: str) -> tuple[Path, np.ndarray]:
         path = self._annotations / f"{name}.png"
@@ -123,7 +125,7 @@ class CamVid(StoredClips):
     def _listed_names(self) -> list[str]:
         """The names in SPLIT.txt: the first word of each line without folders and ending."""
         path = self.root / f"{self.split}.txt"
-        if not path.is_file():
+        if not (path.is_file() or leads_nowhere(path)):
             return []
         lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
         names = [PurePosixPath(words[0]).name.removesuffix(".png") for words in lines]

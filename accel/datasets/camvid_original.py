@@ -10,6 +10,7 @@ ROOT/SPLIT and ROOT/SPLIT_labels, and labels in the folder of their frames, are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from accel.datasets.camvid import CLASS_NAMES, CamVid, numbered
 from accel.datasets.clips import OnMissing
 from accel.files.images import UNDEFINED, read_colour_labels
+from accel.files.listing import leads_nowhere, visible
 from accel.files.small_files import read_text
 from accel.labels import IGNORED
 
@@ -84,7 +86,7 @@ class CamVidOriginal(CamVid):
         return original_folders(self.root, self.split) or (self.root / "701_StillsRaw_full",) * 2
 
     def _annotated_names(self) -> list[str]:
-        names = sorted(p.name.removesuffix(_ENDING) for p in self._annotations.glob(f"*{_ENDING}"))
+        names = sorted(path.name.removesuffix(_ENDING) for path in _label_files(self._annotations))
         if self._images == self.root / self.split:
             return names
         return [name for name in names if segnet_split(name) == self.split]
@@ -110,7 +112,11 @@ def original_folders(root: Path, split: str) -> tuple[Path, Path] | None:
         (root / split, root / split),
         (root, root),
     )
-    return next((pair for pair in layouts if pair[0].is_dir() and next(pair[1].glob(f"*{_ENDING}"), None)), None)
+    return next((pair for pair in layouts if pair[0].is_dir() and any(_label_files(pair[1]))), None)
+
+
+def _label_files(folder: Path) -> Iterator[Path]:
+    return (path for path in visible(folder) if path.name.endswith(_ENDING)) if folder.is_dir() else iter(())
 
 
 def segnet_split(name: str) -> str | None:
@@ -139,7 +145,7 @@ def colour_table(path: Path) -> np.ndarray:
 
     Raises ValueError with file and line for a line that is none, an unknown class, and a colour that comes twice.
     """
-    colours = _read_colours(path) if path.is_file() else _COLOURS
+    colours = _read_colours(path) if path.is_file() or leads_nowhere(path) else _COLOURS
     table = np.full(2**24, UNDEFINED, np.uint8)
     for name, (red, green, blue) in colours.items():
         table[(red << 16) + (green << 8) + blue] = _GROUP[name]

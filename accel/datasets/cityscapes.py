@@ -19,6 +19,7 @@ from cityscapesscripts.helpers.labels import labels as _LABELS
 from accel.datasets.clips import OnMissing
 from accel.datasets.stored import StoredClips
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import is_hidden, leads_nowhere, not_there, visible
 from accel.labels import IGNORED
 
 _CLASSES = sorted((label for label in _LABELS if 0 <= label.trainId < IGNORED), key=lambda label: label.trainId)
@@ -90,7 +91,7 @@ class Cityscapes(StoredClips):
         listing = self._annotations if with_labels or self._annotations.is_dir() else stills
         if not (self._images.is_dir() and listing.is_dir()):
             raise self._not_there()
-        self._labelled = [f for city in _folders(listing) for f in self._labelled_frames(listing, city)]
+        self._labelled = [f for city in self._cities(listing) for f in self._labelled_frames(listing, city)]
         if not self._labelled:
             raise self._not_there()
 
@@ -161,10 +162,13 @@ class Cityscapes(StoredClips):
 
     def _labelled_frames(self, listing: Path, city: str) -> list[_LabelledFrame]:
         """Those of a city that `listing` (gtFine, or leftImg8bit for want of it) names."""
-        listed = _files(listing / city)
+        ending = _LABEL_IDS if listing == self._annotations else _IMAGE
+        listed = {f for f in _files(listing / city) if f.endswith((ending, _TRAIN_IDS))}
+        for lost in sorted(f for f in listed if leads_nowhere(listing / city / f)):
+            self._miss(not_there(listing / city / lost))
+            listed.remove(lost)
         images = {f[: -len(_IMAGE)] for f in _files(self._images / city) if f.endswith(_IMAGE)}
         with_train_ids = {f[: -len(_TRAIN_IDS)] for f in listed if f.endswith(_TRAIN_IDS)}
-        ending = _LABEL_IDS if listing == self._annotations else _IMAGE
         others = {f[: -len(ending)] for f in listed if f.endswith(ending)}
         found: dict[str, _LabelledFrame] = {}
         for name in sorted(with_train_ids | others):
@@ -172,13 +176,8 @@ class Cityscapes(StoredClips):
             if not (sequence and frame.isdecimal()):
                 raise ValueError(f"{listing / city / name}_*: expected a name CITY_SEQ_FRAME")
             if name not in images:
-                problem = (
-                    f"{self._images / city / (name + _IMAGE)}: no such file, but {listing.parent.name}/{self.split} "
-                    f"lists this frame"
-                )
-                if self._on_missing is None:
-                    raise FileNotFoundError(problem)
-                self._on_missing(problem)
+                path = self._images / city / (name + _IMAGE)
+                self._miss(f"{not_there(path)}, but {listing.parent.name}/{self.split} lists this frame")
                 continue
             labelled = _LabelledFrame(city, sequence, frame, 0, name in with_train_ids)
             history = 0
@@ -189,6 +188,17 @@ class Cityscapes(StoredClips):
                     break
             found[name] = _LabelledFrame(city, sequence, frame, history, name in with_train_ids)
         return list(found.values())
+
+    def _cities(self, listing: Path) -> list[str]:
+        there = sorted(visible(listing))
+        for path in filter(leads_nowhere, there):
+            self._miss(not_there(path))
+        return [path.name for path in there if path.is_dir()]
+
+    def _miss(self, problem: str) -> None:
+        if self._on_missing is None:
+            raise FileNotFoundError(problem)
+        self._on_missing(problem)
 
     def _not_there(self) -> FileNotFoundError:
         stills = "" if self.with_labels else f", or leftImg8bit/{self.split} in place of gtFine"
@@ -240,10 +250,5 @@ def _scene(root: Path, sequence: str):
     return scene_of(root, f"{sequence}_000000{_IMAGE}")[0]
 
 
-def _folders(path: Path) -> list[str]:
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
 def _files(path: Path) -> Iterable[str]:
-    return os.listdir(path) if path.is_dir() else []
+    return [name for name in os.listdir(path) if not is_hidden(name)] if path.is_dir() else []

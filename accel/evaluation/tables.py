@@ -158,7 +158,7 @@ def write_json(path: str | Path, values: dict) -> None:
     """Write JSON, making the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, sweep: SweepResult) -> None:

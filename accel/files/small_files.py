@@ -1,15 +1,18 @@
-"""The small text files that lie beside the images of a data set: lists of frames, colours, descriptions."""
+"""Small text files that people and other programs write: lists of frames, classes and colours, descriptions."""
 
 from __future__ import annotations
 
+import codecs
 import stat
 from pathlib import Path
+
+from accel.files.listing import not_there
 
 MAX_BYTES = 2**24  # a list of a million frames is smaller
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
+    """The text of a file, as `decode` makes it.
 
     Raises FileNotFoundError, or ValueError with the path for what is no file, no text or too large.
     """
@@ -19,10 +22,21 @@ def read_text(path: Path) -> str:
             raise ValueError(f"{path}: not a file")
         if found.st_size > MAX_BYTES:
             raise ValueError(f"{path}: {found.st_size} bytes; at most {MAX_BYTES} are read")
-        return path.read_text(encoding="utf-8")
+        return decode(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(not_there(path)) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8 (byte {error.start})") from None
+        raise ValueError(f"{path}: not a text in UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def decode(data: bytes) -> str:
+    """The text in UTF-8, or in the UTF-16 that its byte-order mark tells; the mark is no part of it, and lines end in a
+    newline however they ended: this is what editors on Windows and `>` in its PowerShell write.
+
+    Raises UnicodeDecodeError.
+    """
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from accel.files.small_files import decode
+
 MAX_BYTES = 2**16  # of a file; those of this program's own experiments have 1,000
 MAX_NESTING = 32
 MAX_NODES = 10_000  # values, lists and mappings, with what aliases stand for
@@ -29,7 +31,7 @@ def read_yaml(path: Path) -> Any:
             raise ValueError("not a file")
         if found.st_size > MAX_BYTES:
             raise ValueError(f"{found.st_size} bytes; at most {MAX_BYTES} are read")
-        text = path.read_text(encoding="utf-8")
+        text = decode(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"no configuration file {path}") from None
     except (OSError, ValueError) as error:

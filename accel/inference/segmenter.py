@@ -15,7 +15,7 @@ from accel.inference.stages import Channel, Consumer, NewestOnly, ReadAhead
 from accel.inference.transfer import CudaFrame, CudaTensors, HostArrays, transfer_for
 from accel.models.prediction import of_first
 from accel.models.video import VideoModel
-from accel.playing.player import Player
+from accel.playing.player import Player, Step
 from accel.playing.schedules import Schedule
 from accel.video.source import SourceFrame, VideoReader
 
@@ -97,8 +97,8 @@ class Segmenter:
             whatever it does; else the source waits for the model. None: as the source's attribute `live` says, and
             False where it has none.
 
-        What the source raises is raised here, after the frames before it. Leaving the iteration early ends the
-        reading.
+        What the source raises is raised here, after the frames before it; so is ValueError for a frame of another kind.
+        Leaving the iteration early ends the reading.
         """
         with self._read(frames, live) as source:
             yield from self._label(source)
@@ -121,6 +121,7 @@ class Segmenter:
             now = time.perf_counter()
             begin = now if begin is None else begin
             frame = given if isinstance(given, SourceFrame) else SourceFrame(given, number)
+            _check(frame)
             at = now - begin if frame.time is None else frame.time
             return _Arrived(frame.image, number, frame.index, now, at, self._transfer.upload(frame.image))
 
@@ -140,13 +141,13 @@ class Segmenter:
             if arrived.frame.shape[:2] != size:
                 size = arrived.frame.shape[:2]
                 self.model.prepare(size)
-            with torch.inference_mode():
-                image, start = self._transfer.receive(arrived.uploaded)
-                before, dropped = dropped, arrived.number - looked_at
-                seen = self._transfer.seen(arrived.uploaded)
-                step = player.step(_batch(image), _batch(seen), seconds, dropped - before)
-                at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
-                sent = self._transfer.send(of_first(at(size)), start)
+            before, dropped = dropped, arrived.number - looked_at
+            try:
+                step, sent = self._look(player, arrived, seconds, dropped - before)
+            except BaseException:
+                if under_way is not None:  # the frame before is labelled: nobody loses it
+                    yield under_way.result()
+                raise
             if under_way is not None:
                 result = under_way.result()
                 seconds = result.seconds
@@ -157,6 +158,28 @@ class Segmenter:
                 result = under_way.result()
                 seconds, under_way = result.seconds, None
                 yield result
+
+    @torch.inference_mode()
+    def _look(
+        self, player: Player, arrived: _Arrived, seconds: float, dropped: int
+    ) -> tuple[Step, HostArrays | CudaTensors]:
+        """The model's step at a frame, and what it says on its way back. seconds, dropped: see `Clue`."""
+        image, start = self._transfer.receive(arrived.uploaded)
+        seen = self._transfer.seen(arrived.uploaded)
+        step = player.step(_batch(image), _batch(seen), seconds, dropped)
+        at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
+        return step, self._transfer.send(of_first(at(arrived.frame.shape[:2])), start)
+
+
+def _check(frame: SourceFrame) -> None:
+    image = frame.image
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return
+        found = f"{image.dtype} {image.shape}"
+    else:
+        found = f"{type(image).__module__}.{type(image).__qualname__}"
+    raise ValueError(f"frame {frame.index}: {found}; expected uint8 (H, W, 3) RGB")
 
 
 def _batch(image: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ class Segmentation(Task):
     def truth(self, clip):
         return LabelTruth(clip.labels, trimap_bands(clip.labels, self.widths) if self.widths else None)
 
+    def labels(self, said):
+        return said.labels
+
     def near_borders(self, widths):
         return Segmentation(self.class_names, self.palette, widths)
 

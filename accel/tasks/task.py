@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accel.models.video import VideoModel
 
@@ -93,6 +93,11 @@ class Task(ABC):
         if widths:
             raise ValueError(f"trimap widths: there are none in {self.name}")
         return self
+
+    def labels(self, said: NamedTuple) -> Tensor:
+        """The labels (H, W) or (B, H, W) in what a model says, for measures of labels. ValueError for a task that has
+        none."""
+        raise ValueError(f"models for {self.name} give no labels; temporal consistency and label images need some")
 
     @abstractmethod
     def panel(self, frame: np.ndarray, said: NamedTuple, title: str) -> np.ndarray:

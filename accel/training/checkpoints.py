@@ -12,7 +12,6 @@ checkpoints/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -33,9 +32,10 @@ from accel.weights.checkpoints import (
     save_state,
     save_weights,
 )
+from accel.weights.checksums import SUMS, read_sums, sha256_of, write_sums
 
 FOLDER, BEST = "checkpoints", "best"
-OPTIMIZER, PROGRESS, SUMS = "optimizer.pt", "progress.json", "SHA256SUMS"
+OPTIMIZER, PROGRESS = "optimizer.pt", "progress.json"
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Checkpoints:
                 OPTIMIZER: save_state(made / OPTIMIZER, optimizer.state_dict()),
                 PROGRESS: write_whole(made / PROGRESS, json.dumps(asdict(progress)).encode()),
             }
-            write_whole(made / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+            write_sums(made, sums)
             self._remove(final)  # a damaged one that the run went back behind
             os.rename(made, final)
             sync_folder(self.folder)
@@ -113,12 +113,12 @@ class Checkpoints:
         """What is wrong with one, or nothing."""
         folder = self.path(step)
         try:
-            sums = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines())
+            sums = read_sums(folder / SUMS)
         except (OSError, ValueError):
             return f"no {SUMS} to read"
         for name in (WEIGHTS, OPTIMIZER, PROGRESS):
             try:
-                digest = _sha256(folder / name)
+                digest = sha256_of(folder / name)
             except OSError as error:
                 return f"{name}: {error.strerror}"
             if digest != sums.get(name):
@@ -173,14 +173,6 @@ class Checkpoints:
 
 def _progress(path: Path) -> Progress:
     try:
-        return Progress(**json.loads(path.read_text()))
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the progress of a run of this version ({error})") from None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

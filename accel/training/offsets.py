@@ -70,7 +70,7 @@ def read_offsets(folder: str | Path) -> tuple[list[int], np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: only training with learned sampling records offsets")
     found: dict[int, np.ndarray] = {}
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):  # it is being written
             continue

@@ -107,7 +107,7 @@ def _refuse_to_replace(path: Path, settings: str) -> None:
     if not path.exists():
         return
     try:
-        there = path.read_text()
+        there = path.read_text(encoding="utf-8")
         by_hand = there not in (settings, dump_config(load_config(path)))
     except (ValueError, OSError):
         by_hand = True

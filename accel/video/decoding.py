@@ -10,11 +10,15 @@ import av
 from accel.files.image_headers import max_pixels, refuse_too_large
 from accel.video.places import Places
 
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+_SAY_WHEN_THEY_END = ("matroska,webm", "asf", "nut")  # formats whose headers do not say how long they are
+_TS_PACKET = 188  # bytes of a packet in an MPEG transport stream
+
 
 def decode(
     container: av.container.InputContainer, places: Places | None = None
 ) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
-    """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
+    """The frames of the video stream, and in their place what went wrong; it goes on after a bad packet.
 
     places: is told of all packets and errors.
 
@@ -23,7 +27,7 @@ def decode(
     Errors come without their tracebacks, which would keep this generator, and with it the decoder and its threads,
     until the garbage collector looks.
     """
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     packets = container.demux(stream)
     cut: Exception | None = None
     packet = True
@@ -59,19 +63,30 @@ def decode(
         yield None, cut
 
 
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first video stream; None if there is none. A cover picture, as music has them, is none."""
+    return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+
+
+def _is_cover(stream: av.stream.Stream) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)  # av >= 14
+
+
 def check_video(container: av.container.InputContainer, name: str, expected: str) -> None:
     """Close the container and raise ValueError if it holds no video that can be decoded, or one of too large frames.
 
     Its decoder is told to make none larger either, whatever comes up midway.
     """
-    if not container.streams.video:
-        found = ", ".join(stream.type for stream in container.streams) or "no streams"
+    stream = video_stream(container)
+    if stream is None:
+        kinds = ("cover picture" if _is_cover(stream) else stream.type for stream in container.streams)
+        found = ", ".join(kinds) or "no streams"
         container.close()
         raise ValueError(f"{name}: no video stream (found: {found}); expected {expected}")
-    if container.streams.video[0].codec_context is None:  # a header too damaged to name its codec, or a codec unknown
+    if stream.codec_context is None:  # a header too damaged to name its codec, or a codec unknown
         container.close()
         raise ValueError(f"{name}: FFmpeg has no decoder for its video stream; expected {expected}")
-    decoder = container.streams.video[0].codec_context
+    decoder = stream.codec_context
     try:
         refuse_too_large(decoder.width or 0, decoder.height or 0, name)
     except ValueError:
@@ -82,12 +97,45 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
 
 def declared_end(container: av.container.InputContainer) -> float | None:
     """The time in seconds at which the header says the last frame ends, None if it does not say."""
-    stream = container.streams.video[0]
+    span = _declared_span(container)
+    by_other_streams = video_stream(container).duration is None and len(container.streams) > 1
+    return None if span is None or by_other_streams else span[1]
+
+
+def declared_frames(container: av.container.InputContainer, fps: Fraction | float) -> int | None:
+    """How many frames the header says there are, or about so many at this frame rate; None if it does not say."""
+    stream = video_stream(container)
+    if stream.frames:
+        return stream.frames
+    length = declared_length(container)
+    if length is None:
+        return None
+    frames = max(1, round(length * fps))
+    if container.format.name == "mpegts" and container.size > 0:  # a clock that was set anew makes for any length
+        frames = min(frames, max(1, container.size // _TS_PACKET))  # a frame takes one at least
+    return frames
+
+
+def declared_length(container: av.container.InputContainer) -> float | None:
+    """The seconds from the first frame to the end of the last that the header says there are, None if it does not say.
+
+    Clocks start anywhere: what counts is not when the last one ends.
+    """
+    span = _declared_span(container)
+    return None if span is None else span[1] - span[0]
+
+
+def _declared_span(container: av.container.InputContainer) -> tuple[float, float] | None:
+    """When the first frame begins and the last one ends, in seconds, as the header says it."""
+    stream = video_stream(container)
     if stream.duration is not None and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return None
+        start, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
+    elif container.duration is not None:
+        start, length = ((ticks or 0) / av.time_base for ticks in (container.start_time, container.duration))
+    else:
+        return None
+    says_end = container.format.name in _SAY_WHEN_THEY_END and length > start
+    return start, length if says_end else start + length
 
 
 def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
@@ -111,7 +159,7 @@ def ends_early(
         return False
     if "mp4" not in container.format.name:  # other headers may be off by some frames
         return end + 0.5 < declared
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     start = float((stream.start_time or 0) * stream.time_base)
     hidden = round((declared - start) * fps) < stream.frames  # an edit list shows a part of what is stored
     if delivered is not None and stream.frames and not hidden:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from accel.files.listing import visible
 from accel.video.opening import is_file_or_folder, open_video, source_name
 from accel.video.reader import are_frames, frame_files, name_some, natural_key, video_files
 from accel.video.source import VideoReader
@@ -51,6 +52,10 @@ class VideoFolder:
             raise ValueError(f"{self.source}: no video {name!r}; it has {', '.join(self._paths)}")
         return open_video(self._paths[name], folder_fps=self.fps, on_damage=on_damage)
 
+    def has_frames(self) -> bool:
+        """Whether any video is a folder of frames, which carries no frame rate."""
+        return any(is_file_or_folder(source) and Path(source).is_dir() for source in self._paths.values())
+
     def describe_left_out(self) -> str:
         """How much is left out, and what."""
         count = len(self.left_out)
@@ -68,8 +73,7 @@ class VideoFolder:
             raise FileNotFoundError(f"{self.source}: no such video file or folder")
         if not self.source.is_dir():
             return [self.source]
-        entries = [path for path in self.source.iterdir() if not path.name.startswith(".")]
-        entries.sort(key=lambda path: natural_key(path.name))
+        entries = sorted(visible(self.source), key=lambda path: natural_key(path.name))
         images, videos = frame_files(self.source), video_files(self.source)
         folders = [path for path in entries if path.is_dir() and are_frames(frame_files(path), video_files(path))]
         frames = are_frames(images, videos) and not (len(images) == 1 and folders)

@@ -15,7 +15,16 @@ import av
 import cv2
 import numpy as np
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.video.decoding import (
+    check_video,
+    declared_frames,
+    declared_length,
+    decode,
+    ends_early,
+    frame_end,
+    short,
+    video_stream,
+)
 from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
@@ -128,10 +137,10 @@ class StreamReader(VideoReader):
         self._shown = without_secrets(url)
         self._opened = self._open()
         container, first, *_ = self._opened
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         self.live = not _is_recording(container)
         self.fps = _stated_rate(stream) or (None if self.live else Fraction(25))
-        self.len_hint = None if self.live else stream.frames or round(_seconds(container) * self.fps) or None
+        self.len_hint = None if self.live else declared_frames(container, self.fps)
         self._pictures = Pictures(first)
         self.size = self._pictures.size
 
@@ -144,9 +153,9 @@ class StreamReader(VideoReader):
             raise ValueError(f"{self._shown}: cannot be opened: {self._why_not(error, start)}") from error
         check_video(container, self._shown, "a video stream")
         # Threads that decode several frames at once hold frames back; slices of one frame do not.
-        container.streams.video[0].thread_type = "AUTO" if _is_recording(container) else "SLICE"
+        video_stream(container).thread_type = "AUTO" if _is_recording(container) else "SLICE"
         wrong, start = None, time.monotonic()
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         places = Places(container, stream, _stated_rate(stream) or 25)
         frames = decode(container, places)
         for first, error in frames:
@@ -251,9 +260,9 @@ def _stated_rate(stream: av.VideoStream) -> Fraction | float | None:
 def _seconds(container: av.container.InputContainer) -> float:
     """How long the stream says it is; 0 if it does not say."""
     # An MP4 that is sent while it is made states the length of what there was when it was opened, but no frame count.
-    if "mp4" in container.format.name and not container.streams.video[0].frames:
+    if "mp4" in container.format.name and not video_stream(container).frames:
         return 0.0
-    return declared_end(container) or (container.duration or 0) / av.time_base
+    return declared_length(container) or 0.0
 
 
 def _is_recording(container: av.container.InputContainer) -> bool:

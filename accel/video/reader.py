@@ -6,6 +6,7 @@ Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import av
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short
+from accel.files.image_sizes import header_sizes
+from accel.files.listing import leads_nowhere, visible
+from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short, video_stream
 from accel.video.pictures import Pictures
 from accel.video.places import Places
 from accel.video.source import OnDamage, SourceFrame, VideoReader
@@ -29,6 +32,7 @@ VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO_SUFFIXES.split())
 
 _PLAYLIST = b"#EXTM3U"
 _NAMED = 5  # files that a message names
+_CLOCKS = 1000  # frames a second; what FFmpeg guesses beyond that are the ticks of a clock
 _PATIENCE = 60.0  # seconds that one reading from a file may take
 
 
@@ -39,14 +43,15 @@ def natural_key(name: str) -> tuple:
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """The image files directly in `folder`, in the order of their numbers; hidden files are left out."""
-    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+    """The image files directly in `folder`, in the order of their numbers, without hidden ones. Links to files that are
+    not there are among them: those frames are missing, and the others keep their places."""
+    files = (p for p in visible(Path(folder)) if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((p for p in files if p.is_file() or leads_nowhere(p)), key=lambda p: natural_key(p.name))
 
 
 def video_files(folder: str | Path) -> list[Path]:
     """The video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden ones."""
-    files = (p for p in Path(folder).iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    files = (p for p in visible(Path(folder)) if p.suffix.lower() in VIDEO_SUFFIXES)
     return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_key(p.name))
 
 
@@ -63,8 +68,8 @@ class FolderReader(VideoReader):
     folder: holds the images; other files, hidden files and folders are not looked at.
     fps:    the frame rate to state: a folder carries none.
 
-    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, or if it is one of video
-    files; while reading, ValueError if a frame is of another size than the first.
+    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, if it is one of video
+    files, or if a frame is of another size than the first, which the headers tell before any is read.
     """
 
     def __init__(self, folder: str | Path, *, fps: Fraction | float = 25, on_damage: OnDamage | None = None) -> None:
@@ -72,6 +77,8 @@ class FolderReader(VideoReader):
         super().__init__(folder.resolve().name, on_damage)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; expected a folder of frames")
+        if not 0 < fps < math.inf:
+            raise ValueError(f"{folder}: frame rate {fps}; expected a positive number of frames a second")
         self.path = folder
         self.fps = fps
         self.files = frame_files(folder)
@@ -84,6 +91,7 @@ class FolderReader(VideoReader):
             raise ValueError(f"{folder}: {_contents(folder)}; expected image files ({_listed(IMAGE_SUFFIXES)})")
         self.len_hint = len(self.files)
         self.size = self._first_size()
+        self._refuse_other_sizes()
 
     def _first_size(self) -> tuple[int, int]:
         from accel.files.images import read_image
@@ -96,6 +104,19 @@ class FolderReader(VideoReader):
                     raise
         raise ValueError(f"{self.path}: none of its {len(self.files)} image files can be read")
 
+    def _refuse_other_sizes(self) -> None:
+        others = [(file, sizes[0]) for file in self.files if (sizes := header_sizes(file)) and self.size not in sizes]
+        if others:
+            file, size = others[0]
+            further = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise self._other_size(file, size, further)
+
+    def _other_size(self, file: Path, size: tuple[int, int], further: str = "") -> ValueError:
+        return ValueError(
+            f"{file}{further}: {_wxh(size)} pixels, but the first frame of {self.path} has {_wxh(self.size)}; "
+            "expected all frames of a folder to have one size"
+        )
+
     def _frames(self) -> Iterator[SourceFrame]:
         from accel.files.images import read_image
 
@@ -107,10 +128,7 @@ class FolderReader(VideoReader):
                 self._report(str(error), error)
                 continue
             if frame.shape[:2] != self.size:
-                raise ValueError(
-                    f"{file}: {_wxh(frame.shape)} pixels, but the first frame of {self.path} has "
-                    f"{_wxh(self.size)}; expected all frames of a folder to have one size"
-                )
+                raise self._other_size(file, frame.shape[:2])  # the header says something else
             expected = self._place(index, expected)
             yield SourceFrame(frame, index, float(index / self.fps))
         self._place(len(self.files), expected)
@@ -136,10 +154,10 @@ class VideoFileReader(VideoReader):
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; expected a video file")
         with self._open() as container:
-            stream = container.streams.video[0]
-            self.fps = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
-            end = declared_end(container)
-            self.len_hint = stream.frames or (None if end is None else max(1, round(end * self.fps)))
+            stream = video_stream(container)
+            guess = stream.guessed_rate or stream.base_rate or 0
+            self.fps = stream.average_rate or (guess if 0 < guess < _CLOCKS else Fraction(25))
+            self.len_hint = declared_frames(container, self.fps)
             first, wrong = None, None
             for first, error in decode(container):
                 wrong = wrong or error
@@ -156,21 +174,25 @@ class VideoFileReader(VideoReader):
             if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again
                 raise ValueError(f"{self.path}: a playlist; expected a video file, or a stream's address")
         try:
-            # Nothing in a file makes FFmpeg open what lies on the network.
+            # Nothing in a file makes FFmpeg open what lies on the network. "file:": what stands before a colon in the
+            # name is no protocol.
             container = av.open(
-                str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE, metadata_errors="replace"
+                f"file:{self.path}",
+                options={"protocol_whitelist": "file"},
+                timeout=_PATIENCE,
+                metadata_errors="replace",
             )
         except av.FFmpegError as error:
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error
         check_video(container, str(self.path), "a video file")
-        container.streams.video[0].thread_type = "AUTO"
+        video_stream(container).thread_type = "AUTO"
         return container
 
     def _frames(self) -> Iterator[SourceFrame]:
         delivered, expected, end, pending = 0, 0, 0.0, None
         with self._open() as container:
-            places = Places(container, container.streams.video[0], self.fps)
+            places = Places(container, video_stream(container), self.fps)
             for frame, error in decode(container, places):
                 if frame is None:
                     pending = pending or error

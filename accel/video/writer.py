@@ -16,7 +16,9 @@ import numpy as np
 Self = TypeVar("Self", bound="VideoWriter")
 
 _TICKS = 90_000  # a second, where frames say their time: what video clocks (MPEG's, RTP's) use
+_MOST_TICKS = 10_000_000
 _SLOW_TICKS = 1000  # a second, of videos with less than a frame a second
+_SLOWEST = Fraction(1, 60)  # frames a second; FFmpeg does not write an MP4 of a lower rate, but one of such times
 _MAX_STEP = 2**31 - 2**20  # ticks from frame to frame; FFmpeg takes 2**31 - 1 for a damaged MP4
 
 
@@ -33,7 +35,7 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, fps: Fraction | float | None, *, quality: int = 18) -> None:
         self.path = Path(path)
-        if fps is not None and not (math.isfinite(fps) and fps > 0 and _exact(fps)):
+        if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"{self.path}: frame rate {fps}; expected a positive number of frames per second")
         if not 0 <= quality <= 51:
             raise ValueError(f"{self.path}: quality {quality}; expected 0 (lossless) to 51 (worst)")
@@ -52,7 +54,7 @@ class VideoWriter:
         self.frames = 0
         self.shortened = 0  # frames that are shown for less long than they say: hours, of which an MP4 has no notion
         self._ticks = _ticks(self.fps)
-        self._timed = self.fps is None
+        self._told = False  # whether frames say their time
         self._last: int | None = None  # time of the last frame, in ticks
         self._cut = 0  # ticks that were left out before it
         self._container: av.container.OutputContainer | None = None
@@ -68,9 +70,9 @@ class VideoWriter:
         if self._closed:
             raise ValueError(f"{self.path}: the video is closed; no frame can be added")
         if self._container is None:
-            self._timed = time is not None
-        if (time is not None) != self._timed or (time is None and self.fps is None):
-            wanted = "a time for every frame" if self.fps is None or self._timed else "none, as the frames before it"
+            self._told = time is not None
+        if (time is not None) != self._told or (time is None and self.fps is None):
+            wanted = "a time for every frame" if self.fps is None or self._told else "none, as the frames before it"
             raise ValueError(f"{self.path}: frame {self.frames} has time {time}; expected {wanted}")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"{self.path}: frame {frame.dtype} {frame.shape}; expected uint8 (H, W, 3) RGB")
@@ -86,6 +88,8 @@ class VideoWriter:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        if time is None and self._timed:
+            time = float(self.frames / self.fps)
         picture.pts = self.frames if time is None else self._place(time)
         picture.time_base = self._stream.codec_context.time_base
         self._mux(self._stream.encode(picture))
@@ -146,20 +150,23 @@ class VideoWriter:
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The second option: a first frame that comes late is late by whole ticks, not milliseconds.
+        self._timed = self._told or self.fps < _SLOWEST
+        # Edit lists (how late the first frame comes) count in ticks, not in milliseconds.
         form = {"movflags": "+faststart", "movie_timescale": str(self._ticks)}
+        if self._timed:
+            form["video_track_timescale"] = str(self._ticks)  # else FFmpeg multiplies few ticks, and steps are longer
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options=form)
         options = {"crf": str(self.quality), "preset": "fast"}
         if self._timed:
             options["bf"] = "0"  # frames stored out of order would leave the header's length behind the last one's time
-        rate = self.fps or 30
+        rate = max(self.fps or 30, _SLOWEST)
         self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width = width + width % 2
         self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.time_base = Fraction(1, self._ticks) if self._timed else 1 / self.fps
-        self._usual = round(self._ticks / rate)  # from a frame to the next, in ticks
+        self._usual = min(round(self._ticks / (self.fps or rate)), _MAX_STEP)  # from a frame to the next, in ticks
         context.color_primaries = context.color_trc = context.colorspace = 1  # AVCOL_*_BT709
         context.color_range = 1  # AVCOL_RANGE_MPEG: 16..235
         self.size = height, width
@@ -168,12 +175,14 @@ class VideoWriter:
 def _exact(fps: Fraction | float) -> Fraction:
     """29.97002997... as 30000/1001; one of very few frames a second as it is."""
     short = Fraction(fps).limit_denominator(1001)
-    return short if abs(short - fps) < 1e-4 * fps else Fraction(fps).limit_denominator(10**6)
+    if abs(short - fps) < 1e-4 * fps:
+        return short
+    return Fraction(fps).limit_denominator(10**6) or Fraction(fps)
 
 
 def _ticks(fps: Fraction | None) -> int:
     """Of how many ticks a second is, so that the time from frame to frame is a whole number of them, if it can be."""
-    if fps is None or fps.numerator > _TICKS:
-        return _TICKS
-    enough = _TICKS if fps >= 1 else _SLOW_TICKS
+    enough = _TICKS if fps is None or fps >= 1 else _SLOW_TICKS
+    if fps is None or fps.numerator > _MOST_TICKS:
+        return enough
     return -(-enough // fps.numerator) * fps.numerator

@@ -70,7 +70,7 @@ def test_our_confusion_matrix_gives_the_official_scores(tmp_path, seed):
             matrix.update(torch.from_numpy(predicted), torch.from_numpy(truth))
             predictions.write(f"a_000000_{i:06d}", predicted)
             truths.append(write_truth(tmp_path / "gt", f"a_000000_{i:06d}", ids))
-        scores = official_scores(tmp_path / "pred", truths)
+        scores = official_scores(predictions.folder, truths)
     assert matrix.miou() == pytest.approx(scores.classes.mean, abs=1e-12)
     ours = [None if np.isnan(v) else v for v in matrix.iou().tolist()]
     assert list(scores.classes.each) == [trainId2label[c].name for c in range(19)]

@@ -340,7 +340,7 @@ def test_a_long_list_that_repeats_itself_is_refused_at_once(tiny_camvid, bounded
     (tiny_camvid / "train.txt").write_text("".join(f"name{n}\n" for n in range(200_000)) + "name7\n")
     with pytest.raises(ValueError, match=r"train\.txt: lists name7 more than once"):
         CamVid(tiny_camvid, "train")
-    (tiny_camvid / "train.txt").write_bytes(b"\xff\xfe")
+    (tiny_camvid / "train.txt").write_bytes(b"\xff\xff")
     with pytest.raises(ValueError, match=r"train\.txt: not a text in UTF-8 \(byte 0\)"):
         CamVid(tiny_camvid, "train")
 

@@ -83,13 +83,14 @@ def test_the_state_cannot_be_changed(model):
             state.anchor = None
 
 
-def test_a_key_frame_forgets_what_was_before(model):
+def test_a_key_frame_in_the_course_of_a_video_is_a_first_one_unless_the_model_remembers(model):
     clip = clip_of((50, 70), 3)
     with torch.no_grad():
         alone, _ = model.key_frame(clip[:, 2])
-        model(clip)
-        again, _ = model.key_frame(clip[:, 2])
-    assert torch.equal(alone.scores, again.scores)
+        _, state = model.key_frame(clip[:, 0])
+        _, state = model.next_frame(clip[:, 1], state)
+        after, _ = model.key_frame(clip[:, 2], state)
+    assert torch.equal(alone.scores, after.scores) != model.remembers
 
 
 @pytest.mark.parametrize("name", CONFIGURED)

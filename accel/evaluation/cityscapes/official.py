@@ -28,6 +28,7 @@ from accel.datasets.cityscapes import Cityscapes
 from accel.datasets.clips import ClipDataset
 from accel.evaluation.running.predictions import Predictions, require_cityscapes
 from accel.files.images import UNDEFINED, read_labels
+from accel.files.listing import is_hidden
 
 TOLERANCE = 1e-6  # how far our own mIoU may be from the official one
 
@@ -190,7 +191,10 @@ def _matching(folder: Path, truths: list[Path]) -> list[Path]:
     """The one prediction for each ground truth, found by name as the scorer does."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected predictions CITY_SEQ_FRAME*.png in it")
-    files = sorted(folder.rglob("*.png"), key=lambda path: path.name)
+    files = sorted(
+        (path for path in folder.rglob("*.png") if not any(map(is_hidden, path.relative_to(folder).parts))),
+        key=lambda path: path.name,
+    )
     if not files:
         raise ValueError(f"{folder}: holds no predictions; expected CITY_SEQ_FRAME*.png")
     names = [path.name for path in files]

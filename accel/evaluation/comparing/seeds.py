@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accel.files.small_files import decode
 from accel.measures.confusion import caveats
 
 SEED_MARK = " #"  # between a model's name and its seed, as in "Accel-18 #2"
@@ -159,7 +160,7 @@ def _caveats(result: dict) -> str:
 def _read(path: Path) -> _File:
     """One file, all of whose figures are there."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(decode(path.read_bytes()))
         classes, class_maps = list(map(str, values["class_names"])), values["class_maps"]
         data = {"data": str(values["data"]), "split": str(values["split"]), "classes": _listed(classes)}
         own = dict(zip(classes, classes, strict=True))  # what is not mapped counts as itself
