@@ -31,10 +31,9 @@ TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture
-def trained(tool, tiny_run, tmp_path):
-    """The `--cfg FILE --checkpoint RUN` of a trained Accel."""
-    arguments = tiny_run("accel", "train.steps=1")
-    assert tool("train", *arguments, "--device", "cpu") == 0
+def trained(tool, tiny_run, trained_run, tmp_path):
+    """The `--cfg FILE --checkpoint RUN` of a trained Accel, in the test's folder."""
+    shutil.copytree(trained_run, tmp_path / "run")
     return [*tiny_run("accel"), "--checkpoint", str(tmp_path / "run")]
 
 
@@ -59,7 +58,7 @@ def only_line(stderr):
 # --- pictures of learned sampling ------------------------------------------------------------------------------
 
 SAMPLING = (
-    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: resnet18, head_channels: 8}, "
+    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: tu-test_resnet, head_channels: 8}, "
     "propagation: {name: learned_sampling, embedding: 8, radius: 1}}"
 )
 
@@ -1009,7 +1008,7 @@ def untrained_weights(folder, name, **parts):
     from accel.models import build_model
     from accel.weights.checkpoints import Description, save_weights
 
-    branch = {"encoder": "resnet18", "head_channels": 16}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 16}
     config = parse_model({"name": name, "num_classes": 19, "reference": branch, **parts}, "test")
     path = folder / "weights.safetensors"
     palette = tuple(tuple(colour) for colour in PALETTE.tolist())
