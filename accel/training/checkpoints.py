@@ -12,7 +12,6 @@ checkpoints/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from accel.weights.checkpoints import (
     load_weights,
     save_state,
     save_weights,
+    sha256_of,
     sweep,
     sync_folder,
     write_whole,
@@ -121,7 +121,7 @@ class Checkpoints:
             return f"no {SUMS} to read"
         for name in (WEIGHTS, OPTIMIZER, PROGRESS):
             try:
-                digest = _sha256(folder / name)
+                digest = sha256_of(folder / name)
             except OSError as error:
                 return f"{name}: {error.strerror}"
             if digest != sums.get(name):
@@ -179,11 +179,3 @@ def _progress(path: Path) -> Progress:
         return Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the progress of a run of this version ({error})") from None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

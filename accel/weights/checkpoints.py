@@ -185,6 +185,15 @@ def write_whole(path: Path, data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def sweep(path: Path) -> None:
     """Clear away what killed processes left of writing `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
