@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import NoReturn
 
 from accel.threads import wait_briefly
+
+MOST_FRAMES = 10_000  # a second
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +25,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help lists the arguments)\n")
+
+
+def frame_rate(text: str) -> Fraction:
+    """An argument that says how many frames a second there are: 10, 29.97, 30000/1001."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= MOST_FRAMES:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of frames a second, such as 10 or 30000/1001")
+    return rate
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,36 +14,40 @@ import torch
 
 from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.clips import frames_to_tensor, long_enough
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.running.evaluator import evaluate
-from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
-from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.inference.timing import frames_per_second, time_interleaved
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.recording import Recording, Timer, close_video, panel_of
+from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
+from accel.tasks.task import View
 from accel.training.run_folder import has_settings, is_done
 from accel.training.sources import other_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
-from accel.video.reader import VideoReader
+from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
+from accel.weights.names import find_weights
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
+MAX_NAMED = 10  # gaps of a video that are named
 TIMED_ROUNDS = 10  # of the models' turns in the table
 
 
@@ -57,12 +62,15 @@ class Options:
     cfg: str | None
     checkpoint: str | None
     input: str | None
+    fps: Fraction | None
     output: Path
     device: str
     live: bool | None
     flat_latency: bool
     optimize: bool
     compare: bool
+    scene_cuts: bool
+    view: View
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,17 @@ class Job:
 
     def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
         """Write the summary of an input. error: what ended it early."""
-        about = {"interval": self.options.interval, "flat_latency": self.options.flat_latency}
+        options = self.options
+        about = {
+            "interval": options.interval,
+            "scene_cuts": options.scene_cuts,
+            "flat_latency": options.flat_latency,
+        }
         interrupted = isinstance(error, KeyboardInterrupt)
         end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
         folder.close()
-        console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
+        console.print(f"written: {folder.path}/ (labels/*{self.task.suffix}, video.mp4, summary.json)")
 
 
 def run_demo(options: Options) -> None:
@@ -102,10 +115,12 @@ def run_demo(options: Options) -> None:
 
     Raises ValueError or FileNotFoundError for input that is not as it should be.
     """
-    schedule = FixedInterval(options.interval)
+    schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
+    if options.average and options.flat_latency:
+        raise ValueError("--avg scores every distance from a key frame; with --flat-latency features are never so new")
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
-    videos = VideoFolder(options.input) if options.input else None
+    videos = _videos(options)
     for name in videos.videos() if videos else ():
         videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
@@ -127,6 +142,8 @@ def run_demo(options: Options) -> None:
         )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
+    if options.interval > 1:
+        console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
     if videos is None:
         check_classes(loaded.source, dataset)
@@ -138,6 +155,20 @@ def run_demo(options: Options) -> None:
             for name, folder in zip(videos.videos(), folders, strict=True):
                 with videos.open(name, on_damage=_report) as reader:
                     _label_video(job, reader, folder)
+
+
+def _videos(options: Options) -> VideoFolder | None:
+    """The videos to label; None for snippets of a data set. What is not read of a folder is told."""
+    if options.input is None:
+        if options.fps is not None:
+            raise ValueError("--fps: expected with --input FOLDER, a folder of frames")
+        return None
+    videos = VideoFolder(options.input) if options.fps is None else VideoFolder(options.input, fps=options.fps)
+    if options.fps is not None and not videos.has_frames():
+        raise ValueError(f"--fps: {options.input} has a frame rate of its own; expected a folder of frames")
+    if videos.left_out:
+        _report(videos.describe_left_out())
+    return videos
 
 
 def _output_folder(path: Path) -> OutputFolder:
@@ -186,7 +217,7 @@ def _title(stage: Config) -> str:
 def _load(options: Options, data: DataConfig | None) -> Loaded:
     device = choose_device(options.device)
     expected = load_config(options.cfg).model if options.cfg else None
-    checkpoint = options.checkpoint or _find_weights(options, data)
+    checkpoint = find_weights(options.checkpoint) if options.checkpoint else _find_weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
@@ -267,14 +298,14 @@ class _Scores:
 
 
 def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> None:
-    chosen = long_enough(dataset, job.options.interval)[: job.options.num_ex]
+    chosen = long_enough(dataset, _span(job.options))[: job.options.num_ex]
     folder.clear()
     if len(chosen) < job.options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
     scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
-        with Consumer(lambda segmented: video.write(panel_of(job.task, segmented))) as writing:
+        with Consumer(lambda segmented: video.write(picture_of(job.task, segmented, job.options.view))) as writing:
             _score_snippets(job, dataset, chosen, folder, scores, writing)
     except BaseException as stopped:
         error = stopped
@@ -287,7 +318,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
             **scores.score.figures(job.task.class_names),
-            **scores.timer.figures(job.options.interval),
+            **scores.timer.figures(),
         }
         job.finish(folder, figures, error)
     if error is not None:
@@ -302,11 +333,11 @@ def _score_snippets(
     scores: _Scores,
     writing: Consumer[SegmentedFrame],
 ) -> None:
-    interval = job.options.interval
+    interval, span = job.options.interval, _span(job.options)
     for number, index in enumerate(chosen, 1):
-        filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else interval
+        filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else span
         # Whole intervals, so that the labelled frame comes last before a key frame.
-        length = max(filmed // interval, 1) * interval
+        length = max(filmed // interval * interval, span)
         try:
             clip = dataset.clip(index, length)
         except (ValueError, FileNotFoundError) as error:
@@ -332,6 +363,12 @@ def _score_snippets(
         raise ValueError("none of the snippets could be read")
 
 
+def _span(options: Options) -> int:
+    """Frames of a snippet, at least: up to the labelled one, whose features are then as old as they ever get. With flat
+    latency those of a key frame come into use an interval later."""
+    return options.interval * (2 if options.flat_latency else 1)
+
+
 def _so_far(score: Score, class_names: Sequence[str]) -> str:
     """The figure of what was counted, and what has to be known of it."""
     value, caveats = score.value(), score.caveats(class_names)
@@ -350,10 +387,10 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     live = reader.live if job.options.live is None else job.options.live
     frames = in_real_time(reader) if live and not reader.live else reader
     folder.clear()
-    video = VideoWriter(folder.file(VIDEO), None if live or reader.live else reader.fps)
+    video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
-        recording = Recording(folder, video, job.task, progress)
+        recording = Recording(folder, video, job.task, progress, job.options.view)
         try:
             job.segmenter.run(frames, recording.write, live)
         except BaseException as stopped:
@@ -363,19 +400,34 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         timer = recording.timer
         dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
         early = "" if error is None else "ended early, after "
-        console.print(f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame")
+        console.print(
+            f"{reader.name}: {early}{recording.frames} frames{dropped}, {timer.mean():.4f} s a frame, "
+            f"{timer.key_share():.1%} key frames"
+        )
+        if reader.missing:
+            console.print(f"{reader.name}: frames that could not be read: {_listed(reader.missing)}")
+        if video.shortened:
+            console.print(f"{video.path}: {video.shortened} frames are shown for less long than in the source")
         figures = {
             "input": reader.name,
+            "frame_rate": None if reader.fps is None else float(reader.fps),
             "frames": recording.frames,
             "damaged": reader.damaged,
+            "missing": [[each.start, each.stop - 1] for each in reader.missing],
             "live": live,
             "dropped": recording.dropped,
             "latency": timer.latency(),
-            **timer.figures(job.options.interval),
+            **timer.figures(),
         }
         job.finish(folder, figures, error)
     if error is not None and not (reader.live and isinstance(error, KeyboardInterrupt)):
         raise error
+
+
+def _listed(frames: Sequence[range]) -> str:
+    """Numbers as people write them: 3, 7-9; the first of many."""
+    words = [str(each.start) if len(each) == 1 else f"{each.start}-{each.stop - 1}" for each in frames[:MAX_NAMED]]
+    return ", ".join(words) + (", ..." if len(frames) > MAX_NAMED else "")
 
 
 def _report(message: str) -> None:

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from accel.inference.segmenter import SegmentedFrame
-from accel.inference.timing import frames_per_second
 from accel.output_folder import OutputFolder
 from accel.progress import Bar
 from accel.tasks import Task
+from accel.tasks.task import View
 from accel.video.writer import VideoWriter
 
 REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days
 
 
-def panel_of(task: Task, segmented: SegmentedFrame) -> np.ndarray:
+def picture_of(task: Task, segmented: SegmentedFrame, view: View) -> np.ndarray:
     """A frame with what a model says of it, (H, W, 3) uint8 RGB."""
     kind = "key frame" if segmented.is_key else "current frame"
-    return task.panel(segmented.frame, segmented.prediction, kind)
+    return task.picture(segmented.frame, segmented.prediction, kind, view)
 
 
 class Timer:
@@ -29,13 +29,14 @@ class Timer:
     def __init__(self) -> None:
         self._seconds = {True: deque(maxlen=REMEMBERED), False: deque(maxlen=REMEMBERED)}
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
-        self._sum, self._count = 0.0, 0
+        self._sum, self._count, self._keys = 0.0, 0, 0
 
     def add(self, segmented: SegmentedFrame) -> None:
         self._seconds[segmented.is_key].append(segmented.seconds)
         self._latencies.append(segmented.latency)
         self._sum += segmented.seconds
         self._count += 1
+        self._keys += segmented.is_key
 
     def watch(self, frames: Iterator[SegmentedFrame]) -> Iterator[SegmentedFrame]:
         for frame in frames:
@@ -43,20 +44,29 @@ class Timer:
             yield frame
 
     def mean(self) -> float:
+        """Seconds a frame, of all frames."""
         return self._sum / self._count if self._count else float("nan")
+
+    def key_share(self) -> float:
+        """How many of the frames were key frames, 0..1: what the schedule did, not what it was told."""
+        return self._keys / self._count if self._count else float("nan")
 
     def latency(self) -> float:
         """The median."""
         return float(np.median(self._latencies))
 
-    def figures(self, interval: int) -> dict:
-        """Medians, and frames a second at this interval."""
-        key = float(np.median(self._seconds[True]))
-        current = float(np.median(self._seconds[False])) if self._seconds[False] else None
+    def figures(self) -> dict:
+        """Medians of key and current frames, the share of key frames, and what a frame took on average with these. None
+        where there was no such frame."""
+        key, current = (
+            float(np.median(seconds)) if seconds else None for seconds in map(self._seconds.get, (True, False))
+        )
         return {
             "seconds_key": key,
             "seconds_current": current,
-            "fps": frames_per_second(key, current, interval),
+            "key_share": self.key_share() if self._count else None,
+            "seconds_frame": self.mean() if self._count else None,
+            "fps": 1 / self.mean() if self._sum else None,
         }
 
 
@@ -75,22 +85,21 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a panel to `video`.
+    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a picture to `video`.
 
     The number is that of the frame in its source. What was written is in `frames`, `dropped` and `timer`.
     """
 
-    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar):
-        self.folder, self.video, self.task, self.progress = folder, video, task, progress
+    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar, view: View = "panels"):
+        self.folder, self.video, self.task, self.progress, self.view = folder, video, task, progress, view
         self.timer = Timer()
         self.frames = self.dropped = 0
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
-        # A video without a frame rate is one whose frames are shown when they were seen.
-        self.video.write(panel_of(self.task, segmented), segmented.time if self.video.fps is None else None)
+        self.video.write(picture_of(self.task, segmented, self.view), segmented.time)
         self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""
-        self.progress.update(self.frames, f"{self.timer.mean():.4f} s a frame{note}")
+        self.progress.update(segmented.index + 1, f"{self.timer.mean():.4f} s a frame{note}")

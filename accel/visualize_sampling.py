@@ -11,7 +11,7 @@ from PIL import Image
 
 from accel.models.images import subtract_mean
 from accel.models.propagation.learned_sampling import LearnedSampling
-from accel.models.segmentation.score_map import STRIDE
+from accel.models.strides import STRIDE
 from accel.models.video import VideoModel
 from accel.visualize import flow_to_colour, panels
 

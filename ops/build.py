@@ -3,58 +3,50 @@
 `python -m accel_ops.build` builds ahead of time into `ops/lib/` where that can be written (an editable
 install), else into the cache. What is not there at the first call of an operator is compiled then and kept in
 the cache. The CPU and the CUDA kernels are two libraries, made from csrc/*.cpp and csrc/*.cu and loaded when
-the first tensor of their kind arrives, so that the absence of `nvcc` costs CPU tensors nothing.
+the first tensor of their kind arrives, so that the absence of `nvcc` costs CPU tensors nothing. A library that
+another user may have put there (accel_ops/places.py) is not loaded.
 
 Environment:
     ACCEL_OPS             `native` or `reference` forces one; the default is native where possible
     ACCEL_OPS_CACHE       the cache's folder; default $XDG_CACHE_HOME/accel_ops or ~/.cache/accel_ops
     ACCEL_OPS_CUDA        1: `python -m accel_ops.build` compiles CUDA kernels although there is no GPU here
     TORCH_CUDA_ARCH_LIST  the GPUs to compile for, such as "8.0 9.0+PTX"; default the GPUs here
-    CXX, CUDA_HOME        the C++ compiler (default g++); the CUDA toolkit with bin/nvcc
+    CXX, CUDA_HOME        the C++ compiler (default g++; also a command, such as "ccache g++"); the CUDA toolkit
+                          with bin/nvcc
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import os
-import platform
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accel_ops.compilers import (
+    CPU_FLAGS,
+    CUDA_FLAGS,
+    CannotBuild,
+    c_library,
+    compile_library,
+    compiler_version,
+    find_compiler,
+    find_nvcc,
+    instruction_set,
+)
+from accel_ops.places import cache_folder, is_file, locked, make_folder, newest, safe_path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "csrc"
 PREBUILT = HERE / "lib"
 
-CPU_FLAGS = [
-    "-std=c++20",
-    "-O3",
-    "-march=native",
-    "-fPIC",
-    "-fopenmp",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-]
-CPU_FLAGS += ["-DNDEBUG", "-w"]
-CUDA_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC", "--expt-relaxed-constexpr", "-DNDEBUG", "-w"]
 CUDA_ARCHITECTURES = ("8.0", "9.0+PTX")  # where there is no GPU to ask
-
-
-class CannotBuild(ValueError):  # noqa: N818 - reads as the sentence it stands for
-    """A native library can be neither found nor built here; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +58,55 @@ class Library:
 
     @property
     def sources(self) -> list[Path]:
-        return sorted(SOURCES.glob("*.cpp" if self.device == "cpu" else "*.cu"))
+        if self.device == "cpu":
+            return sorted(SOURCES.glob("*.cpp"))
+        return [*sorted(SOURCES.glob("*.cu")), SOURCES / "schemas.cpp"]  # defined by whichever is loaded first
 
     @property
     def file_name(self) -> str:
-        """Says all that the binary depends on, so that one made for another torch or CPU is never loaded."""
+        """Says all that the binary depends on, so that one made for another torch or CPU is never loaded.
+
+        Raises `CannotBuild` if there is no compiler.
+        """
+        return self._named(_digest(compiler_version(self.device)))
+
+    def _named(self, compiler: str) -> str:
+        machine = self.architectures if self.device == "cuda" else (instruction_set(),)
+        target = torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi(), c_library(), *machine
         flags = CPU_FLAGS if self.device == "cpu" else CUDA_FLAGS
-        digest = hashlib.sha256()
-        for part in (torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi(), flags):
-            digest.update(f"{part}\n".encode())
-        for part in self.architectures if self.device == "cuda" else (_instruction_set(),):
-            digest.update(f"{part}\n".encode())
-        for path in [*sorted(SOURCES.glob("*.h")), *self.sources]:
-            digest.update(path.name.encode() + b"\n" + path.read_bytes())
-        return f"accel_ops-{self.device}-{digest.hexdigest()[:20]}.so"
+        read = [*sorted(SOURCES.glob("*.h")), *sorted(SOURCES.glob("*.inc")), *self.sources]
+        made_of = _digest(flags, *((path.name, path.read_bytes()) for path in read))
+        return f"accel_ops-{self.device}-{_digest(*target)}-{compiler}-{made_of}.so"
+
+    def find_in(self, folder: Path) -> Path | None:
+        """The library in this folder. Without a compiler, which could make another, that of any compiler will do.
+
+        Raises `CannotBuild` if another user may have put it there.
+        """
+        try:
+            name = self.file_name
+        except CannotBuild:
+            name = self._named("*")
+        path = newest(folder, name)
+        return path and safe_path(path)
 
     def find(self) -> Path | None:
-        """The library, if it is already built. Raises `CannotBuild` if there is no prebuilt one and no cache."""
-        name = self.file_name
-        if _is_file(PREBUILT / name):
-            return PREBUILT / name
-        path = cache_folder() / name
-        return path if _is_file(path) else None
+        """The library, if it is already built.
+
+        Raises `CannotBuild` if there is none or no safe one in `PREBUILT`, and there is no cache or no safe one there.
+        """
+        try:
+            prebuilt = self.find_in(PREBUILT)
+        except CannotBuild:
+            prebuilt = None
+        return prebuilt or self.find_in(cache_folder())
+
+
+def _digest(*parts: object) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part!r}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def libraries_for(device: str) -> list[Library]:
@@ -126,161 +145,31 @@ def _capability(architecture: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def cache_folder() -> Path:
-    """Where libraries compiled at first use are kept. Raises `CannotBuild` where the user has no home folder."""
-    own = os.environ.get("ACCEL_OPS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        if own:
-            return Path(own).expanduser()
-        return (Path(base) if base else Path.home() / ".cache") / "accel_ops"
-    except RuntimeError as error:  # a user that the system does not know, as in containers
-        raise CannotBuild(f"there is no folder to keep them in ({error}): set ACCEL_OPS_CACHE to one") from None
-
-
-def _is_file(path: Path) -> bool:
-    """Whether we see a file there. In a folder that is closed to us, such as another user's home, we see none."""
-    try:
-        return path.is_file()
-    except PermissionError:
-        return False
-
-
-@functools.cache
-def _instruction_set() -> str:
-    """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    words = next((line.split(":", 1)[1] for line in lines if re.match(r"(flags|Features)\s*:", line)), "")
-    return f"{platform.machine()} {' '.join(sorted(words.split()))}"
-
-
-# Compiling
-
-
-def find_compiler() -> str:
-    """The C++ compiler's path; raises `CannotBuild` if there is none."""
-    name = os.environ.get("CXX") or "g++"
-    path = shutil.which(name)
-    if path is None:
-        found = "CXX names it" if os.environ.get("CXX") else "install it (apt install g++) or set CXX"
-        raise CannotBuild(f"the C++ compiler {name} was not found: {found}")
-    return path
-
-
-def find_nvcc() -> str:
-    """The path of an nvcc of the CUDA major version torch was built with; raises `CannotBuild` if none."""
-    major = str(torch.version.cuda).split(".")[0]
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    if home:
-        path = shutil.which("nvcc", path=str(Path(home) / "bin"))
-        where = f"in CUDA_HOME={home}"
-    else:
-        path = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-        where = "on PATH or in /usr/local/cuda"
-    if path is None:
-        raise CannotBuild(f"nvcc was not found {where}: install the CUDA {major} toolkit and set CUDA_HOME to it")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    release = re.search(r"release (\d+)\.\d+", said)
-    if release is None or release[1] != major:
-        version = release[0] if release else "of an unknown version"
-        raise CannotBuild(
-            f"{path} is {version}, but torch was built with CUDA {torch.version.cuda}: install the "
-            f"CUDA {major} toolkit and set CUDA_HOME to it"
-        )
-    return path
-
-
-def compile_library(library: Library, to: Path) -> None:
-    """Compile and link `library` to the file `to`; its folder must exist. Raises `CannotBuild`."""
-    cxx = find_compiler()
-    torch_folder = Path(torch.__file__).parent
-    lib = torch_folder / "lib"
-    includes = [
-        f"-I{torch_folder / 'include'}",
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-    ]
-    link = [f"-L{lib}", f"-Wl,-rpath,{lib}", "-Wl,--no-undefined", "-ltorch", "-ltorch_cpu", "-lc10"]
-    if library.device == "cpu":
-        command = [cxx, *CPU_FLAGS, *includes]
-        # torch's own OpenMP: with a second one the threads would be counted and started twice.
-        link += [str(path) for path in sorted(lib.glob("libgomp*.so*"))[:1]] or ["-fopenmp"]
-    else:
-        nvcc = find_nvcc()
-        command = [nvcc, f"-ccbin={cxx}", *CUDA_FLAGS, *_gencode(library.architectures), *includes]
-        link += ["-lc10_cuda", _cuda_runtime(nvcc)]
-    with tempfile.TemporaryDirectory(prefix="building-", dir=to.parent) as folder:
-        objects = [Path(folder) / f"{source.stem}.o" for source in library.sources]
-        commands = [
-            [*command, "-c", str(source), "-o", str(made)]
-            for source, made in zip(library.sources, objects, strict=True)
-        ]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            list(threads.map(_run, commands))
-        made = Path(folder) / to.name
-        _run([cxx, "-shared", *map(str, objects), "-o", str(made), *link])
-        os.replace(made, to)  # all or nothing, whenever we are interrupted
-
-
-def _gencode(architectures: tuple[str, ...]) -> list[str]:
-    flags = []
-    for name in architectures:
-        number = name.removesuffix("+PTX").replace(".", "")
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if name.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags
-
-
-def _cuda_runtime(nvcc: str) -> str:
-    """The CUDA runtime to link to: the one that torch has loaded into this process."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = line.split(maxsplit=5)[-1]
-        if re.search(r"/libcudart[^/]*\.so", path):
-            return path
-    beside = sorted(Path(nvcc).resolve().parents[1].glob("lib*/libcudart.so*"))
-    return str(beside[0]) if beside else "-lcudart"
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr + done.stdout).strip()[-3000:]
-        raise CannotBuild(f"{Path(command[0]).name} failed:\n  {' '.join(command)}\n{said}")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time builds into `folder`. The system lets go of the lock when a process dies."""
-    import fcntl  # not on Windows
-
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+# Building
 
 
 def build(library: Library, folder: Path, say=lambda text: None) -> Path:
     """The library's file, built into `folder` unless it is already there or another process builds it now.
 
-    Raises `CannotBuild` if a tool is missing or fails.
+    Raises `CannotBuild` if a tool is missing or fails, or if another user may put a library there.
     """
-    path = folder / library.file_name
-    if _is_file(path):
-        return path
+    built = library.find_in(folder)
+    if built:
+        return built
     find_compiler()
     if library.device == "cuda":
         find_nvcc()
+    path = folder / library.file_name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            if not _is_file(path):
-                for left in folder.glob("building-*"):  # by a process that was killed
+        path = safe_path(path)
+        make_folder(path.parent)
+        with locked(path.parent) as alone:
+            if not is_file(path):
+                for left in path.parent.glob("building-*") if alone else ():  # by a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 say(f"accel_ops: compiling the {library.device} operators, once for this machine ...")
                 start = time.monotonic()
-                compile_library(library, path)
+                compile_library(library.device, library.sources, path, library.architectures)
                 say(f"accel_ops: compiled in {time.monotonic() - start:.0f} s to {path}")
     except OSError as error:
         raise CannotBuild(f"{folder} cannot be written ({error}): set ACCEL_OPS_CACHE to a folder that can") from None
@@ -301,6 +190,13 @@ def mode() -> str:
     return asked
 
 
+def library_file(device: str = "cpu") -> Path:
+    """See `accel_ops.library_file`."""
+    libraries = libraries_for(device)
+    built = (library.find() for library in libraries)
+    return next(filter(None, built), None) or build(libraries[0], cache_folder(), _say)
+
+
 def load(device: str = "cpu") -> str:
     """See `accel_ops.load`. Where native kernels cannot be had, the reference is used and one warning says
     what is missing; with ACCEL_OPS=native that is `CannotBuild` instead.
@@ -311,9 +207,7 @@ def load(device: str = "cpu") -> str:
             if asked == "reference":
                 return "reference"
             try:
-                libraries = libraries_for(device)
-                built = (library.find() for library in libraries)
-                path = next(filter(None, built), None) or build(libraries[0], cache_folder(), _say)
+                path = library_file(device)
                 try:
                     torch.ops.load_library(path)
                 except OSError as error:
@@ -338,10 +232,20 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _ahead_of_time_folder() -> Path:
+    if os.access(HERE, os.W_OK):
+        try:
+            safe_path(PREBUILT)
+            return PREBUILT
+        except CannotBuild:
+            pass  # what is there would not be loaded
+    return cache_folder()
+
+
 def main() -> int:
     """`python -m accel_ops.build`: build ahead of time what this machine can use."""
     try:
-        folder = PREBUILT if os.access(HERE, os.W_OK) else cache_folder()
+        folder = _ahead_of_time_folder()
     except CannotBuild as error:
         print(f"accel_ops: not built, the reference will be used: {error}")
         return 1 if mode() == "native" else 0
@@ -354,11 +258,12 @@ def main() -> int:
     for device in devices:
         try:
             library = libraries_for(device)[0]
-            there = (folder / library.file_name).is_file()
             start = time.monotonic()
+            there = library.find_in(folder)
             path = build(library, folder)
-            for old in folder.glob(f"accel_ops-{device}-*.so") if folder == PREBUILT else ():
-                if old != path:
+            # Its older versions go; those of other machines and compilers, which may share this folder, stay.
+            for old in folder.glob(path.name.rpartition("-")[0] + "-*.so") if folder == PREBUILT else ():
+                if old.name != path.name:
                     old.unlink(missing_ok=True)
             took = "up to date" if there else f"built in {time.monotonic() - start:.0f} s"
             said.append(f"{device} {took}")

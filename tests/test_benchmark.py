@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from test_optimization import lively, published
-from test_video import make
+from lightning_fabric import Fabric
+from small_models import lively, make
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel import machine
@@ -27,11 +29,12 @@ from accel.benchmark.models import (
 from accel.benchmark.operators import _sample_attend, benchmark_operators
 from accel.benchmark.propagation import MODELS, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
-from accel.benchmark.timing import interleaved, turns
 from accel.benchmark.waiting import Waiting, waiting_times
+from accel.clock import interleaved, turns
 from accel.datasets.clips import Clip, ClipDataset
 from accel.machine import describe_machine
 from accel.models import ScoreMap, VideoModel
+from accel.training.checkpoints import Checkpoints
 
 CPU = torch.device("cpu")
 TOOL = Path(__file__).parents[1] / "tools" / "benchmark.py"
@@ -43,26 +46,46 @@ def test_functions_are_timed_in_turns_after_one_to_warm_up():
     assert called == ["a", "b"] * 4 and {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
 
 
-def test_medians_tell_slow_from_fast():
-    def wait():
-        torch.randn(400, 400) @ torch.randn(400, 400)
+def test_medians_leave_out_the_warm_up_and_what_disturbed_a_call(monkeypatch):
+    clock = 0.0
 
-    medians = interleaved({"once": wait, "twenty times": lambda: [wait() for _ in range(20)]}, 5, CPU)
-    assert medians["twenty times"] > 4 * medians["once"] > 0
+    def taking(*seconds):
+        left = iter(seconds)
+
+        def call():
+            nonlocal clock
+            clock += next(left)
+
+        return call
+
+    monkeypatch.setattr("accel.clock.now", lambda device: clock)
+    medians = interleaved({"quick": taking(8, 1, 1, 32), "slow": taking(8, 4, 64, 4)}, 3, CPU)
+    assert medians == {"quick": 1, "slow": 4}
 
 
 def test_a_frame_on_average_is_the_mean_over_an_interval():
     times = FrameTimes.of([0.4, 0.5, 0.9], [0.1, 0.1, 0.1, 0.2], 5)
-    assert times.mean == pytest.approx((0.5 + 4 * 0.1) / 5) and times.frames_per_second == pytest.approx(1 / times.mean)
+    assert times.mean == pytest.approx(0.18) and times.frames_per_second == pytest.approx(5.5556, rel=1e-4)
     assert (times.key, times.current, times.p50) == (0.5, 0.1, 0.2)
     assert FrameTimes.of([0.3], [], 5).mean == pytest.approx(0.3)
 
 
-def test_every_operator_has_its_counterpart_beside_it():
+def test_every_operator_has_its_counterpart_beside_it(monkeypatch):
+    """Whose result has the same shape; here it takes seven times as long."""
+
+    def compared(functions, rounds, device):
+        assert functions["own"]().shape == functions["other"]().shape
+        return {"own": 0.002, "other": 0.014}
+
+    monkeypatch.setattr("accel.benchmark.operators.interleaved", compared)
     results = benchmark_operators((64, 96), CPU, 2)
     assert {name.split(",")[0] for name in results} == {"warp", "deform_conv", "sample_attend", "upsample_argmax"}
     for row in results.values():
-        assert row["ratio"] == pytest.approx(row["counterpart_milliseconds"] / row["milliseconds"])
+        assert row == {"milliseconds": 2, "counterpart_milliseconds": 14, "ratio": pytest.approx(7)}
+
+
+def test_operators_are_timed_with_their_counterparts():
+    assert all(min(row.values()) > 0 for row in benchmark_operators((32, 48), CPU, 1).values())
 
 
 @pytest.mark.slow
@@ -94,14 +117,29 @@ def test_learned_sampling_is_timed_beside_what_gives_the_same():
 
 
 def test_models_are_timed_optimised_and_as_they_are():
-    contenders = video_contenders("small", lively(published("published_accel")), (64, 96), torch.float32, eager=True)
+    contenders = video_contenders("small", lively("published_accel"), (64, 96), torch.float32, eager=True)
     plain, fast = contenders["small, eager float32"], contenders["small"]
     assert fast.preparation > 0 and fast.key_gflop == pytest.approx(plain.key_gflop, rel=0.01)
     assert fast.current_gflop < plain.current_gflop  # what algebra saves
     times = benchmark_models(contenders, 3, 2, CPU, 100.0)
-    assert set(times) == {"small", "small, eager float32"}
-    assert times["small"].gflop == pytest.approx((fast.key_gflop + 2 * fast.current_gflop) / 3)
-    assert times["small"].share_of_matrix_rate == pytest.approx(times["small"].gflop / times["small"].mean / 100)
+    assert set(times) == {"small", "small, eager float32"} and times["small"].mean > 0
+
+
+def test_operations_and_seconds_give_the_share_of_the_machines_rate(monkeypatch):
+    """10 GFLOP in 4 s, then twice 1 in 1 s: 4 a frame, in 2 s; of a machine that could do 8 in a second."""
+    clock = 0.0
+
+    def taking(seconds):
+        def call():
+            nonlocal clock
+            clock += seconds
+
+        return call
+
+    monkeypatch.setattr("accel.clock.now", lambda device: clock)
+    times = benchmark_models({"a": Contender(taking(4), taking(1), 10, 1)}, 3, 2, CPU, 8.0)["a"]
+    assert (times.key, times.current, times.mean, times.frames_per_second) == (4, 1, 2, 0.5)
+    assert (times.gflop, times.share_of_matrix_rate) == (4, 0.25)
 
 
 def test_every_round_has_a_key_frame_and_the_current_ones_of_an_interval():
@@ -173,7 +211,7 @@ def test_later_key_frames_build_on_those_before():
 
 @pytest.mark.slow
 def test_models_that_remember_have_a_row_for_later_key_frames():
-    model = lively(make("learned_sampling")).requires_grad_()
+    model = lively("learned_sampling").requires_grad_()
     contenders = video_contenders("small", model, (64, 96), torch.float32, eager=True)
     rows = [n + later for n in ("small", "small, eager float32") for later in ("", ", later key frames")]
     assert sorted(contenders) == sorted(rows)
@@ -198,6 +236,7 @@ class Halves(ClipDataset):
     """Two clips of three frames; class 0 above, 1 below."""
 
     class_names = ("a", "b", "c", "d", "e")
+    palette = np.zeros((5, 3), np.uint8)
 
     def __len__(self):
         return 2
@@ -213,7 +252,7 @@ class Halves(ClipDataset):
 
 @pytest.mark.slow
 def test_accuracy_of_optimisation_is_measured_on_all_frames_of_the_clips():
-    result = optimisation_accuracy(lively(make("deep_feature_flow")), Halves(), 3, 5)
+    result = optimisation_accuracy(lively("deep_feature_flow"), Halves(), 3, 5)
     assert (result["frames_scored"], result["frames_compared"]) == (2, 6)
     assert result["equal_labels"] > 0.9 and "no label has" in result["caveats"]
     with pytest.raises(ValueError, match="no labelled frame of this data set has 4 frames before it"):
@@ -282,14 +321,38 @@ def test_the_tool_writes_json_and_tells_mistakes(tmp_path):
         assert wrong.returncode == 2 and told in wrong.stderr, wrong.stderr
 
 
-def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config):
-    from accel.benchmark.training import training_overhead
+def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config, monkeypatch):
+    """Gradients take 2 s, what the loop does besides 1 s, a checkpoint 5 s."""
+    from accel.benchmark import training
 
-    config = tiny_config("accel", "train.clip_norm=1", "train.save_every=10")
-    found = training_overhead(config, "cpu", rounds=2)
-    assert found["step"] > 0 and found["bare_step"] > 0 and found["checkpoint"] > 0
-    assert found["checkpoint_overhead"] == pytest.approx(found["checkpoint"] / (10 * found["bare_step"]))
-    assert -0.9 < found["step_overhead"] < 5
+    clock = 0
+
+    def costs(owner, name, seconds):
+        call = getattr(owner, name)
+
+        def costly(*arguments, **options):
+            nonlocal clock
+            clock += seconds
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, costly)
+
+    costs(Fabric, "backward", 2)
+    costs(training.Loop, "step", 1)
+    costs(Checkpoints, "save", 5)
+    monkeypatch.setattr(training, "now", lambda device: clock)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock, process_time=lambda: 3 * clock))
+    found = training.training_overhead(
+        tiny_config("accel", "train.clip_norm=1", "train.save_every=10"), "cpu", rounds=2
+    )
+    assert found == {
+        "bare_step": 2,
+        "step": 3,
+        "step_overhead": 0.5,
+        "processor_overhead": 0.5,
+        "checkpoint": 5,
+        "checkpoint_overhead": 0.25,
+    }
 
 
 # --- waiting --------------------------------------------------------------------------------------------------

@@ -15,22 +15,25 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
-from accel.datasets.cityscapes import PALETTE
+from accel.datasets.cityscapes import PALETTE, Cityscapes
+from accel.datasets.clips import frames_to_tensor, long_enough
+from accel.inference.loading import load_model
 from accel.machine import commit
 from accel.output_folder import LIST
+from accel.playing.player import Player
 from accel.video.writer import VideoWriter
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture
-def trained(tool, tiny_run, tmp_path):
-    """The `--cfg FILE --checkpoint RUN` of a trained Accel."""
-    arguments = tiny_run("accel", "train.steps=1")
-    assert tool("train", *arguments, "--device", "cpu") == 0
+def trained(tool, tiny_run, trained_run, tmp_path):
+    """The `--cfg FILE --checkpoint RUN` of a trained Accel, in the test's folder."""
+    shutil.copytree(trained_run, tmp_path / "run")
     return [*tiny_run("accel"), "--checkpoint", str(tmp_path / "run")]
 
 
@@ -55,7 +58,7 @@ def only_line(stderr):
 # --- pictures of learned sampling ------------------------------------------------------------------------------
 
 SAMPLING = (
-    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: resnet18, head_channels: 8}, "
+    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: tu-test_resnet, head_channels: 8}, "
     "propagation: {name: learned_sampling, embedding: 8, radius: 1}}"
 )
 
@@ -213,18 +216,55 @@ def test_check_data_lists_what_training_could_not_read_and_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def iou_by_hand(checkpoint, root, distances):
+    """IoU by class name over the labelled frames of val: at each of these distances, from the sets of pixels."""
+    from accel.inference.loading import load_model
+
+    model, dataset = load_model(checkpoint, device="cpu"), Cityscapes(root, "val")
+    predicted, truth = [], []
+    for clip in (dataset.clip(index, 3) for index in range(len(dataset))):
+        frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+        for distance in distances:
+            with torch.no_grad():
+                scores, state = model.key_frame(frames[None, -1 - distance])
+                for later in range(-distance, 0):
+                    scores, state = model.next_frame(frames[None, later], state)
+            predicted.append(scores.upsample(clip.labels.shape)[0].argmax(0).numpy())
+            truth.append(clip.labels)
+    predicted, truth = np.stack(predicted), np.stack(truth)
+    found = {}
+    for index, name in enumerate(dataset.class_names):
+        said, true = (predicted == index) & (truth != 255), truth == index
+        found[name] = (said & true).sum() / (said | true).sum() if (said | true).any() else None
+    return found
+
+
+def clock_of_frames(monkeypatch):
+    """A key frame takes four seconds, all others take one."""
+    clock, step = 0.0, Player.step
+
+    def costly(*arguments, **options):
+        nonlocal clock
+        done = step(*arguments, **options)
+        clock += 4 if done.is_key else 1
+        return done
+
+    monkeypatch.setattr(Player, "step", costly)
+    monkeypatch.setattr("accel.inference.timing.now", lambda device: clock)
+
+
 @pytest.mark.parametrize("average", [False, True])
-def test_evaluate_prints_and_writes_its_result(tool, trained, tmp_path, capsys, average):
+def test_evaluate_prints_and_writes_its_result(tool, trained, tiny_cityscapes, tmp_path, capsys, monkeypatch, average):
+    clock_of_frames(monkeypatch)
     arguments = ["--interval", 3, "--json", tmp_path / "new/out.json", "--device", "cpu", "--workers", 0]
     assert tool("evaluate", *trained, *arguments, *(["--avg"] if average else [])) == 0
     result = json.loads((tmp_path / "new/out.json").read_text())
     assert result.keys() >= {"miou", "iou", "interval", "frames_scored", "seconds_key", "seconds_current", "fps"}
     assert result["interval"] == 3 and result["frames_scored"] == 4
-    assert len(result["iou"]) == 19 and result["iou"]["road"] is not None
-    known = [iou for iou in result["iou"].values() if iou is not None]
-    assert result["miou"] == pytest.approx(np.mean(known))
-    expected = 3 / (result["seconds_key"] + 2 * result["seconds_current"])
-    assert result["fps"] == pytest.approx(expected)
+    expected = iou_by_hand(trained[-1], tiny_cityscapes, (0, 1, 2) if average else (2,))
+    assert result["iou"] == pytest.approx(expected, abs=1e-3) and expected["road"] is not None
+    assert result["miou"] == pytest.approx(np.mean([iou for iou in expected.values() if iou is not None]), abs=1e-3)
+    assert (result["seconds_key"], result["seconds_current"], result["fps"]) == (4, 1, 0.5)
     origin = result["origin"]
     assert "cores" in origin["machine"] and "--interval 3" in origin["command"] and origin["processes"] == 1
     assert origin["commit"] == commit() and list(origin["checkpoints"].values()) == [str(trained[-1])]
@@ -657,6 +697,28 @@ def test_demo_with_flat_latency_on_an_optimised_model(tool, trained, tmp_path):
     assert json.loads((output / "summary.json").read_text())["flat_latency"] is True
 
 
+@pytest.mark.slow
+def test_demo_with_flat_latency_scores_features_as_old_as_they_get(tool, trained, tiny_cityscapes, tmp_path):
+    options = [*trained, "--interval", 2, "--num_ex", 2, "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *options, "--flat-latency") == 0
+    model = load_model(tmp_path / "run", device="cpu").optimized(dtype=torch.float32, compile=False, parts=2)
+    dataset = Cityscapes(tiny_cityscapes, "val")
+    index = long_enough(dataset, 4)[0]
+    clip = dataset.clip(index, 4)
+    frames = frames_to_tensor(clip.frames)
+    with torch.inference_mode():
+        _, state = model.key_frame(frames[:1])
+        _, state = model.next_frame(frames[1:2], state)
+        _, state = model.next_frame(frames[2:3], state)
+        said, _ = model.next_frame(frames[3:], model.renew(state, 2))
+    expected = said.at(tuple(frames.shape[2:])).labels[0].numpy()
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/labels/{clip.name}.png")), expected)
+
+
+def test_demo_refuses_to_average_what_flat_latency_never_has(refused, trained):
+    assert "--avg scores every distance" in refused("demo", *trained, "--avg", "--flat-latency", "--interval", 2)
+
+
 @pytest.mark.parametrize("average", [False, True])
 def test_demo_labels_snippets_of_the_data(tool, trained, tmp_path, average, capsys):
     options = ["--interval", 2, "--num_ex", 3, "--output", tmp_path / "out", "--device", "cpu"]
@@ -946,7 +1008,7 @@ def untrained_weights(folder, name, **parts):
     from accel.models import build_model
     from accel.weights.checkpoints import Description, save_weights
 
-    branch = {"encoder": "resnet18", "head_channels": 16}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 16}
     config = parse_model({"name": name, "num_classes": 19, "reference": branch, **parts}, "test")
     path = folder / "weights.safetensors"
     palette = tuple(tuple(colour) for colour in PALETTE.tolist())

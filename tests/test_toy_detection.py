@@ -1,6 +1,7 @@
 """A second task: a toy model that finds boxes goes wherever a model that segments goes.
 
-Nothing outside of models and tasks knows what a model predicts, so a new branch and a new task suffice.
+A new branch and a new task suffice for the player, the streaming, the writer, the benchmark and the reading and
+counting of the evaluation. What is about labels says so.
 """
 
 import json
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 from accel import tasks
 from accel.benchmark.models import benchmark_models, video_contenders
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
+from accel.evaluation.running.evaluator import evaluate
 from accel.evaluation.running.reading import read_stretches
 from accel.evaluation.running.sweep import sweep
+from accel.evaluation.running.videos import Run, run_videos
 from accel.inference.segmenter import Segmenter
 from accel.inference.timing import timed_predictions
-from accel.models import DeepFeatureFlow, DenseInverseSearch, FlowWarp, FrameByFrame
+from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowWarp, FrameByFrame, ScoreFusion
 from accel.models.branch import Branch
 from accel.models.prediction import Prediction
 from accel.output_folder import OutputFolder
@@ -134,7 +137,7 @@ class ToyDetection(Task):
     def truth(self, clip):
         return Truth(clip.labels)
 
-    def panel(self, frame, said, title):
+    def picture(self, frame, said, title, view):
         picture = frame.copy()
         for x1, y1, x2, y2 in said.boxes[: said.count].astype(int):
             picture[y1:y2, [x1, x2 - 1]] = picture[[y1, y2 - 1], x1:x2] = 255
@@ -228,6 +231,16 @@ def test_the_evaluation_reads_and_scores_it(model):
         sweep({"toy": model}, dataset, (1,), widths=(2,), workers=0, quiet=True)
 
 
+def test_what_is_about_labels_is_refused(model):
+    dataset = Films((0, 2))
+    with pytest.raises(ValueError, match="tables and reports of segmentation only, none of toy_detection"):
+        evaluate(model, dataset, workers=0, quiet=True)
+    with pytest.raises(ValueError, match="models for toy_detection give no labels"):
+        run_videos({"toy": Run(model, 2)}, dataset, workers=0, quiet=True)
+    with pytest.raises(ValueError, match="models for toy_detection give no labels"):
+        sweep({"a": model}, dataset, (1,), workers=0, quiet=True, on_labels=lambda *_: None)
+
+
 def test_models_of_two_tasks_are_not_compared():
     from films import Teller
 
@@ -244,3 +257,12 @@ def test_it_is_timed_and_benchmarked(model):
     assert latencies(model, SIZE, 2, False, 3)["frames"] == 3
     assert throughput(model, SIZE, 2, 4, 1).keys() == {"plain_loop", "stream"}
     assert memory(model, SIZE, 2, 20)["frames"] == 20
+
+
+def test_score_fusion_needs_scores():
+    with pytest.raises(ValueError, match="Accel fuses class scores; ToyDetector is for toy_detection"):
+        Accel(ToyDetector(), FlowWarp(DenseInverseSearch()), ToyDetector(), ScoreFusion(2))
+
+
+def test_what_was_optimised_is_for_the_same_task(model):
+    assert model.optimized(compile=False).task == "toy_detection"

@@ -13,8 +13,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from accel.files.images import read_image
+from accel.video.folder import VideoFolder
 from accel.video.opening import open_video
+from accel.video.pictures import transform
 from accel.video.reader import FolderReader, VideoFileReader
 from accel.video.writer import VideoWriter
 
@@ -123,13 +127,61 @@ def test_frames_of_no_fixed_rate_are_shown_when_they_say(tmp_path):
     assert len(list(open_video(tmp_path / "a.mp4"))) == 6
 
 
-@pytest.mark.parametrize(("fps", "at"), [(None, None), (25, 0.5)])
-def test_a_frame_has_a_time_where_the_video_has_no_rate_and_only_there(tmp_path, fps, at):
+@pytest.mark.parametrize("fps", [25, Fraction(24000, 1001), Fraction(1, 3600)])
+def test_a_video_of_a_rate_may_say_when_its_frames_are_shown(tmp_path, fps):
+    """Where frames are missing, their time remains; the last one is shown as long as frames are at this rate."""
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for frame, index in zip(moving(5), (1, 2, 3, 5, 7), strict=True):
+            writer.write(frame, float(index / fps))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        shown = [frame.time for frame in container.decode(stream)]
+        length = (stream.start_time + stream.duration) * stream.time_base
+    assert shown == pytest.approx([float(index / fps) for index in (1, 2, 3, 5, 7)], rel=1e-9)
+    assert float(length) == pytest.approx(float(8 / fps), rel=1e-9)
+
+
+def test_a_pause_of_more_hours_than_fit_is_shortened(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        for frame, time in zip(moving(3), (0, 86_400, 86_401), strict=True):
+            writer.write(frame, time)
+    assert writer.shortened == 1
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        first, second, third = (frame.time for frame in container.decode(video=0))
+    assert first == 0 and 6 * 3600 < second < 7 * 3600 and third - second == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fps", [Fraction(1, 3600), 1 / 3600, Fraction(1, 86400), 1 / 604800, 0.01, 0.1, 0.5, 100_000])
+@pytest.mark.parametrize("timed", [False, True])
+def test_very_slow_and_fast_videos_are_written(tmp_path, fps, timed):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for number, frame in enumerate(moving(3)):
+            writer.write(frame, float(number / fps) if timed else None)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 1 / fps, 2 / fps])
+        assert container.duration / av.time_base == pytest.approx(float(3 / fps))
+    reader = open_video(tmp_path / "a.mp4")
+    assert float(reader.fps) == pytest.approx(float(fps)) and reader.len_hint == 3
+    assert writer.shortened == 0
+
+
+@pytest.mark.parametrize("fps", [1 / (30 * 86400), 1e-9])
+def test_a_video_of_a_frame_a_month_is_written_as_slow_as_it_can_be(tmp_path, fps):
+    with VideoWriter(tmp_path / "a.mp4", fps) as writer:
+        for frame in moving(3):
+            writer.write(frame)
+    assert writer.shortened == 2
+    assert [frame.index for frame in open_video(tmp_path / "a.mp4").frames()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("fps", "times"), [(None, [None]), (None, [0, None]), (25, [0, None]), (25, [None, 0.5])])
+def test_either_all_frames_say_their_time_or_none(tmp_path, fps, times):
     with (
-        pytest.raises(ValueError, match=f"frame 0 has time {at}; expected"),
+        pytest.raises(ValueError, match=f"frame {len(times) - 1} has time {times[-1]}; expected"),
         VideoWriter(tmp_path / "a.mp4", fps) as writer,
     ):
-        writer.write(moving(1)[0], at)
+        for time in times:
+            writer.write(moving(1)[0], time)
 
 
 def test_a_failed_job_leaves_nothing_and_spares_the_older_file(tmp_path):
@@ -188,6 +240,16 @@ def test_a_reader_tells_about_its_video(video):
         assert frame.flags.c_contiguous
 
 
+@pytest.mark.parametrize(
+    "name", ["2024-01-01T12:00:00.mp4", "concat:a|b.mp4", "file:a.mp4", "http:.mp4", "%03d:.mp4", "-"]
+)
+def test_a_files_name_is_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, moving(3))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(list(open_video(name))) == len(list(VideoFolder(name).open(name))) == 3
+
+
 def test_a_reader_begins_anew_with_every_iteration(video):
     reader = open_video(video)
     first = next(iter(reader))
@@ -207,20 +269,46 @@ def test_a_reader_may_be_closed_while_another_thread_reads(video):
         assert not thread.is_alive() and 0 <= counts[0] <= 40
 
 
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_rotation_in_the_metadata_is_applied_as_opencv_does(tmp_path, turns):
-    path = write_video(tmp_path / "a.mp4", [patches(64)])
+def set_display_matrix(path, a, b, c, d):
+    """Of the track of an MP4."""
     data = bytearray(path.read_bytes())
     upright = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    cosine, sine = [(0, 65536), (-65536, 0), (0, -65536)][turns - 1]
-    at = data.index(upright, data.index(b"tkhd"))  # the track's matrix
-    data[at : at + 36] = struct.pack(">9i", cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 30)
+    at = data.index(upright, data.index(b"tkhd"))
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+
+
+def moved(picture, a, b, c, d):
+    """Each pixel at (x, y) goes to (a x + c y, b x + d y), and then all of them to where no place is negative."""
+    y, x = np.indices(picture.shape[:2])
+    x, y = a * x + c * y, b * x + d * y
+    out = np.zeros((np.ptp(y) + 1, np.ptp(x) + 1, 3), np.uint8)
+    out[y - y.min(), x - x.min()] = picture
+    return out
+
+
+MATRICES = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]  # 0, 90, 180, 270 degrees
+MIRRORS = [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]
+
+
+@pytest.mark.parametrize("matrix", MATRICES + MIRRORS)
+def test_pictures_are_turned_and_mirrored_as_the_metadata_say(tmp_path, matrix):
+    path = write_video(tmp_path / "a.mp4", [patches(64)])
+    (stored,) = open_video(path)
+    set_display_matrix(path, *matrix)
     reader = open_video(path)
     (frame,) = reader
-    _, wanted = cv2.VideoCapture(str(path)).read()
-    assert reader.size == wanted.shape[:2] == ((64, 128) if turns == 2 else (128, 64))
-    assert abs(frame.astype(int) - wanted[..., ::-1]).max() <= 2
+    np.testing.assert_array_equal(frame, moved(stored, *matrix))
+    assert reader.size == frame.shape[:2] == ((128, 64) if matrix[0] == 0 else (64, 128))
+    if matrix in MATRICES:
+        _, wanted = cv2.VideoCapture(str(path)).read()  # OpenCV knows no mirrors
+        assert abs(frame.astype(int) - wanted[..., ::-1]).max() <= 2
+
+
+def test_matrices_need_not_be_exact():
+    picture = patches(16)
+    np.testing.assert_array_equal(transform(picture, -65000, 300, -200, 65536), picture[:, ::-1])
+    np.testing.assert_array_equal(transform(picture, 9, 131072, 131072, -5), picture.swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8, 0.9, 0.999])
@@ -361,11 +449,30 @@ def test_folder_mistakes_are_named(tmp_path):
         FolderReader(tmp_path / "nowhere")
     folder = write_folder(tmp_path / "frames", [*moving(2), moving(1, 50, 64)[0]])
     with pytest.raises(ValueError, match=r"frame2\.png: 64x50 pixels, .* 64x48"):
-        list(open_video(folder))
-    for i in range(3):
+        open_video(folder)
+    cv2.imwrite(str(folder / "frame3.png"), moving(1, 50, 64)[0])
+    (folder / "frame4.png").write_bytes((folder / "frame2.png").read_bytes()[:40])  # damaged: skipped
+    with pytest.raises(ValueError, match=r"frame2\.png \(and 1 more\): 64x50"):
+        open_video(folder)
+    for i in range(5):
         (folder / f"frame{i}.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of its 3 image files"):
+    with pytest.raises(ValueError, match="none of its 5 image files"):
         open_video(folder, on_damage=print)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_frames_that_are_shown_turned_have_the_size_that_is_shown(tmp_path, suffix):
+    """As OpenCV reads them: by the orientation in a JPEG's EXIF, say."""
+    upright, turned = (Image.fromarray(moving(1, *size)[0]) for size in ((48, 64), (64, 48)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / f"0{suffix}")
+    turned.save(tmp_path / f"1{suffix}", exif=exif)
+    if read_image(tmp_path / f"1{suffix}").shape[:2] == (48, 64):
+        assert [frame.shape[:2] for frame in open_video(tmp_path)] == [(48, 64)] * 2
+    else:
+        with pytest.raises(ValueError, match="48x64 pixels, but the first frame"):
+            list(open_video(tmp_path))
 
 
 def test_reading_leaves_no_decoder_behind(tmp_path, video):

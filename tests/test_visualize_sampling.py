@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_video import make
+from small_models import make
 
 from accel.models.images import subtract_mean
 from accel.models.propagation.learned_sampling import grid_offsets

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from accel.datasets.clips import ClipDataset
-from accel.measures.confusion import ConfusionMatrix
+from accel.datasets.clips import ClipDataset, frames_to_tensor, long_enough
 from accel.models import VideoModel
+from accel.models.prediction import of_first
 from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval
+from accel.tasks import as_tensors, task_of
 
 
 @torch.inference_mode()
@@ -21,30 +22,30 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
     what has to be known of the mIoU; empty where all is well. Raises ValueError if no clip is long enough.
     """
     length = 2 * interval if model.remembers else interval
-    long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
-    if not long_enough:
-        raise ValueError(f"no labelled frame of this data set has {length - 1} frames before it")
-    chosen = [long_enough[i * len(long_enough) // clips] for i in range(min(clips, len(long_enough)))]
-    plain, fast = ConfusionMatrix(dataset.num_classes), ConfusionMatrix(dataset.num_classes)
+    there = long_enough(dataset, length)
+    chosen = [there[i * len(there) // clips] for i in range(min(clips, len(there)))]
+    task = task_of(model, dataset)
+    plain, fast = task.score(), task.score()
     optimised: dict[tuple[int, int], VideoModel] = {}
     equal = pixels = 0
     for index in chosen:
         clip = dataset.clip(index, length)
-        frames = torch.from_numpy(clip.frames).to(model.device).permute(0, 3, 1, 2)
+        frames = frames_to_tensor(clip.frames).to(model.device)
         size = tuple(frames.shape[2:])
         if size not in optimised:
             optimised[size] = model.optimized(size)
         players = [Player(network, FixedInterval(interval)) for network in (model, optimised[size])]
         for frame in frames.split(1):
-            labels = [player.step(frame).prediction.at(size).labels[0] for player in players]
+            said = [of_first(player.step(frame).prediction.at(size)) for player in players]
+            labels = [task.labels(each) for each in said]
             equal += int((labels[0] == labels[1]).sum())
             pixels += labels[0].numel()
-        truth = torch.from_numpy(clip.labels).to(model.device)
-        plain.update(labels[0], truth)
-        fast.update(labels[1], truth)
+        truth = as_tensors(task.truth(clip), model.device)
+        plain.update(said[0], truth)
+        fast.update(said[1], truth)
     return {
-        "miou_float32": plain.miou(),
-        "miou_optimised": fast.miou(),
+        "miou_float32": plain.value(),
+        "miou_optimised": fast.value(),
         "caveats": fast.caveats(dataset.class_names),
         "equal_labels": equal / pixels,
         "frames_scored": len(chosen),

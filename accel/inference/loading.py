@@ -11,6 +11,8 @@ from accel.datasets import ClipDataset
 from accel.devices import choose_device
 from accel.models import VideoModel, build_model
 from accel.weights.checkpoints import describe_weights, load_weights
+from accel.weights.hub import About
+from accel.weights.names import find_weights
 
 STARTS = ("pretrained", "zero_init_residual")  # keys of a branch that say how its weights start, not which fit
 
@@ -18,14 +20,19 @@ STARTS = ("pretrained", "zero_init_residual")  # keys of a branch that say how i
 def load_model(
     checkpoint: str | Path, expected: ModelConfig | None = None, device: str | torch.device = "auto"
 ) -> VideoModel:
-    """The model that a weights file (or the folder of a run) describes, in evaluation mode.
+    """The model that weights describe, in evaluation mode.
+
+    checkpoint: the name of known weights (`accel models` lists them), a weights file, the folder of a run, or
+        hf://OWNER/NAME; see `accel.weights.names.find_weights`.
 
     expected: the model that the caller's configuration describes, if it has one.
     device: where to put it; "auto" takes the GPU if there is one.
 
     Raises FileNotFoundError, or ValueError if the file is damaged or of another architecture than expected.
     """
-    config = describe_weights(checkpoint).model
+    checkpoint = find_weights(checkpoint)
+    description = describe_weights(checkpoint)
+    config = description.model
     if expected is not None and _architecture(expected) != _architecture(config):
         here, there = _architecture(expected), _architecture(config)
         key = next(k for k in {**here, **there} if here.get(k) != there.get(k))
@@ -35,6 +42,7 @@ def load_model(
         )
     model = build_model(without_pretrained(config))
     load_weights(model, checkpoint)
+    model.about = About(description)
     device = choose_device(device) if isinstance(device, str) else device
     return model.to(device, memory_format=torch.channels_last).eval()
 

@@ -15,9 +15,11 @@ from accel.inference.stages import Channel, Consumer, NewestOnly, ReadAhead
 from accel.inference.transfer import CudaFrame, CudaTensors, HostArrays, transfer_for
 from accel.models.prediction import of_first
 from accel.models.video import VideoModel
-from accel.playing.player import Player
+from accel.playing.player import Player, Step
 from accel.playing.schedules import Schedule
+from accel.video.source import SourceFrame, VideoReader
 
+Frames = Iterable[np.ndarray] | Iterable[SourceFrame]
 READ_AHEAD = 4  # frames that wait for the model at most: the others go on being decoded while a key frame takes long
 
 
@@ -31,8 +33,8 @@ class SegmentedFrame:
     is_key:  whether the reference branch's features are those of this frame; with flat latency, whether the work on
         them begins with this frame.
     seconds: from the frame in memory to its prediction in memory, without the time it waited for the frame before.
-    index:   the number of the frame in its source, from 0; dropped frames count.
-    time:    seconds from when the source gave its first frame to when it gave this one.
+    index:   the number of the frame in its source, from 0; frames that were dropped or could not be read count.
+    time:    seconds from the start of the source to this frame: of a recording, when it shows it; else, when it came.
     latency: seconds from when the source gave this frame to its prediction in memory.
     dropped: frames that were dropped so far.
     """
@@ -86,23 +88,22 @@ class Segmenter:
         self._player()  # refuses what does not go together
         self._transfer = transfer_for(self.device)
 
-    def stream(self, frames: Iterable[np.ndarray], live: bool | None = None) -> Iterator[SegmentedFrame]:
+    def stream(self, frames: Frames, live: bool | None = None) -> Iterator[SegmentedFrame]:
         """Label (H, W, 3) uint8 RGB frames as they come, oldest first.
 
-        frames: read ahead in a thread, so each must be an array of its own. Its iterator is closed at the end.
+        frames: arrays, which are counted, `SourceFrame`s or a `VideoReader`, which know their places. They are read
+            ahead in a thread, so each must be an array of its own. Their iterator is closed at the end.
         live: drop frames that come while the model is busy, but for the newest of them, and so keep up with the source
             whatever it does; else the source waits for the model. None: as the source's attribute `live` says, and
             False where it has none.
 
-        What the source raises is raised here, after the frames before it. Leaving the iteration early ends the
-        reading.
+        What the source raises is raised here, after the frames before it; so is ValueError for a frame of another kind.
+        Leaving the iteration early ends the reading.
         """
         with self._read(frames, live) as source:
             yield from self._label(source)
 
-    def run(
-        self, frames: Iterable[np.ndarray], consume: Callable[[SegmentedFrame], object], live: bool | None = None
-    ) -> None:
+    def run(self, frames: Frames, consume: Callable[[SegmentedFrame], object], live: bool | None = None) -> None:
         """Label `frames` as `stream` does, and call `consume` with each result in a thread of its own.
 
         An error anywhere, from the source, the model or `consume`, ends all of it and is raised here. So does Ctrl-C.
@@ -112,36 +113,41 @@ class Segmenter:
             for segmented in self._label(source):
                 consumer.put(segmented)
 
-    def _read(self, frames: Iterable[np.ndarray], live: bool | None) -> ReadAhead[np.ndarray, _Arrived]:
+    def _read(self, frames: Frames, live: bool | None) -> ReadAhead[np.ndarray | SourceFrame, _Arrived]:
         begin: float | None = None
 
-        def prepare(index: int, frame: np.ndarray) -> _Arrived:
+        def prepare(number: int, given: np.ndarray | SourceFrame) -> _Arrived:
             nonlocal begin
             now = time.perf_counter()
             begin = now if begin is None else begin
-            return _Arrived(frame, index, now, now - begin, self._transfer.upload(frame))
+            frame = given if isinstance(given, SourceFrame) else SourceFrame(given, number)
+            _check(frame)
+            at = now - begin if frame.time is None else frame.time
+            return _Arrived(frame.image, number, frame.index, now, at, self._transfer.upload(frame.image))
 
         if live is None:
             live = getattr(frames, "live", False)
+        if isinstance(frames, VideoReader):
+            frames = frames.frames()
         return ReadAhead(frames, prepare, NewestOnly() if live else Channel(READ_AHEAD))
 
     def _player(self) -> Player:
         return Player(self.model, self.schedule, self.flat_latency)
 
-    def _label(self, source: ReadAhead[np.ndarray, _Arrived]) -> Iterator[SegmentedFrame]:
+    def _label(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
         player, size, seconds, dropped = self._player(), None, 0.0, 0
         under_way: _UnderWay | None = None
         for looked_at, arrived in enumerate(source):
             if arrived.frame.shape[:2] != size:
                 size = arrived.frame.shape[:2]
                 self.model.prepare(size)
-            with torch.inference_mode():
-                image, start = self._transfer.receive(arrived.uploaded)
-                before, dropped = dropped, arrived.index - looked_at
-                seen = self._transfer.seen(arrived.uploaded)
-                step = player.step(_batch(image), _batch(seen), seconds, dropped - before)
-                at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
-                sent = self._transfer.send(of_first(at(size)), start)
+            before, dropped = dropped, arrived.number - looked_at
+            try:
+                step, sent = self._look(player, arrived, seconds, dropped - before)
+            except BaseException:
+                if under_way is not None:  # the frame before is labelled: nobody loses it
+                    yield under_way.result()
+                raise
             if under_way is not None:
                 result = under_way.result()
                 seconds = result.seconds
@@ -153,6 +159,28 @@ class Segmenter:
                 seconds, under_way = result.seconds, None
                 yield result
 
+    @torch.inference_mode()
+    def _look(
+        self, player: Player, arrived: _Arrived, seconds: float, dropped: int
+    ) -> tuple[Step, HostArrays | CudaTensors]:
+        """The model's step at a frame, and what it says on its way back. seconds, dropped: see `Clue`."""
+        image, start = self._transfer.receive(arrived.uploaded)
+        seen = self._transfer.seen(arrived.uploaded)
+        step = player.step(_batch(image), _batch(seen), seconds, dropped)
+        at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
+        return step, self._transfer.send(of_first(at(arrived.frame.shape[:2])), start)
+
+
+def _check(frame: SourceFrame) -> None:
+    image = frame.image
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return
+        found = f"{image.dtype} {image.shape}"
+    else:
+        found = f"{type(image).__module__}.{type(image).__qualname__}"
+    raise ValueError(f"frame {frame.index}: {found}; expected uint8 (H, W, 3) RGB")
+
 
 def _batch(image: Tensor) -> Tensor:
     """(H, W, 3) to (1, 3, H, W)."""
@@ -161,9 +189,10 @@ def _batch(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Arrived:
-    """A frame from the source, when it came (by the clock, and since the first), and its upload."""
+    """A frame from the source: how many came before it, its place there, when it came by the clock, and its upload."""
 
     frame: np.ndarray
+    number: int
     index: int
     clock: float
     time: float

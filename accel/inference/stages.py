@@ -32,9 +32,16 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Send an item; False if nobody receives any more."""
+        """Send an item; False if nobody receives any more.
+
+        An exception while it waits for room, Ctrl-C say, sends the item all the same: it was made.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self.capacity)
+            try:
+                self._changed.wait_for(lambda: self._closed or len(self._waiting) < self.capacity)
+            except BaseException:
+                self._add(item)
+                raise
             return self._add(item)
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -176,9 +183,9 @@ class Consumer(Generic[T]):
     waiting:  how many items may wait for it; `put` waits for room.
     on_error: called with what `consume` raises, in its thread, at once.
 
-    A context manager: leaving it, also with an exception, waits until all items are consumed. An exception while it
-    waits, a second Ctrl-C say, drops all but the one in work. What `consume` raises is raised by the next `put`, or on
-    leaving.
+    A context manager: leaving it, also with an exception, waits until all items are consumed. A first exception while
+    it waits, Ctrl-C say, is raised after that. A second one drops all items but the one in work; the exception that the
+    context was left with counts as the first. What `consume` raises is raised by the next `put`, or on leaving.
     """
 
     def __init__(
@@ -207,16 +214,29 @@ class Consumer(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._channel.finish()
+        interrupt: BaseException | None = None
         try:
+            if kind is None:
+                interrupt = self._wait()
             self._done.wait()
-        except BaseException:  # Ctrl-C
+        except BaseException:  # Ctrl-C, for the second time
             self._channel.close()
             self._done.wait()
             raise
         self._thread.join()
         self._channel.close()
+        if interrupt is not None:
+            raise interrupt
         if kind is None and self._error is not None:
             raise self._error
+
+    def _wait(self) -> BaseException | None:
+        """Until all is consumed, or an exception comes, which is returned."""
+        try:
+            self._done.wait()
+        except BaseException as error:
+            return error
+        return None
 
     def _work(self) -> None:
         try:

@@ -24,7 +24,7 @@ from accel.measures.confusion import ConfusionMatrix
 from accel.models.images import subtract_mean
 from accel.models.propagation.classical_flow import PixelSearch
 from accel.models.propagation.flow_warp import FlowWarp
-from accel.models.segmentation.score_map import STRIDE
+from accel.models.strides import STRIDE
 
 Flow = Literal["exact", "dis", "model"]
 

@@ -35,7 +35,7 @@ class PendingAnchor:
     image:   (B, 3, H, W), RGB minus the mean.
     work:    what there is to do for them, in parts; its result is (features, memory), as an `Anchor` has them.
     frames:  over how many frames the work is spread.  passed: how many of them have passed.
-    motions: from that frame to the last one, one a frame, where motion goes from frame to frame.
+    motions: the motion of each frame since; empty where features go straight from the key frame.
     """
 
     image: Tensor

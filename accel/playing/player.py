@@ -44,7 +44,7 @@ class Step:
 
 
 class Player:
-    """Plays a model over the frames of one stream after the other.
+    """Plays a model over a stream, frame by frame. `start` begins another stream.
 
     model: answers the two calls of a `VideoModel`.
     schedule: when to take a key frame. The first frame always is one, and so is one of another size than the frame
@@ -53,13 +53,16 @@ class Player:
         all frames take about the same time. The features of a key frame then come into use an interval later. Without
         effect at interval 1.
 
-    Raises ValueError for `flat_latency` with a model that cannot spread the work, with the call that prepares one.
+    Raises ValueError for `flat_latency` with a schedule that has no interval, and with a model that cannot spread the
+    work, with the call that prepares one.
     """
 
     def __init__(self, model: Playable, schedule: Schedule, flat_latency: bool = False):
         self.model, self.schedule = model, schedule
+        if (flat_latency or schedule.renews) and schedule.interval is None:
+            raise ValueError(f"flat latency needs a schedule with an interval, and {type(schedule).__name__} has none")
         self.spreads = flat_latency and schedule.interval > 1
-        if self.spreads:
+        if self.spreads or schedule.renews:
             model.check_spreads_key_frames()
         self.start()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 class Decision(Enum):
     """What the next frame of a stream is to be.
 
-    AFRESH:  a key frame that owes nothing to the frames before it: the first one of another scene.
+    AFRESH:  a key frame that ignores all frames before it: the first one of another scene.
     KEY:     a key frame in the course of a video.
     RENEW:   a current frame, after which the work on its own reference features begins, spread over the frames that
              follow.
@@ -33,7 +33,7 @@ class Clue:
 
     distance: frames since the last key frame, or since the last renewal began; 1 for the frame after it.
     frame:    (B, 3, H, W) as the caller has it, in host memory where that is so: to look at it costs a GPU no wait.
-    seconds:  that the frame before took, as far as is known by now; 0 where nobody has measured it.
+    seconds:  how long the last finished frame took; 0 if that is unknown.
     dropped:  frames that were dropped since the frame before.
     previous: what the model said of the frame before (a `Prediction`): its evidence is there, nothing waits for it.
               None where the frame before was passed over.
@@ -57,10 +57,13 @@ class Decider(ABC):
 class Schedule(ABC):
     """A rule for key frames; `start` makes a decider of it for each stream.
 
-    interval: frames from one key frame to the next, at most.
+    interval: frames from one key frame to the next, at most. None: there is no such bound, and so no number of frames
+        that the work of a key frame could be spread over.
+    renews: whether its deciders answer RENEW of their own accord.
     """
 
-    interval: int
+    interval: int | None = None
+    renews = False
 
     @abstractmethod
     def start(self, first: Tensor) -> Decider:

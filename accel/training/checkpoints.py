@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from accel.files.whole_files import sweep, sync_folder, write_whole
 from accel.progress import console
 from accel.weights.checkpoints import (
     WEIGHTS,
@@ -30,14 +31,11 @@ from accel.weights.checkpoints import (
     load_weights,
     save_state,
     save_weights,
-    sha256_of,
-    sweep,
-    sync_folder,
-    write_whole,
 )
+from accel.weights.checksums import SUMS, read_sums, sha256_of, write_sums
 
 FOLDER, BEST = "checkpoints", "best"
-OPTIMIZER, PROGRESS, SUMS = "optimizer.pt", "progress.json", "SHA256SUMS"
+OPTIMIZER, PROGRESS = "optimizer.pt", "progress.json"
 
 
 @dataclass
@@ -82,7 +80,7 @@ class Checkpoints:
                 OPTIMIZER: save_state(made / OPTIMIZER, optimizer.state_dict()),
                 PROGRESS: write_whole(made / PROGRESS, json.dumps(asdict(progress)).encode()),
             }
-            write_whole(made / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+            write_sums(made, sums)
             self._remove(final)  # a damaged one that the run went back behind
             os.rename(made, final)
             sync_folder(self.folder)
@@ -115,8 +113,7 @@ class Checkpoints:
         """What is wrong with one, or nothing."""
         folder = self.path(step)
         try:
-            lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-            sums = dict(reversed(line.split("  ", 1)) for line in lines)
+            sums = read_sums(folder / SUMS)
         except (OSError, ValueError):
             return f"no {SUMS} to read"
         for name in (WEIGHTS, OPTIMIZER, PROGRESS):

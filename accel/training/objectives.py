@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel.models.images import subtract_mean
-from accel.models.segmentation.score_map import STRIDE
+from accel.models.strides import STRIDE
 from accel.models.video import VideoModel
 from accel.reductions import shared_count
 from accel.tasks.task import Task

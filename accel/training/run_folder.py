@@ -8,10 +8,11 @@ from pathlib import Path
 
 from accel.config import Config, dump_config, load_config
 from accel.datasets import ClipDataset, data_root
+from accel.files.whole_files import sweep, write_whole
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_log import LOG, remove_curves
 from accel.training.sources import SOURCES, has_other_data, knows_start, other_start, write_sources
-from accel.weights.checkpoints import WEIGHTS, sweep, write_whole
+from accel.weights.checkpoints import WEIGHTS
 
 CONFIG = "config.yaml"
 # Keys of `train` that change how a run is looked after, but not what comes out of it.

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from accel.config import Config, DataConfig
 from accel.datasets import ClipDataset, build_dataset, data_root
-from accel.weights.checkpoints import sha256_of, weights_path, write_whole
+from accel.files.whole_files import write_whole
+from accel.weights.checkpoints import weights_path
+from accel.weights.checksums import sha256_of
 
 SOURCES = "sources.json"
 

@@ -1,32 +1,33 @@
-"""From an open FFmpeg container to frames: decoding that survives damage, colours, rotation, and when a video ends."""
+"""From an open FFmpeg container to frames: decoding that survives damage, and when a video ends."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-import numpy as np
-from av.sidedata.sidedata import Type
 
 from accel.files.image_headers import max_pixels, refuse_too_large
+from accel.video.places import Places
 
-# AVColorSpace of a frame to libswscale's name; the others are left to `av`.
-_SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+_SAY_WHEN_THEY_END = ("matroska,webm", "asf", "nut")  # formats whose headers do not say how long they are
+_TS_PACKET = 188  # bytes of a packet in an MPEG transport stream
 
 
 def decode(
-    container: av.container.InputContainer,
+    container: av.container.InputContainer, places: Places | None = None
 ) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
-    """The first video stream's frames, and in their place what went wrong; it goes on after a bad packet.
+    """The frames of the video stream, and in their place what went wrong; it goes on after a bad packet.
+
+    places: is told of all packets and errors.
 
     How the file ends comes last: a decoder holds frames back, and those are from before a cut.
 
     Errors come without their tracebacks, which would keep this generator, and with it the decoder and its threads,
     until the garbage collector looks.
     """
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     packets = container.demux(stream)
     cut: Exception | None = None
     packet = True
@@ -35,6 +36,10 @@ def decode(
             packet = next(packets, None)
         except av.FFmpegError as error:
             cut, packet = error.with_traceback(None), None
+            if places is not None:
+                places.damage(packets_lost=True)
+        if places is not None and packet is not None:
+            places.packet(packet)
         if packet is not None and packet.is_corrupt:
             if cut is not None:
                 yield None, cut
@@ -51,9 +56,20 @@ def decode(
         except av.error.EOFError:  # flushed before: `demux` ends with an empty packet
             pass
         except av.FFmpegError as error:
+            if places is not None:
+                places.damage(packets_lost=False)
             yield None, error.with_traceback(None)
     if cut is not None:
         yield None, cut
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first video stream; None if there is none. A cover picture, as music has them, is none."""
+    return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+
+
+def _is_cover(stream: av.stream.Stream) -> bool:
+    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)  # av >= 14
 
 
 def check_video(container: av.container.InputContainer, name: str, expected: str) -> None:
@@ -61,14 +77,16 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
 
     Its decoder is told to make none larger either, whatever comes up midway.
     """
-    if not container.streams.video:
-        found = ", ".join(stream.type for stream in container.streams) or "no streams"
+    stream = video_stream(container)
+    if stream is None:
+        kinds = ("cover picture" if _is_cover(stream) else stream.type for stream in container.streams)
+        found = ", ".join(kinds) or "no streams"
         container.close()
         raise ValueError(f"{name}: no video stream (found: {found}); expected {expected}")
-    if container.streams.video[0].codec_context is None:  # a header too damaged to name its codec, or a codec unknown
+    if stream.codec_context is None:  # a header too damaged to name its codec, or a codec unknown
         container.close()
         raise ValueError(f"{name}: FFmpeg has no decoder for its video stream; expected {expected}")
-    decoder = container.streams.video[0].codec_context
+    decoder = stream.codec_context
     try:
         refuse_too_large(decoder.width or 0, decoder.height or 0, name)
     except ValueError:
@@ -77,42 +95,47 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
     decoder.options = {**decoder.options, "max_pixels": str(min(max_pixels(), 2**31 - 1))}
 
 
-def to_rgb(frame: av.VideoFrame, stored_size: tuple[int, int]) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB: scaled to `stored_size` (width, height), then turned upright.
-
-    Colours follow the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
-    """
-    width, height = stored_size
-    rgb = frame.reformat(
-        width=width,
-        height=height,
-        format="rgb24",
-        src_colorspace=_SWS_COLOURS.get(int(frame.colorspace)),
-        dst_colorspace="ITU601",  # means nothing for RGB; av 13 heeds the source's only if it differs
-    ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How many times the stored picture is to be turned by 90 degrees counterclockwise for display."""
-    rotation = getattr(frame, "rotation", None)  # av >= 13.1; degrees counterclockwise
-    if rotation is not None:  # to look at `side_data` makes a cycle: the frame stays until the garbage collector looks
-        return round(rotation / 90) % 4
-    data = frame.side_data.get(Type.DISPLAYMATRIX)  # what iteration gives differs between versions of av
-    if data is not None:  # 3x3 fixed-point numbers, (a, b, u, c, d, v, x, y, w)
-        a, b = np.frombuffer(bytes(data), np.int32)[:2]
-        return -round(math.atan2(b, a) / (math.pi / 2)) % 4
-    return 0
-
-
 def declared_end(container: av.container.InputContainer) -> float | None:
     """The time in seconds at which the header says the last frame ends, None if it does not say."""
-    stream = container.streams.video[0]
+    span = _declared_span(container)
+    by_other_streams = video_stream(container).duration is None and len(container.streams) > 1
+    return None if span is None or by_other_streams else span[1]
+
+
+def declared_frames(container: av.container.InputContainer, fps: Fraction | float) -> int | None:
+    """How many frames the header says there are, or about so many at this frame rate; None if it does not say."""
+    stream = video_stream(container)
+    if stream.frames:
+        return stream.frames
+    length = declared_length(container)
+    if length is None:
+        return None
+    frames = max(1, round(length * fps))
+    if container.format.name == "mpegts" and container.size > 0:  # a clock that was set anew makes for any length
+        frames = min(frames, max(1, container.size // _TS_PACKET))  # a frame takes one at least
+    return frames
+
+
+def declared_length(container: av.container.InputContainer) -> float | None:
+    """The seconds from the first frame to the end of the last that the header says there are, None if it does not say.
+
+    Clocks start anywhere: what counts is not when the last one ends.
+    """
+    span = _declared_span(container)
+    return None if span is None else span[1] - span[0]
+
+
+def _declared_span(container: av.container.InputContainer) -> tuple[float, float] | None:
+    """When the first frame begins and the last one ends, in seconds, as the header says it."""
+    stream = video_stream(container)
     if stream.duration is not None and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    if container.duration is not None and len(container.streams) == 1:
-        return ((container.start_time or 0) + container.duration) / av.time_base
-    return None
+        start, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
+    elif container.duration is not None:
+        start, length = ((ticks or 0) / av.time_base for ticks in (container.start_time, container.duration))
+    else:
+        return None
+    says_end = container.format.name in _SAY_WHEN_THEY_END and length > start
+    return start, length if says_end else start + length
 
 
 def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
@@ -136,7 +159,7 @@ def ends_early(
         return False
     if "mp4" not in container.format.name:  # other headers may be off by some frames
         return end + 0.5 < declared
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     start = float((stream.start_time or 0) * stream.time_base)
     hidden = round((declared - start) * fps) < stream.frames  # an edit list shows a part of what is stored
     if delivered is not None and stream.frames and not hidden:

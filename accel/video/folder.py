@@ -8,31 +8,38 @@ from pathlib import Path
 
 from accel.files.listing import visible
 from accel.video.opening import is_file_or_folder, open_video, source_name
-from accel.video.reader import VIDEO_SUFFIXES, VideoReader, frame_files, natural_key
+from accel.video.reader import are_frames, frame_files, name_some, natural_key, video_files
+from accel.video.source import VideoReader
 
 
 class VideoFolder:
     """One video or a folder of them. A video is a video file, a folder of frames, a camera or a stream.
 
-    source: a video file, a folder of frames, or a folder that holds several of those (one level deep; other
-        files and folders in it are passed over). A folder that has frames itself is one video. Or a camera's index
-        or a stream's address, as `open_video` takes them.
+    source: a video file, a folder of frames, or a folder that holds several of those (one level deep). A folder that
+        has frames itself is one video; if it holds video files, too, its frames are one of several. Or a camera's
+        index or a stream's address, as `open_video` takes them.
     fps: the frame rate to state for folders of frames, which carry none.
+    left_out: the files and folders in the source, but for hidden ones, that are no part of these videos.
 
     Raises FileNotFoundError if there is no such source, ValueError if it holds no video.
     """
 
     def __init__(self, source: str | Path | int, *, fps: Fraction | float = 25) -> None:
         self.fps = fps
+        self.left_out: list[Path] = []
         if not is_file_or_folder(source):
             self.source = source
             self._paths = {source_name(source): source}
             return
         self.source = Path(source)
-        self._paths = {path.name or path.resolve().name: path for path in self._find()}
+        self._paths: dict[str, Path] = {}
+        for path in self._find():
+            name = path.name or path.resolve().name
+            self._paths[name if name not in self._paths else f"{name} (frames)"] = path
         if not self._paths:
+            found = f" (found: {self._some_left_out()})" if self.left_out else ""
             raise ValueError(
-                f"{self.source}: no video found; expected a video file, a folder of frames, or a folder of those"
+                f"{self.source}: no video found{found}; expected a video file, a folder of frames, or a folder of those"
             )
 
     def videos(self) -> list[str]:
@@ -45,17 +52,37 @@ class VideoFolder:
             raise ValueError(f"{self.source}: no video {name!r}; it has {', '.join(self._paths)}")
         return open_video(self._paths[name], folder_fps=self.fps, on_damage=on_damage)
 
+    def has_frames(self) -> bool:
+        """Whether any video is a folder of frames, which carries no frame rate."""
+        return any(is_file_or_folder(source) and Path(source).is_dir() for source in self._paths.values())
+
+    def describe_left_out(self) -> str:
+        """How much is left out, and what."""
+        count = len(self.left_out)
+        some = "1 file or folder is" if count == 1 else f"{count} files or folders are"
+        return f"{self.source}: {some} no part of a video that is read ({self._some_left_out()})"
+
+    def _some_left_out(self) -> str:
+        return name_some([str(path.relative_to(self.source)) + "/" * path.is_dir() for path in self.left_out])
+
     def __len__(self) -> int:
         return len(self._paths)
 
     def _find(self) -> list[Path]:
         if not self.source.exists():
             raise FileNotFoundError(f"{self.source}: no such video file or folder")
-        if self.source.is_file() or frame_files(self.source):
+        if not self.source.is_dir():
             return [self.source]
-        found = [
-            path
-            for path in visible(self.source)
-            if (frame_files(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES)
-        ]
-        return sorted(found, key=lambda path: natural_key(path.name))
+        entries = sorted(visible(self.source), key=lambda path: natural_key(path.name))
+        images, videos = frame_files(self.source), video_files(self.source)
+        folders = [path for path in entries if path.is_dir() and are_frames(frame_files(path), video_files(path))]
+        frames = are_frames(images, videos) and not (len(images) == 1 and folders)
+        if frames and not videos:
+            found, read = [self.source], images
+        else:
+            found = sorted([*videos, *folders], key=lambda path: natural_key(path.name))
+            found += [self.source] if frames else []
+            read = [*found, *images] if frames else found
+        self.left_out = [path for path in entries if path not in set(read)]
+        self.left_out += [video for folder in folders if folder in found for video in video_files(folder)]
+        return found

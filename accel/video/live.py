@@ -15,17 +15,28 @@ import av
 import cv2
 import numpy as np
 
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
-from accel.video.reader import OnDamage, VideoReader
+from accel.video.decoding import (
+    check_video,
+    declared_frames,
+    declared_length,
+    decode,
+    ends_early,
+    frame_end,
+    short,
+    video_stream,
+)
+from accel.video.pictures import Pictures
+from accel.video.places import Places
+from accel.video.source import OnDamage, SourceFrame, VideoReader
 
 _FIRST_TRIES = 5  # cameras that have just been switched on may fail to give their first pictures
 
 
-def in_real_time(reader: VideoReader) -> Iterator[np.ndarray]:
-    """The frames of a recording at the pace of its frame rate, as a camera would give them."""
+def in_real_time(reader: VideoReader) -> Iterator[SourceFrame]:
+    """The frames of a recording when it shows them, as a camera would give them."""
     start = time.monotonic()
-    for index, frame in enumerate(reader):
-        time.sleep(max(0.0, start + index / float(reader.fps) - time.monotonic()))
+    for frame in reader.frames():
+        time.sleep(max(0.0, start + frame.time - time.monotonic()))
         yield frame
 
 
@@ -80,12 +91,12 @@ class CameraReader(VideoReader):
         capture.release()
         raise ValueError(f"camera {self.index}: opens, but gives no picture")
 
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _frames(self) -> Iterator[SourceFrame]:
         (capture, frame), self._opened = self._opened or self._open(), None
         try:
             delivered = 0
             while True:
-                yield frame
+                yield SourceFrame(frame, delivered)
                 delivered += 1
                 taken, picture = capture.read()
                 if not taken:
@@ -125,16 +136,16 @@ class StreamReader(VideoReader):
         self.timeout = timeout
         self._shown = without_secrets(url)
         self._opened = self._open()
-        container, first, _ = self._opened
-        stream = container.streams.video[0]
+        container, first, *_ = self._opened
+        stream = video_stream(container)
         self.live = not _is_recording(container)
-        self.fps = _rate(stream.average_rate or stream.guessed_rate) or (None if self.live else Fraction(25))
-        self.len_hint = None if self.live else stream.frames or round(_seconds(container) * self.fps) or None
-        self._stored_size = first.width, first.height
-        self.size = to_rgb(first, self._stored_size).shape[:2]
+        self.fps = _stated_rate(stream) or (None if self.live else Fraction(25))
+        self.len_hint = None if self.live else declared_frames(container, self.fps)
+        self._pictures = Pictures(first)
+        self.size = self._pictures.size
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoFrame, Iterator]:
-        """The container, its first frame, and the rest as `decode` gives it."""
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoFrame, Iterator, Places]:
+        """The container, its first frame, the rest as `decode` gives it, and what it tells the places."""
         start = time.monotonic()
         try:
             container = av.open(self.url, timeout=self.timeout, options=_options(self.url))
@@ -142,12 +153,14 @@ class StreamReader(VideoReader):
             raise ValueError(f"{self._shown}: cannot be opened: {self._why_not(error, start)}") from error
         check_video(container, self._shown, "a video stream")
         # Threads that decode several frames at once hold frames back; slices of one frame do not.
-        container.streams.video[0].thread_type = "AUTO" if _is_recording(container) else "SLICE"
+        video_stream(container).thread_type = "AUTO" if _is_recording(container) else "SLICE"
         wrong, start = None, time.monotonic()
-        frames = decode(container)
+        stream = video_stream(container)
+        places = Places(container, stream, _stated_rate(stream) or 25)
+        frames = decode(container, places)
         for first, error in frames:
             if first is not None:
-                return container, first, frames
+                return container, first, frames, places
             wrong = error  # a live stream is rarely joined at a key frame
         container.close()
         why = "it ended" if wrong is None else self._no_data(wrong, start) or short(wrong)
@@ -174,9 +187,9 @@ class StreamReader(VideoReader):
             return "input/output error; is the host name right, and the network up?"
         return short(error)
 
-    def _frames(self) -> Iterator[np.ndarray]:
-        (container, first, rest), self._opened = self._opened or self._open(), None
-        delivered, end, pending = 0, 0.0, None
+    def _frames(self) -> Iterator[SourceFrame]:
+        (container, first, rest, places), self._opened = self._opened or self._open(), None
+        delivered, expected, end, pending = 0, 0, 0.0, None
         with container:
             asked = time.monotonic()
             for frame, error in chain([(first, None)], rest):
@@ -184,16 +197,19 @@ class StreamReader(VideoReader):
                     pending = pending or error
                     continue
                 if pending is not None:
-                    self._damage(f"{self._shown}: damaged near frame {delivered} ({short(pending)})", pending)
+                    self._damage(f"{self._shown}: damaged near frame {expected} ({short(pending)})", pending)
                     pending = None
-                delivered += 1
+                index, at = places.of(frame)
+                delivered, expected = delivered + 1, self._place(index, expected)
                 end = max(end, frame_end(frame, self.fps or 25))
-                yield to_rgb(frame, self._stored_size)
+                yield SourceFrame(self._pictures.of(frame), index, None if self.live else at)
                 asked = time.monotonic()
+            lost = places.end() > expected
+            self._place(places.end(), expected)
             known = self.damaged > 0  # reported frames are missing from the count, too
             if pending is not None:
                 why = self._no_data(pending, asked) or f"it ended or its connection was lost ({short(pending)})"
-            elif not self.live and ends_early(container, None if known else delivered, end, self.fps):
+            elif not self.live and (lost or ends_early(container, None if known else delivered, end, self.fps)):
                 why = "cut short"
             else:
                 return
@@ -237,12 +253,16 @@ def _rate(stated: Fraction | float | None) -> Fraction | float | None:
     return stated if stated is not None and 0 < stated < 1000 else None
 
 
+def _stated_rate(stream: av.VideoStream) -> Fraction | float | None:
+    return _rate(stream.average_rate or stream.guessed_rate)
+
+
 def _seconds(container: av.container.InputContainer) -> float:
     """How long the stream says it is; 0 if it does not say."""
     # An MP4 that is sent while it is made states the length of what there was when it was opened, but no frame count.
-    if "mp4" in container.format.name and not container.streams.video[0].frames:
+    if "mp4" in container.format.name and not video_stream(container).frames:
         return 0.0
-    return declared_end(container) or (container.duration or 0) / av.time_base
+    return declared_length(container) or 0.0
 
 
 def _is_recording(container: av.container.InputContainer) -> bool:

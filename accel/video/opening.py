@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
 
 from accel.video.live import CameraReader, StreamReader, stream_name
-from accel.video.reader import FolderReader, OnDamage, VideoFileReader, VideoReader
+from accel.video.reader import FolderReader, VideoFileReader
+from accel.video.source import OnDamage, VideoReader
 
 
 def open_video(
@@ -19,8 +21,8 @@ def open_video(
 ) -> VideoReader:
     """The reader for `source`.
 
-    source: a video file; a folder of frames; a camera's index (0, or "0"; a folder called 0 is "./0"); or a stream's
-        address (rtsp://..., http://..., udp://... and what else FFmpeg reads).
+    source: a video file; a folder of frames; a camera's index (0, or "0" where no file or folder is called that); or a
+        stream's address (rtsp://..., http://..., udp://... and what else FFmpeg reads).
     folder_fps: the frame rate that a folder of frames is said to have.
     timeout: seconds to wait for a stream's answer, and for data at any later time.
 
@@ -29,7 +31,7 @@ def open_video(
     if not is_file_or_folder(source):
         if "://" in str(source):
             return StreamReader(str(source), timeout=timeout, on_damage=on_damage)
-        return CameraReader(int(source), on_damage=on_damage)
+        return _camera(source, on_damage)
     path = Path(source)
     if path.is_dir():
         return FolderReader(path, fps=folder_fps, on_damage=on_damage)
@@ -39,10 +41,21 @@ def open_video(
 
 
 def is_file_or_folder(source: str | Path | int) -> bool:
-    """Whether `open_video` would look for `source` on disk, not take it for a camera or a stream."""
-    if isinstance(source, Path):
+    """Whether `open_video` would look for `source` on disk, not take it for a camera or a stream. What is there is."""
+    if isinstance(source, int):
+        return False
+    if isinstance(source, Path) or os.path.lexists(source):
         return True
-    return not (isinstance(source, int) or re.fullmatch(r"[0-9]+|[a-zA-Z][a-zA-Z0-9+.-]+://.*", source))
+    return not re.fullmatch(r"[0-9]+|[a-zA-Z][a-zA-Z0-9+.-]+://.*", source)
+
+
+def _camera(source: str | int, on_damage: OnDamage | None) -> CameraReader:
+    try:
+        return CameraReader(int(source), on_damage=on_damage)
+    except ValueError as error:
+        if isinstance(source, int):
+            raise
+        raise ValueError(f"{error} Nor is there a file or folder {source!r} here") from error
 
 
 def source_name(source: str | Path | int) -> str:

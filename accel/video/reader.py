@@ -1,34 +1,39 @@
 """Video in: a video file or a folder of frames to frames.
 
-Readers share one interface, `VideoReader`. A new kind of source is one more subclass; `accel.video.opening` chooses
-among them. Cameras and streams are in `accel.video.live`.
+Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of source is one more subclass;
+`accel.video.opening` chooses among them. Cameras and streams are in `accel.video.live`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import threading
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import av
-import numpy as np
 
+from accel.files.image_sizes import header_sizes
 from accel.files.listing import leads_nowhere, visible
-from accel.video.decoding import check_video, declared_end, decode, ends_early, frame_end, short, to_rgb
+from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short, video_stream
+from accel.video.pictures import Pictures
+from accel.video.places import Places
+from accel.video.source import OnDamage, SourceFrame, VideoReader
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+_VIDEO_SUFFIXES = """
+    mp4 m4v mp4v mov qt mkv mk3d webm avi divx xvid wmv asf flv f4v 3gp 3gpp 3g2 ogv ogm gif
+    mpg mpeg mpe m1v m2v mpv vob evo ts mts m2ts m2t trp mxf gxf y4m dv rm rmvb nut wtv dvr-ms amv
+    h261 h263 h264 264 avc h265 265 hevc h266 266 vvc ivf obu av1 vc1 mjpg mjpeg insv lrv
+"""
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEO_SUFFIXES.split())
 
 _PLAYLIST = b"#EXTM3U"
+_NAMED = 5  # files that a message names
+_CLOCKS = 1000  # frames a second; what FFmpeg guesses beyond that are the ticks of a clock
 _PATIENCE = 60.0  # seconds that one reading from a file may take
-
-OnDamage = Callable[[str], None]
-Self = TypeVar("Self", bound="VideoReader")
 
 
 def natural_key(name: str) -> tuple:
@@ -44,84 +49,17 @@ def frame_files(folder: str | Path) -> list[Path]:
     return sorted((p for p in files if p.is_file() or leads_nowhere(p)), key=lambda p: natural_key(p.name))
 
 
-class VideoReader(ABC):
-    """The frames of one video, oldest first: `for frame in reader`, each (H, W, 3) uint8 RGB.
-
-    name:     what a person would call the video.
-    fps:      frames per second; None where nobody knows (some cameras and streams).
-    live:     whether frames come when they happen, whoever is ready for them or not.
-    size:     (H, W) of every frame.
-    len_hint: about how many frames will come, for a progress bar; None where nobody knows.
-    damaged:  how many times damage was reported in the iteration so far.
-
-    on_damage: called with a one-line message for what cannot be decoded, which is then skipped. None: damage
-        raises ValueError with the same message.
-
-    One iteration at a time: starting another ends the one before and, for files, begins again at the first
-    frame. It may run in one thread and be closed from another, which then waits for the frame being read.
-    """
-
-    name: str
-    fps: Fraction | float | None
-    live: bool = False
-    size: tuple[int, int]
-    len_hint: int | None
-    damaged: int = 0
-
-    def __init__(self, name: str, on_damage: OnDamage | None) -> None:
-        self.name = name
-        self._on_damage = on_damage
-        self._running: _Iteration | None = None
-
-    @abstractmethod
-    def _frames(self) -> Iterator[np.ndarray]:
-        """A generator over all frames; it frees what it opened when it is closed."""
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        self._end_iteration()
-        self.damaged = 0
-        self._running = _Iteration(self._frames())
-        return self._running
-
-    def close(self) -> None:
-        """End the iteration under way, if any, and free its file."""
-        self._end_iteration()
-
-    def _end_iteration(self) -> None:
-        if self._running is not None:
-            self._running.close()
-            self._running = None
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _report(self, message: str, cause: Exception | None = None) -> None:
-        self.damaged += 1
-        if self._on_damage is None:
-            raise ValueError(message) from cause
-        self._on_damage(message)
+def video_files(folder: str | Path) -> list[Path]:
+    """The video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden ones."""
+    files = (p for p in visible(Path(folder)) if p.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_key(p.name))
 
 
-class _Iteration:
-    """A generator that one thread may close while another runs it: it closes between two frames."""
-
-    def __init__(self, frames: Iterator[np.ndarray]) -> None:
-        self._frames = frames
-        self._lock = threading.RLock()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        with self._lock:
-            return next(self._frames)
-
-    def close(self) -> None:
-        with self._lock:
-            self._frames.close()
+def are_frames(images: list[Path], videos: list[Path]) -> bool:
+    """Whether the images of a folder are the frames of a video. Beside video files they may be covers and the like:
+    then they are frames only if there are more of them than videos, and their names differ in nothing but a number."""
+    kinds = {re.sub("[0-9]+", "0", path.name.lower()) for path in images}
+    return bool(images) and (not videos or (len(images) > max(len(videos), 1) and len(kinds) == 1))
 
 
 class FolderReader(VideoReader):
@@ -130,8 +68,8 @@ class FolderReader(VideoReader):
     folder: holds the images; other files, hidden files and folders are not looked at.
     fps:    the frame rate to state: a folder carries none.
 
-    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it; while reading,
-    ValueError if a frame is of another size than the first.
+    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, if it is one of video
+    files, or if a frame is of another size than the first, which the headers tell before any is read.
     """
 
     def __init__(self, folder: str | Path, *, fps: Fraction | float = 25, on_damage: OnDamage | None = None) -> None:
@@ -139,13 +77,21 @@ class FolderReader(VideoReader):
         super().__init__(folder.resolve().name, on_damage)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; expected a folder of frames")
+        if not 0 < fps < math.inf:
+            raise ValueError(f"{folder}: frame rate {fps}; expected a positive number of frames a second")
         self.path = folder
         self.fps = fps
         self.files = frame_files(folder)
+        videos = video_files(folder)
+        if videos and not are_frames(self.files, videos):
+            images = f" and {len(self.files)} image files" if self.files else ""
+            found = f"{len(videos)} video files ({name_some([each.name for each in videos])}){images}"
+            raise ValueError(f"{folder}: holds {found}; expected the frames of one video, or the name of a video file")
         if not self.files:
             raise ValueError(f"{folder}: {_contents(folder)}; expected image files ({_listed(IMAGE_SUFFIXES)})")
         self.len_hint = len(self.files)
         self.size = self._first_size()
+        self._refuse_other_sizes()
 
     def _first_size(self) -> tuple[int, int]:
         from accel.files.images import read_image
@@ -158,28 +104,41 @@ class FolderReader(VideoReader):
                     raise
         raise ValueError(f"{self.path}: none of its {len(self.files)} image files can be read")
 
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _refuse_other_sizes(self) -> None:
+        others = [(file, sizes[0]) for file in self.files if (sizes := header_sizes(file)) and self.size not in sizes]
+        if others:
+            file, size = others[0]
+            further = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise self._other_size(file, size, further)
+
+    def _other_size(self, file: Path, size: tuple[int, int], further: str = "") -> ValueError:
+        return ValueError(
+            f"{file}{further}: {_wxh(size)} pixels, but the first frame of {self.path} has {_wxh(self.size)}; "
+            "expected all frames of a folder to have one size"
+        )
+
+    def _frames(self) -> Iterator[SourceFrame]:
         from accel.files.images import read_image
 
-        for file in self.files:
+        expected = 0
+        for index, file in enumerate(self.files):
             try:
                 frame = read_image(file)
             except (ValueError, OSError) as error:
                 self._report(str(error), error)
                 continue
             if frame.shape[:2] != self.size:
-                raise ValueError(
-                    f"{file}: {_wxh(frame.shape)} pixels, but the first frame of {self.path} has "
-                    f"{_wxh(self.size)}; expected all frames of a folder to have one size"
-                )
-            yield frame
+                raise self._other_size(file, frame.shape[:2])  # the header says something else
+            expected = self._place(index, expected)
+            yield SourceFrame(frame, index, float(index / self.fps))
+        self._place(len(self.files), expected)
 
 
 class VideoFileReader(VideoReader):
     """A video file, through FFmpeg: whatever the installed `av` decodes.
 
-    The first video stream is read; sound is not. A rotation by a multiple of 90 degrees in the metadata
-    (phones held upright) is applied. Non-square pixels stay as stored. Colours follow the stream's tags; an
+    The first video stream is read; sound is not. Quarter turns (phones held upright) and mirrors in the metadata
+    are applied. Non-square pixels stay as stored. Colours follow the stream's tags; an
     untagged stream is taken as BT.601, as FFmpeg does. A stream that changes its size midway is scaled to the
     size it began with.
 
@@ -195,10 +154,10 @@ class VideoFileReader(VideoReader):
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; expected a video file")
         with self._open() as container:
-            stream = container.streams.video[0]
-            self.fps = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
-            end = declared_end(container)
-            self.len_hint = stream.frames or (None if end is None else max(1, round(end * self.fps)))
+            stream = video_stream(container)
+            guess = stream.guessed_rate or stream.base_rate or 0
+            self.fps = stream.average_rate or (guess if 0 < guess < _CLOCKS else Fraction(25))
+            self.len_hint = declared_frames(container, self.fps)
             first, wrong = None, None
             for first, error in decode(container):
                 wrong = wrong or error
@@ -207,43 +166,56 @@ class VideoFileReader(VideoReader):
         if first is None:
             why = f" ({short(wrong)})" if wrong is not None else ""
             raise ValueError(f"{self.path}: no frame of its video stream can be decoded{why}; expected a video file")
-        self._stored_size = first.width, first.height
-        self.size = to_rgb(first, self._stored_size).shape[:2]
+        self._pictures = Pictures(first)
+        self.size = self._pictures.size
 
     def _open(self) -> av.container.InputContainer:
         with self.path.open("rb") as file:
             if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again
                 raise ValueError(f"{self.path}: a playlist; expected a video file, or a stream's address")
         try:
-            # Nothing in a file makes FFmpeg open what lies on the network.
+            # Nothing in a file makes FFmpeg open what lies on the network. "file:": what stands before a colon in the
+            # name is no protocol.
             container = av.open(
-                str(self.path), options={"protocol_whitelist": "file"}, timeout=_PATIENCE, metadata_errors="replace"
+                f"file:{self.path}",
+                options={"protocol_whitelist": "file"},
+                timeout=_PATIENCE,
+                metadata_errors="replace",
             )
         except av.FFmpegError as error:
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error
         check_video(container, str(self.path), "a video file")
-        container.streams.video[0].thread_type = "AUTO"
+        video_stream(container).thread_type = "AUTO"
         return container
 
-    def _frames(self) -> Iterator[np.ndarray]:
-        delivered, end, pending = 0, 0.0, None
+    def _frames(self) -> Iterator[SourceFrame]:
+        delivered, expected, end, pending = 0, 0, 0.0, None
         with self._open() as container:
-            for frame, error in decode(container):
+            places = Places(container, video_stream(container), self.fps)
+            for frame, error in decode(container, places):
                 if frame is None:
                     pending = pending or error
                     continue
                 if pending is not None:
-                    self._report(f"{self.path}: damaged near frame {delivered} ({short(pending)})", pending)
+                    self._report(f"{self.path}: damaged near frame {expected} ({short(pending)})", pending)
                     pending = None
-                delivered += 1
+                index, time = places.of(frame)
+                delivered, expected = delivered + 1, self._place(index, expected)
                 end = max(end, frame_end(frame, self.fps))
-                yield to_rgb(frame, self._stored_size)
+                yield SourceFrame(self._pictures.of(frame), index, time)
+            lost = places.end() > expected
+            self._place(places.end(), expected)
             known = self.damaged > 0  # reported frames are missing from the count, too
-            if pending is not None or ends_early(container, None if known else delivered, end, self.fps):
+            if pending is not None or lost or ends_early(container, None if known else delivered, end, self.fps):
                 told = f" of {self.len_hint}" if self.len_hint else ""
                 why = f" ({short(pending)})" if pending is not None else ""
                 self._report(f"{self.path}: cut short or damaged{why}: {delivered}{told} frames read", pending)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _contents(folder: Path) -> str:

@@ -16,13 +16,17 @@ import numpy as np
 Self = TypeVar("Self", bound="VideoWriter")
 
 _TICKS = 90_000  # a second, where frames say their time: what video clocks (MPEG's, RTP's) use
+_MOST_TICKS = 10_000_000
+_SLOW_TICKS = 1000  # a second, of videos with less than a frame a second
+_SLOWEST = Fraction(1, 60)  # frames a second; FFmpeg does not write an MP4 of a lower rate, but one of such times
+_MAX_STEP = 2**31 - 2**20  # ticks from frame to frame; FFmpeg takes 2**31 - 1 for a damaged MP4
 
 
 class VideoWriter:
     """Writes frames to an MP4 that browsers play: H.264, yuv420p, BT.709, index first ("faststart").
 
     path:    the file to write, an MP4 whatever its suffix; missing folders are made.
-    fps:     frames per second. None: each frame says when it is shown (a camera's, of which some were dropped).
+    fps:     frames per second. None where nobody knows; then each frame says when it is shown.
     quality: x264's constant rate factor: 0 is lossless, 18 looks so, 23 is x264's default, 51 the worst.
 
     Use it as a context manager: the file appears under its name only when it is whole; on an exception
@@ -44,11 +48,15 @@ class VideoWriter:
                 f"{self.path}: cannot write H.264, because this build of av (FFmpeg) lacks libx264; "
                 "`pip install --force-reinstall --only-binary av av` brings one that has it"
             ) from error
-        self.fps = None if fps is None else Fraction(fps).limit_denominator(1001)  # 29.97002997... to 30000/1001
+        self.fps = None if fps is None else _exact(fps)
         self.quality = quality
         self.size: tuple[int, int] | None = None  # (H, W), from the first frame
         self.frames = 0
-        self._last = -1  # time of the last frame, in ticks
+        self.shortened = 0  # frames that are shown for less long than they say: hours, of which an MP4 has no notion
+        self._ticks = _ticks(self.fps)
+        self._told = False  # whether frames say their time
+        self._last: int | None = None  # time of the last frame, in ticks
+        self._cut = 0  # ticks that were left out before it
         self._container: av.container.OutputContainer | None = None
         self._closed = False
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
@@ -56,12 +64,15 @@ class VideoWriter:
     def write(self, frame: np.ndarray, time: float | None = None) -> None:
         """Append one frame, (H, W, 3) uint8 RGB, of the same size as the first.
 
-        time: seconds from the start of the video at which it is shown; needed where, and only where, there is no `fps`.
+        time: seconds from the start of the video at which it is shown. None: 1/fps after the one before it. Either all
+            frames say it or none.
         """
         if self._closed:
             raise ValueError(f"{self.path}: the video is closed; no frame can be added")
-        if (time is None) == (self.fps is None):
-            wanted = "a time for every frame" if self.fps is None else f"none, as the video has {self.fps} frames/s"
+        if self._container is None:
+            self._told = time is not None
+        if (time is not None) != self._told or (time is None and self.fps is None):
+            wanted = "a time for every frame" if self.fps is None or self._told else "none, as the frames before it"
             raise ValueError(f"{self.path}: frame {self.frames} has time {time}; expected {wanted}")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"{self.path}: frame {frame.dtype} {frame.shape}; expected uint8 (H, W, 3) RGB")
@@ -77,12 +88,30 @@ class VideoWriter:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        # Times must grow, if by a tick.
-        picture.pts = self.frames if time is None else max(round(time * _TICKS), self._last + 1)
-        picture.time_base = Fraction(1, _TICKS) if self.fps is None else 1 / self.fps
-        self._container.mux(self._stream.encode(picture))
+        if time is None and self._timed:
+            time = float(self.frames / self.fps)
+        picture.pts = self.frames if time is None else self._place(time)
+        picture.time_base = self._stream.codec_context.time_base
+        self._mux(self._stream.encode(picture))
         self._last = picture.pts
         self.frames += 1
+
+    def _place(self, time: float) -> int:
+        """When to show a frame, in ticks. They must grow, if by a tick, and not by more than fits."""
+        ticks = round(time * self._ticks) - self._cut
+        if self._last is None:
+            return max(ticks, 0)
+        if ticks > self._last + _MAX_STEP:
+            self._cut += ticks - self._last - _MAX_STEP
+            self.shortened += 1
+            return self._last + _MAX_STEP
+        return max(ticks, self._last + 1)
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            if self._timed:
+                packet.duration = self._usual  # of the last frame it counts; those of all others are their distances
+            self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the file and give it its name. Raises ValueError if no frame was written."""
@@ -92,7 +121,7 @@ class VideoWriter:
             self._closed = True
             raise ValueError(f"{self.path}: no frame was written; a video needs one")
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
             os.replace(self._part, self.path)
         except BaseException:
@@ -121,17 +150,39 @@ class VideoWriter:
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+        self._timed = self._told or self.fps < _SLOWEST
+        # Edit lists (how late the first frame comes) count in ticks, not in milliseconds.
+        form = {"movflags": "+faststart", "movie_timescale": str(self._ticks)}
+        if self._timed:
+            form["video_track_timescale"] = str(self._ticks)  # else FFmpeg multiplies few ticks, and steps are longer
+        self._container = av.open(f"file:{self._part}", "w", format="mp4", options=form)
         options = {"crf": str(self.quality), "preset": "fast"}
-        if self.fps is None:
+        if self._timed:
             options["bf"] = "0"  # frames stored out of order would leave the header's length behind the last one's time
-        self._stream = self._container.add_stream("libx264", rate=self.fps or 30, options=options)
+        rate = max(self.fps or 30, _SLOWEST)
+        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width = width + width % 2
         self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
-        if self.fps is None:
-            context.time_base = Fraction(1, _TICKS)
+        context.time_base = Fraction(1, self._ticks) if self._timed else 1 / self.fps
+        self._usual = min(round(self._ticks / (self.fps or rate)), _MAX_STEP)  # from a frame to the next, in ticks
         context.color_primaries = context.color_trc = context.colorspace = 1  # AVCOL_*_BT709
         context.color_range = 1  # AVCOL_RANGE_MPEG: 16..235
         self.size = height, width
+
+
+def _exact(fps: Fraction | float) -> Fraction:
+    """29.97002997... as 30000/1001; one of very few frames a second as it is."""
+    short = Fraction(fps).limit_denominator(1001)
+    if abs(short - fps) < 1e-4 * fps:
+        return short
+    return Fraction(fps).limit_denominator(10**6) or Fraction(fps)
+
+
+def _ticks(fps: Fraction | None) -> int:
+    """Of how many ticks a second is, so that the time from frame to frame is a whole number of them, if it can be."""
+    enough = _TICKS if fps is None or fps >= 1 else _SLOW_TICKS
+    if fps is None or fps.numerator > _MOST_TICKS:
+        return enough
+    return -(-enough // fps.numerator) * fps.numerator

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +15,46 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from accel.config import ModelConfig, parse_model
+from accel.files.whole_files import write_whole
 from accel.weights.archives import check_archive
+from accel.weights.cards import Card, parse_card
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, PRETRAINED = "weights.safetensors", "model.safetensors"  # of a run's folder, and of one to give away
 MAX_NAMED = 3  # parameters named in an error
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a weights file says of itself."""
+    """What a weights file says of itself.
+
+    card: what a person should know of it.  precision: in which the numbers are stored.
+    """
 
     model: ModelConfig
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]  # RGB of each class
     step: int
+    card: Card = field(default_factory=Card)
+    precision: str = "float32"
 
 
 def weights_path(path: str | Path) -> Path:
-    """The weights file of a run's folder, or the file itself. FileNotFoundError if there is none."""
+    """The weights file of a run's folder or of one that `save_pretrained` wrote, or the file itself.
+
+    FileNotFoundError if there is none.
+    """
     path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"no weights at {file}; expected a run's folder or a .safetensors file")
-    return file
+    files = (path / WEIGHTS, path / PRETRAINED) if path.is_dir() else (path,)
+    for file in files:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"no weights at {files[0]}; expected a run's folder or a .safetensors file")
 
 
-def save_weights(path: Path, model: nn.Module, description: Description) -> str:
+def save_weights(path: Path, model: nn.Module, description: Description, dtype: torch.dtype | None = None) -> str:
     """Write a safetensors file, whole or not at all, and return its SHA-256.
+
+    dtype: of the floating-point numbers in the file; None: as the model has them.
 
     Raises OSError where the disk does not take it; what stood there before is then as it was.
     """
@@ -55,7 +65,13 @@ def save_weights(path: Path, model: nn.Module, description: Description) -> str:
         "palette": json.dumps(description.palette),
         "step": str(description.step),
     }
+    if description.card != Card():
+        metadata["card"] = description.card.model_dump_json()
+    if description.precision != "float32":
+        metadata["precision"] = description.precision
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     return write_whole(path, to_safetensors(tensors, metadata))
 
 
@@ -85,7 +101,8 @@ def _described(metadata: dict[str, str]) -> Description:
     for colour in palette:
         if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
             raise ValueError(f"palette: {colour!r:.100} is no colour of three numbers 0 to 255")
-    return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]))
+    card, precision = parse_card(json.loads(metadata.get("card", "{}"))), metadata.get("precision", "float32")
+    return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]), card, precision)
 
 
 def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missing: bool = False) -> None:
@@ -111,6 +128,7 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missin
     for name, tensor in stored.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise ValueError(f"{path}: damaged: {name} is {tensor.dtype}, expected {expected[name].dtype}")
+    stored = {name: tensor.to(expected[name].dtype) for name, tensor in stored.items()}
     on_meta = any(p.is_meta for p in model.parameters())  # built without memory: use what was read
     model.load_state_dict({**expected, **stored}, assign=on_meta)
 
@@ -163,51 +181,6 @@ def load_state(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> str:
-    """Write a file whose old or new content, never a part, is there after a crash or a power cut; return its SHA-256.
-
-    The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
-    before this returns.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def sweep(path: Path) -> None:
-    """Clear away what killed processes left of writing `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.name.rpartition(".")[2].isdigit():
-            left.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def few(names: Sequence[str]) -> str:

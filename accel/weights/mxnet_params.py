@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from accel.files.whole_files import whole_file
+
 FILE_MAGIC = 0x112
 V1_MAGIC, V2_MAGIC, V3_MAGIC = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 STORAGE = {1: "row-sparse", 2: "compressed sparse row"}
@@ -157,20 +159,14 @@ def write_mxnet_params(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]
             raise ValueError(f"{path}: {name} is {array.dtype}; MXNet has {known}")
         if not (1 <= array.ndim <= MAX_DIMENSIONS and array.size):
             raise ValueError(f"{path}: {name} has shape {array.shape}; MXNet has no empty arrays and no scalars")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with partial.open("wb") as file:
-            file.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
-            for array in arrays.values():
-                dtype = array.dtype.newbyteorder("<")
-                file.write(struct.pack(f"<I{array.ndim}I", array.ndim, *array.shape))
-                file.write(struct.pack("<iii", 1, 0, DTYPES.index(dtype)))  # device: CPU 0
-                file.write(np.ascontiguousarray(array, dtype).data)
-            file.write(struct.pack("<Q", len(arrays)))
-            for name in arrays:
-                raw = name.encode()
-                file.write(struct.pack("<Q", len(raw)) + raw)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
+        for array in arrays.values():
+            dtype = array.dtype.newbyteorder("<")
+            file.write(struct.pack(f"<I{array.ndim}I", array.ndim, *array.shape))
+            file.write(struct.pack("<iii", 1, 0, DTYPES.index(dtype)))  # device: CPU 0
+            file.write(np.ascontiguousarray(array, dtype).data)
+        file.write(struct.pack("<Q", len(arrays)))
+        for name in arrays:
+            raw = name.encode()
+            file.write(struct.pack("<Q", len(raw)) + raw)

@@ -44,9 +44,9 @@ def deform_conv(
         for float64 features). Samples of half types are rounded to that type once, unless the CPU is faster without;
         the matrix product sums in float32 and is otherwise that of `torch.mm`. Under autocast features and weight
         are cast as for any convolution; offset is not. Differentiable once by all three, each gradient of its
-        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On CUDA the gradient by
-        features is summed with atomics, hence in no fixed order, and refused under
-        `torch.use_deterministic_algorithms(True)`.
+        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On the CPU it repeats exactly
+        with the same number of threads. On CUDA the gradient by features is summed with atomics, hence in no fixed
+        order, and refused under `torch.use_deterministic_algorithms(True)`.
 
     Raises:
         ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels
@@ -92,18 +92,8 @@ def _deform_conv_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return *(made if wanted else None for made, wanted in zip(three, needs, strict=True)), None, None, None
 
 
-define(
-    "deform_conv(Tensor features, Tensor offset, Tensor weight, int[2] stride, int[2] padding, int[2] dilation)"
-    " -> Tensor",
-    reference.deform_conv,
-    _deform_conv_fake,
-)
-define(
-    "deform_conv_backward(Tensor gradient, Tensor features, Tensor offset, Tensor weight, int[2] stride, "
-    "int[2] padding, int[2] dilation, bool[3] needs) -> (Tensor, Tensor, Tensor)",
-    reference.deform_conv_backward,
-    _deform_conv_backward_fake,
-)
+define("deform_conv", reference.deform_conv, _deform_conv_fake)
+define("deform_conv_backward", reference.deform_conv_backward, _deform_conv_backward_fake)
 torch.library.register_autograd(
     "accel_ops::deform_conv", _deform_conv_autograd, setup_context=_keep_inputs_and_geometry, lib=library
 )

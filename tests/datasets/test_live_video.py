@@ -230,11 +230,18 @@ def test_a_sources_name_can_be_a_folders(source, name):
     assert source_name(source) == name
 
 
-def test_a_folder_may_be_called_by_a_number(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["7", "0001", "2024", "rtsp:/host"])
+def test_a_folder_that_is_there_is_no_camera(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    os.mkdir("7")
-    cv2.imwrite("7/a.png", np.zeros((8, 8, 3), np.uint8))
-    assert open_video("./7").name == "7"
+    os.makedirs(name)
+    cv2.imwrite(f"{name}/a.png", np.zeros((8, 8, 3), np.uint8))
+    for source in (name, f"./{name}"):
+        assert open_video(source).name == source_name(source) == os.path.basename(name)
+        assert VideoFolder(source).videos() == [os.path.basename(name)]
+    os.rename(name, "elsewhere")
+    if name.isdigit():
+        with pytest.raises(ValueError, match=f"camera {int(name)}: .* Nor is there a file or folder '{name}' here"):
+            open_video(name)
 
 
 def test_a_folder_of_videos_may_be_a_stream(stream_server):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_propagation import CLASSES, Cells, knowing, moving
+from colour_cells import Cells, knowing, moving
 
 from accel.datasets.clips import Clip, ClipDataset
 from accel.evaluation.running.attention import summarize_attention
@@ -28,7 +28,7 @@ class Moving(ClipDataset):
 
 @pytest.fixture
 def model():
-    return DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), knowing())
+    return DeepFeatureFlow(DeepLab(Cells(), 5, head_channels=8), knowing())
 
 
 @pytest.mark.parametrize("distance", [1, 2])

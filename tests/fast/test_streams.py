@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from side_streams import FakeCuda, Stream, Watch
+from small_models import SIZE, assert_same, clip_of, lively
 
 from accel.fast import streams
 from accel.fast.graphs import CudaGraph
@@ -47,10 +48,8 @@ def test_a_graph_on_two_streams_waits_for_its_last_results(cuda, kind, safe):
 @pytest.mark.parametrize(("kind", "safe"), [(CudaGraph, True), (Careless, False)])
 def test_networks_that_are_both_branches_have_no_race_with_flat_latency(cuda, kind, safe, monkeypatch):
     """AccelShared's one network runs for the update branch and for the renewal within a frame."""
-    from test_optimization import SIZE, assert_same, clip_of, lively, published
-
     monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: kind(part, examples, cuda))
-    model, clip = lively(published("published_shared")), clip_of(SIZE, 6)
+    model, clip = lively("published_shared"), clip_of(SIZE, 6)
     maps = []
     fast = model.optimized(SIZE, torch.float32, parts=3)
     for network, found in ((fast, maps), (model, expected := [])):

@@ -1,9 +1,12 @@
 """The streaming segmenter: every frame once, key frames by schedule, reading and consuming beside the model."""
 
+import itertools
+import re
 import threading
 import time
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,12 +14,14 @@ import torch
 from accel.config import parse_model
 from accel.inference import stages
 from accel.inference.segmenter import Segmenter
+from accel.inference.transfer import HostTransfer
 from accel.models import VideoModel, build_model
 from accel.models.prediction import Labels, Prediction
 from accel.playing.schedules import FixedInterval
+from accel.video.opening import open_video
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
-BRANCH = {"encoder": "resnet18", "head_channels": 8}
+BRANCH = {"encoder": "tu-test_resnet", "head_channels": 8}
 
 
 @pytest.fixture(scope="module")
@@ -313,9 +318,12 @@ def test_what_the_model_raises_ends_everything(every_thread_ends, way, at):
     assert ended.is_set() and len(segmenter.model.calls) == at + 1
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize("error", [MishapError, KeyboardInterrupt])
-def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, error):
-    """Also where the consumer is behind: four results wait for it."""
+def test_what_was_labelled_before_the_model_failed_is_consumed(every_thread_ends, monkeypatch, error, overlaps):
+    """Also where the consumer is behind, so that four results wait for it; and where, as on a GPU, a result is fetched
+    after the next frame was begun."""
+    monkeypatch.setattr(HostTransfer, "overlaps", overlaps)
     consumed = []
 
     def work(call):
@@ -471,6 +479,46 @@ def test_times_are_those_of_the_frame(every_thread_ends):
     frames, work = camera_and_model()
     waited = list(segment(work).stream(Camera(frames)))
     assert all(s.latency < SOON / 2 for s in waited)
+
+
+def test_a_reader_says_where_its_frames_belong(every_thread_ends, tmp_path):
+    """Frames that cannot be read count; the schedule goes by those that can."""
+    for number, frame in enumerate(numbered(5)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
+    (tmp_path / "2.png").write_bytes(b"")
+    reader = open_video(tmp_path, folder_fps=5, on_damage=lambda _: None)
+    found = list(segment(interval=2).stream(reader))
+    assert numbers(found) == [s.index for s in found] == [0, 1, 3, 4]
+    assert [s.time for s in found] == [0, 0.2, 0.6, 0.8]
+    assert [s.is_key for s in found] == [True, False, True, False] and found[-1].dropped == 0
+    assert [s.index for s in segment().stream(list(reader))] == [0, 1, 2, 3]  # arrays are counted
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (np.zeros((96, 160, 3), np.float32), "float32 (96, 160, 3)"),
+        (np.zeros((96, 160, 3)), "float64 (96, 160, 3)"),
+        (np.zeros((96, 160, 3), np.uint16), "uint16 (96, 160, 3)"),
+        (np.zeros((96, 160, 3), bool), "bool (96, 160, 3)"),
+        (np.zeros((96, 160), np.uint8), "uint8 (96, 160)"),
+        (np.zeros((96, 160, 1), np.uint8), "uint8 (96, 160, 1)"),
+        (np.zeros((96, 160, 4), np.uint8), "uint8 (96, 160, 4)"),
+        (np.zeros((3, 96, 160), np.uint8), "uint8 (3, 96, 160)"),
+        (np.zeros((1, 96, 160, 3), np.uint8), "uint8 (1, 96, 160, 3)"),
+        (np.zeros((0, 160, 3), np.uint8), "uint8 (0, 160, 3)"),
+        (torch.zeros(3, 96, 160), "torch.Tensor"),
+        (None, "builtins.NoneType"),
+    ],
+)
+def test_frames_of_another_kind_are_refused(every_thread_ends, frame, found):
+    words = re.escape(f"frame 2: {found}; expected uint8 (H, W, 3) RGB")
+    stream = segment().stream([*numbered(2), frame, *numbered(2)])
+    assert numbers(itertools.islice(stream, 2)) == [0, 1]
+    with pytest.raises(ValueError, match=words):
+        next(stream)
+    with pytest.raises(ValueError, match=words):
+        segment().run([*numbered(2), frame], lambda _: None)
 
 
 # --- flat latency ---------------------------------------------------------------------------------------------

@@ -270,6 +270,50 @@ def test_an_interrupt_while_what_waits_is_handed_on_drops_the_rest():
         timer.join()
 
 
+def interrupted_after(seconds, also=()):
+    """Ctrl-C after so many seconds, and what else is to happen, as (seconds, call): timers that have begun."""
+    main = threading.main_thread().ident
+    timers = [threading.Timer(seconds, signal.pthread_kill, [main, signal.SIGINT])]
+    timers += [threading.Timer(*each) for each in also]
+    for timer in timers:
+        timer.start()
+    return timers
+
+
+def test_a_first_interrupt_while_what_waits_is_handed_on_drops_nothing():
+    consumed, go_on = [], threading.Event()
+
+    def consume(item):
+        go_on.wait(SOON)
+        consumed.append(item)
+
+    with pytest.raises(KeyboardInterrupt), Consumer(consume) as consumer:
+        for item in range(4):
+            consumer.put(item)
+        timers = interrupted_after(0.2, [(0.6, go_on.set)])
+    assert consumed == [0, 1, 2, 3]
+    for timer in timers:
+        timer.join()
+
+
+def test_an_item_that_waits_for_room_is_not_lost_by_an_interrupt():
+    consumed, go_on = [], threading.Event()
+
+    def consume(item):
+        go_on.wait(SOON)
+        consumed.append(item)
+
+    made = []
+    with pytest.raises(KeyboardInterrupt), Consumer(consume, waiting=2) as consumer:
+        timers = interrupted_after(0.2, [(0.6, go_on.set)])
+        for item in range(100):
+            made.append(item)
+            consumer.put(item)
+    assert consumed == made and 2 < len(made) < 100
+    for timer in timers:
+        timer.join()
+
+
 def test_nothing_is_consumed_outside_the_context():
     with Consumer(print) as consumer:
         pass

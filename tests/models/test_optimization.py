@@ -4,85 +4,71 @@ import copy
 
 import pytest
 import torch
-from test_video import ALL as VIDEO_MODELS
-from test_video import CLASSES, clip_of, make
+from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, scores_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.fast.batch_norms import fold_batch_norms
 from accel.fast.compilation import _in_form
 from accel.fast.parts import Parts
-from accel.fast.simplification import simplify
-from accel.models import Accel, AccelShared, DeepLab, FlowNetS, FlowWarp, FrameByFrame
-from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
+from accel.models import (
+    Accel,
+    AccelShared,
+    DeepFeatureFlow,
+    DeepLab,
+    FlowWarp,
+    FrameByFrame,
+    LearnedSampling,
+    Propagation,
+    ScoreMap,
+    SmpBackbone,
+    VideoModel,
+)
+from accel.models.branch import Branch
+from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.learned_sampling import grid_offsets
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 
-SIZE = (64, 96)
+
+class Patches(nn.Conv2d):
+    """A backbone of one layer, which is quick to trace."""
+
+    def __init__(self):
+        super().__init__(3, 8, 16, 16)
+
+    def forward(self, image):
+        height, width = image.shape[2:]
+        return super().forward(nn.functional.pad(image / 255, (0, -width % 16, 0, -height % 16)))
 
 
-def lively(model):
-    """The model with batch norms and biases as after training: none that would hide a mistake."""
-    generator = torch.Generator().manual_seed(2)
-
-    def random(like, low, high):
-        return low + (high - low) * torch.rand(like.shape, generator=generator)
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(random(module.running_mean, -0.3, 0.3))
-            module.running_var.copy_(random(module.running_var, 0.5, 2))
-            if module.affine:
-                module.weight.data.copy_(random(module.weight, 0.5, 1.5))
-                module.bias.data.copy_(random(module.bias, -0.3, 0.3))
-        elif isinstance(module, nn.Conv2d) and module.bias is not None and module.bias.numel() > 2:
-            module.bias.data.copy_(random(module.bias, -0.2, 0.2))
-    return model.eval().requires_grad_(False)
+class FlowOfPatches(Patches):
+    def forward(self, current, previous):
+        return 0.1 * super().forward(current - previous)[:, :2]
 
 
-def published(name):
-    """The release's architectures, narrow."""
+class FlowAndScale(Patches):
+    def forward(self, current, previous):
+        made = super().forward(current - previous)
+        return 0.1 * made[:, :2], made[:, 2:3].sigmoid()
 
-    def deeplab(backbone):
-        return DeepLab(backbone, CLASSES, 16, border="zero")
 
+def small(name):
+    """A model of few layers."""
     torch.manual_seed(0)
-    flow = FlowWarp(FlowNetS(1 / 16))
-    for predict in flow.flow.predict.values():
-        nn.init.normal_(predict.weight, std=0.05)
-        nn.init.normal_(predict.bias, std=0.3)
-    reference = deeplab(ResNetV1((1, 1, 1, 1), 1, 1, width=4))
-    if name == "published_shared":
-        return AccelShared(reference, flow, FeatureFusion(reference.backbone.out_channels))
-    update = deeplab(PreActResNet((1, 1, 1, 2), width=4, out_channels=24))
+    deeplab = DeepLab(Patches(), CLASSES, 8)
+    sampling = LearnedSampling(Patches(), 8, 8, grid_offsets(1), embedding=8)
+    update = DeepLab(Patches(), CLASSES, 8)
     return {
-        "published_accel": lambda: Accel(reference, flow, update, ScoreFusion(CLASSES)),
-        "published_18": lambda: FrameByFrame(update),
+        "accel": lambda: Accel(deeplab, FlowWarp(FlowOfPatches()), update, ScoreFusion(CLASSES)),
+        "learned_sampling": lambda: DeepFeatureFlow(deeplab, sampling),
+        "shared_sampling": lambda: AccelShared(deeplab, sampling, FeatureFusion(8)),
+        "scaled_flow": lambda: DeepFeatureFlow(deeplab, ScaledFlowWarp(FlowAndScale())),
     }[name]()
-
-
-ALL = (*VIDEO_MODELS, "published_accel", "published_shared", "published_18")
 
 
 @pytest.fixture(scope="module", params=ALL)
 def model(request):
-    return lively(make(request.param) if request.param in VIDEO_MODELS else published(request.param))
-
-
-def scores_of(model, clip):
-    with torch.inference_mode():
-        scores, state = model.key_frame(clip[:, 0])
-        maps = [scores]
-        for t in range(1, clip.shape[1]):
-            scores, state = model.next_frame(clip[:, t], state)
-            maps.append(scores)
-    return maps
-
-
-def assert_same(got, expected, tolerance):
-    for a, b in zip(got, expected, strict=True):
-        assert a.scores.dtype == torch.float32 and a.border == b.border
-        spread = float(b.scores.std())
-        torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance * spread)
+    return lively(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +85,13 @@ def test_optimised_models_give_the_same_scores(model, fast):
 @pytest.mark.parametrize("size", [(50, 70), pytest.param((65, 98), marks=pytest.mark.slow)])
 def test_any_frame_size_can_be_optimised_for(name, size):
     """Published networks lose a row of features at some sizes, and stretch them."""
-    model, clip = lively(make(name) if name in VIDEO_MODELS else published(name)), clip_of(size)
+    model, clip = lively(name), clip_of(size)
     fast = model.optimized(size, dtype=torch.float32, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
 def test_the_model_itself_stays_as_it_was():
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.optimized(SIZE, compile=False)
     after = model.state_dict()
@@ -116,7 +102,7 @@ def test_the_model_itself_stays_as_it_was():
     "name", ["accel", "published_shared", pytest.param("learned_sampling", marks=pytest.mark.slow)]
 )
 def test_bfloat16_gives_nearly_the_same_scores(name):
-    model = lively(make(name) if name in VIDEO_MODELS else published(name))
+    model = lively(name)
     clip = clip_of(SIZE)
     fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
@@ -124,7 +110,7 @@ def test_bfloat16_gives_nearly_the_same_scores(name):
 
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_compiled_models_give_the_same_scores(dtype):
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     clip = clip_of(SIZE, 3)
     fast = model.optimized(SIZE, dtype=dtype, parts=2)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
@@ -139,7 +125,7 @@ def test_compiled_models_give_the_same_scores(dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["learned_sampling", "accel_learned_sampling"])
 def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
-    model, clip = lively(make(name)), clip_of(SIZE)
+    model, clip = lively(name), clip_of(SIZE)
     for fast in (model.optimized(SIZE, torch.float32, compile=False), model.optimized(None, torch.float32)):
         with torch.inference_mode():
             assert fast.remembers
@@ -151,21 +137,50 @@ def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
                 assert_same([scores], [same], 1e-3)
 
 
-def test_feature_fusion_is_optimised_with_flow_only():
-    from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
+@pytest.mark.parametrize("name", ["shared_sampling", "scaled_flow"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_linear_layers_cannot_change_places_with_is_optimised_without_that(name, dtype):
+    model, clip = enlivened(small(name)), clip_of(SIZE, 3)
+    fast = model.optimized(SIZE, dtype, compile=False, parts=2)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
+    with torch.inference_mode():
+        state, expected = (m.key_frame(clip[:, 0])[1] for m in (fast, model))
+        assert state.anchor.features.shape == expected.anchor.features.shape  # they are carried whole
 
-    reference = make("deep_feature_flow").reference
-    channels = reference.backbone.out_channels
-    sampling = LearnedSampling(reference.backbone.early, reference.backbone.early_channels, channels, grid_offsets(1))
-    for size in (SIZE, None):  # at once, not at the first frame
-        with pytest.raises(ValueError, match="AccelShared with propagation by flow only"):
-            AccelShared(reference, sampling, FeatureFusion(channels)).eval().optimized(size)
+
+def test_modules_of_which_nothing_is_known_are_optimised_too():
+    """A branch, a propagation and a model that say nothing of how they are made fast."""
+
+    class Reds(Branch):
+        task = "segmentation"
+
+        def __init__(self):
+            super().__init__()
+            self.backbone = Patches()
+
+        def features(self, image):
+            return self.backbone(image)
+
+        def predict(self, features):
+            return ScoreMap(features[:, :CLASSES])
+
+    class Still(FlowWarp):
+        make_fast = Propagation.make_fast
+
+    class Ours(FrameByFrame):
+        simplified, make_fast = VideoModel.simplified, VideoModel.make_fast
+
+    for model in (DeepFeatureFlow(Reds(), Still(FlowOfPatches())), Ours(Reds())):
+        clip = clip_of(SIZE, 3)
+        fast = enlivened(model).optimized(SIZE, torch.float32, compile=False)
+        assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+        with pytest.raises(ValueError, match="optimised already"):
+            fast.optimized(SIZE)
 
 
 def test_all_batch_norms_after_convolutions_are_folded():
-    for name, expected in (("frame_by_frame", 20), ("published_18", 4)):
-        model = lively(make(name) if name in VIDEO_MODELS else published(name))
-        backbone = model.reference.backbone
+    for model, expected in ((DeepLab(SmpBackbone("resnet18"), CLASSES), 20), (lively("published_18").reference, 4)):
+        backbone = model.eval().backbone
         image = torch.randn(1, 3, *SIZE)
         before = backbone(image)
         assert fold_batch_norms(backbone, (image,)) >= expected
@@ -190,7 +205,7 @@ def test_inputs_are_copied_only_where_they_lie_elsewhere():
 
 
 def test_fc6_is_taken_once_a_key_frame():
-    model = lively(make("deep_feature_flow"))
+    model = lively("deep_feature_flow")
     channels = model.reference.fc6.out_channels
     fast = model.optimized(SIZE, dtype=torch.float32, compile=False)
     with torch.inference_mode():
@@ -216,7 +231,7 @@ def test_features_are_renewed_in_parts(model, fast):
 
 
 def test_one_share_of_a_renewal_is_done_a_frame():
-    model = lively(published("published_accel")).optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
+    model = lively("published_accel").optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
     clip = clip_of(SIZE, 4)
     with torch.inference_mode():
         _, state = model.key_frame(clip[:, 0])
@@ -244,12 +259,12 @@ def test_networks_that_cannot_be_traced_run_as_they_are():
 
 @pytest.mark.slow
 def test_a_model_for_any_size_is_prepared_for_each_that_comes():
-    model = lively(published("published_accel"))
+    model = lively("published_accel")
     fast = model.optimized(dtype=torch.float32, compile=False, parts=2)
     for size in (SIZE, (50, 70), SIZE):
         clip = clip_of(size, 3)
         assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
-    assert list(fast.fast) == [SIZE, (50, 70)] and fast.device == model.device
+    assert fast.fast.sizes() == [(50, 70), SIZE] and fast.device == model.device
     with torch.inference_mode():
         _, state = fast.key_frame(clip[:, 0])
         assert fast.renew(state, 2).pending.frames == 2
@@ -258,14 +273,36 @@ def test_a_model_for_any_size_is_prepared_for_each_that_comes():
             fast.next_frame(torch.zeros(1, 3, 32, 32), state)
 
 
+@pytest.mark.parametrize("name", ["accel", "learned_sampling"])
+def test_a_video_goes_on_after_its_size_was_dropped(name):
+    model = enlivened(small(name))
+    fast = model.optimized(dtype=torch.float32, compile=False, parts=2, sizes=1)
+    clip = clip_of(SIZE, 4)
+    with torch.inference_mode():
+        state, expected = fast.key_frame(clip[:, 0])[1], model.key_frame(clip[:, 0])[1]
+        state, expected = fast.renew(state, 2), model.renew(expected, 2)  # half of it is done before, half after
+        for t in range(1, 4):
+            if t == 2:
+                fast.prepare((16, 32))
+                with pytest.warns(RuntimeWarning, match="more sizes than are kept ready, which is 1: 64x96 is"):
+                    fast.prepare(SIZE)
+            step = "key_frame" if t == 3 else "next_frame"
+            scores, state = getattr(fast, step)(clip[:, t], state)
+            same, expected = getattr(model, step)(clip[:, t], expected)
+            assert_same([scores], [same], 1e-3)
+    assert fast.fast.sizes() == [SIZE]
+
+
 def test_user_mistakes_are_told():
-    model = lively(make("frame_by_frame"))
+    model = lively("frame_by_frame")
     with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels"):
         model.optimized((64,))
     with pytest.raises(ValueError, match="size must be"):
         model.optimized((0, 64))
     with pytest.raises(ValueError, match="parts must be 1 or more, got 0"):
         model.optimized(SIZE, parts=0)
+    with pytest.raises(ValueError, match="sizes must be 1 or more, got 0"):
+        model.optimized(sizes=0)
     with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch.float64"):
         model.optimized(SIZE, dtype=torch.float64)
     with pytest.raises(ValueError, match="device 'cuda:9'"):
@@ -280,11 +317,10 @@ def test_user_mistakes_are_told():
 
 
 def test_simplified_models_do_less(model):
-
     clip = clip_of(SIZE, 3)
     with FlopCounterMode(display=False) as plain:
         scores_of(model, clip)
-    simple = simplify(copy.deepcopy(model))
+    simple = copy.deepcopy(model).simplified()
     with FlopCounterMode(display=False) as less:
         scores_of(simple, clip)
     assert less.get_total_flops() <= plain.get_total_flops()
@@ -293,7 +329,7 @@ def test_simplified_models_do_less(model):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ALL)
 def test_on_a_gpu(name):
-    model = lively(make(name) if name in VIDEO_MODELS else published(name))
+    model = lively(name)
     clip = clip_of(SIZE, 4)
     fast = model.optimized(SIZE, dtype=torch.float32, device="cuda", parts=2)
     got, expected = [], []

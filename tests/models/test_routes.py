@@ -2,22 +2,14 @@
 
 import pytest
 import torch
+from colour_cells import Cells
+from small_models import CLASSES
 from torch import nn
 
 from accel.models import DeepFeatureFlow, DeepLab, FlowWarp
+from accel.models.images import subtract_mean
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.routes import FrameToFrame, KeyToCurrent
-
-CLASSES = 5
-
-
-class Cells(nn.Module):
-    """A backbone that cuts out one pixel a cell."""
-
-    out_channels = 3
-
-    def forward(self, image):
-        return image[..., ::16, ::16]
 
 
 class Shift(nn.Module):
@@ -100,6 +92,27 @@ def test_frames_in_between_are_passed_over_at_no_cost_straight_from_the_key_fram
     model.propagation.flow = flow
     said, _ = model.next_frame(frames[3], state)
     torch.testing.assert_close(said.scores, scores(model, shifted(key_features(model, frames[0]), 4)))
+
+
+class Remembering(FlowWarp):
+    """Its memory is a map of its own, and counts for the next key frame."""
+
+    remembers = True
+
+    def update(self, memory, features):
+        return features + memory, 1000 * features
+
+
+@torch.no_grad()
+def test_from_frame_to_frame_the_memory_goes_along():
+    model, frames = dff(Remembering(Shift(), FrameToFrame())), film(0, 1, 3, 4)
+    raw = [model.reference.features(subtract_mean(frame)) for frame in frames]
+    _, state = model.key_frame(frames[0])
+    _, state = model.key_frame(frames[1], state)
+    torch.testing.assert_close(state.anchor.memory, 1000 * raw[1])
+    _, state = model.next_frame(frames[2], state)
+    said, _ = model.key_frame(frames[3], state)
+    torch.testing.assert_close(said.scores, scores(model, raw[3] + shifted(1000 * raw[1], 2)))
 
 
 @pytest.mark.parametrize("step", ["next_frame", "advance"])

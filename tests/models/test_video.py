@@ -4,60 +4,19 @@ import dataclasses
 
 import pytest
 import torch
+from colour_cells import Cells
+from small_models import CLASSES, CONFIGURED, WITHOUT_FLOW, clip_of, make
 from torch import nn
 
 from accel import models as accel_models
-from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, build_model
+from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp
 from accel.models.images import PIXEL_MEANS, subtract_mean
 from accel.models.segmentation.fusion import ScoreFusion
 
-CLASSES = 5
-BRANCH = {"encoder": "resnet18", "head_channels": 8}
-MODELS = {
-    "frame_by_frame": {"reference": BRANCH},
-    "deep_feature_flow": {"reference": BRANCH, "flow": {"width": 1 / 16}},
-    "accel": {"reference": BRANCH, "update": BRANCH, "flow": {"width": 1 / 16}},
-    "accel_shared": {"reference": BRANCH, "flow": {"width": 1 / 16}},
-}
-WITHOUT_FLOW = {
-    "learned_sampling": {
-        "name": "deep_feature_flow",
-        "reference": BRANCH,
-        "propagation": {"name": "learned_sampling", "embedding": 8, "radius": 2},
-    },
-    "accel_learned_sampling": {
-        "name": "accel",
-        "reference": BRANCH,
-        "update": BRANCH,
-        "propagation": {"name": "learned_sampling", "embedding": 8, "encoder": "resnet18", "update_ratio": 0.5},
-    },
-}
-ALL = MODELS | WITHOUT_FLOW
 
-
-def make(name):
-    """The model, with a flow of some cells instead of next to none, so that warping matters, and with attention to some
-    offsets instead of to all alike."""
-    from accel.config import parse_model
-
-    torch.manual_seed(0)
-    model = build_model(parse_model({"name": name, "num_classes": CLASSES, **ALL[name]}, "test"))
-    for key, parameter in model.named_parameters():
-        if "flow.predict" in key:
-            nn.init.normal_(parameter, std=0.05 if parameter.dim() > 1 else 0.3)
-        if ".embed_" in key or ".low_to_high." in key:
-            nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(scope="module", params=CONFIGURED)
 def model(request):
     return make(request.param).eval()
-
-
-def clip_of(size, frames=4, batch=1, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (batch, frames, 3, *size), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 70), (17, 33), (1, 1)])
@@ -96,6 +55,13 @@ def test_advancing_gives_the_state_of_the_next_frame(model):
         assert torch.equal(advanced.image, stepped.image)
 
 
+def test_what_a_model_says_depends_on_the_frames_before_where_it_says_so(model):
+    one, other, frame = clip_of((50, 70), 3).unbind(1)
+    with torch.no_grad():
+        found = [model.next_frame(frame, model.key_frame(before)[1])[0].scores for before in (one, other)]
+    assert torch.equal(*found) is not model.carries_state
+
+
 def test_frames_may_be_bytes_or_floating_point(model):
     clip = clip_of((50, 70), 3)
     with torch.no_grad():
@@ -117,16 +83,17 @@ def test_the_state_cannot_be_changed(model):
             state.anchor = None
 
 
-def test_a_key_frame_forgets_what_was_before(model):
+def test_a_key_frame_in_the_course_of_a_video_is_a_first_one_unless_the_model_remembers(model):
     clip = clip_of((50, 70), 3)
     with torch.no_grad():
         alone, _ = model.key_frame(clip[:, 2])
-        model(clip)
-        again, _ = model.key_frame(clip[:, 2])
-    assert torch.equal(alone.scores, again.scores)
+        _, state = model.key_frame(clip[:, 0])
+        _, state = model.next_frame(clip[:, 1], state)
+        after, _ = model.key_frame(clip[:, 2], state)
+    assert torch.equal(alone.scores, after.scores) != model.remembers
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_the_gradient_of_a_clip_of_four_reaches_every_parameter(name):
     model = make(name).train()
     clip = clip_of((64, 96), 4, batch=2)
@@ -182,15 +149,6 @@ class ConstantFlow(nn.Module):
     def forward(self, current, previous):
         h, w = (-(-side // 16) for side in current.shape[2:])
         return current.new_tensor(self.displacement).view(1, 2, 1, 1).expand(len(current), 2, h, w).contiguous()
-
-
-class Cells(nn.Module):
-    """A backbone that cuts out one pixel a cell, so that features are known."""
-
-    out_channels = 3
-
-    def forward(self, image):
-        return image[..., ::16, ::16]
 
 
 def deeplab():

@@ -1,5 +1,7 @@
 """accel_ops.deform_conv against its definition, float64, torchvision's operator and torch.library's own checks."""
 
+from contextlib import contextmanager
+
 import accel_ops
 import pytest
 import torch
@@ -94,6 +96,16 @@ def assert_equal_up_to_rounding(ours, exact):
     step = torch.finfo(ours.dtype).eps * (2 if ours.element_size() == 2 else 64)
     scale = exact.abs().max().item() if exact.numel() else 0
     torch.testing.assert_close(ours.to(exact), exact, rtol=0, atol=step * scale)
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- what it computes -----------------------------------------------------------------------------------------
@@ -328,14 +340,13 @@ def test_every_number_of_cells(native, width):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 def test_results_on_the_cpu_repeat_exactly(native, layout, dtype):
     inputs = sample((2, 264, 16, 20), GEOMETRIES["published, 4 groups"], 40, dtype, layout)  # several tiles
-    first = gradients(native, inputs, PUBLISHED)
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            assert all(torch.equal(a, b) for a, b in zip(first, gradients(native, inputs, PUBLISHED), strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    exact = gradients(reference.deform_conv, [t.double() for t in inputs], PUBLISHED)
+    for count in (1, 2, 3):
+        with threads(count):
+            first, again = (gradients(native, inputs, PUBLISHED) for _ in range(2))
+        for a, b, expected in zip(first, again, exact, strict=True):
+            assert torch.equal(a, b)
+            assert_equal_up_to_rounding(a, expected)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
@@ -457,16 +468,36 @@ def test_offsets_of_another_half_type_are_widened():
 def test_inference_with_weights_that_are_trained_elsewhere(native, mode):
     """The kernel's threads know nothing of the mode they are called in."""
     features, offset, weight = sample((2, 264, 16, 20), dtype=torch.float32)
-    expected = native(features, offset, weight, *PUBLISHED[2:])
-    weight.requires_grad_()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
+    with threads(2):
+        expected = native(features, offset, weight, *PUBLISHED[2:])
+        weight.requires_grad_()
         with mode():
             out = native(features * 1, offset, weight, *PUBLISHED[2:])
-    finally:
-        torch.set_num_threads(threads)
     assert not out.requires_grad and torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_every_thread_has_the_same_share(native, dtype):
+    """A frame of CamVid is 6 tiles as large as the product likes best."""
+    inputs = sample((1, 512, 23, 30), (4, *PUBLISHED[1:]), 8, dtype, torch.channels_last, torch.float32)
+    exact = reference.deform_conv(*(t.double() for t in inputs), *PUBLISHED[2:])
+    products = {}
+    for count in (1, 2, 3, 4, 16):
+        with threads(count), all_threads_profiled() as profiler:
+            out = native(*inputs, *PUBLISHED[2:])
+        assert_equal_up_to_rounding(out, exact)
+        names = [event.name for event in profiler.events()]
+        products[count] = sum(name in ("mkldnn::_linear_pointwise", "aten::mm") for name in names)
+    assert products[1] <= 6 and products[16] >= 15
+    assert all(products[count] % count == 0 for count in (2, 3, 4))
+
+
+def all_threads_profiled():
+    from torch._C._profiler import _ExperimentalConfig
+    from torch.profiler import ProfilerActivity, profile
+
+    every = _ExperimentalConfig(profile_all_threads=True)
+    return profile(activities=[ProfilerActivity.CPU], experimental_config=every)
 
 
 @layouts

@@ -1,6 +1,5 @@
 """The player: which call it makes of a model for each frame."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -123,15 +122,86 @@ def test_a_decider_is_told_what_there_is_to_know():
 
 
 def test_flat_latency_is_refused_with_the_call_that_prepares_the_model():
+    model = small_model()
+    with pytest.raises(ValueError, match=r"flat latency needs .* model\.optimized\(parts=N\)"):
+        Player(model, FixedInterval(3), flat_latency=True)
+    Player(model.optimized((32, 48), torch.float32, compile=False, parts=3), FixedInterval(3), flat_latency=True)
+
+
+@torch.no_grad()
+def test_flat_latency_renews_as_one_would_by_hand():
+    size, interval = (32, 48), 3
+    model = small_model().optimized(size, torch.float32, compile=False, parts=interval)
+    frames = torch.rand(2 * interval + 2, 1, 3, *size, generator=torch.Generator().manual_seed(1)) * 255
+    player = Player(model, FixedInterval(interval), flat_latency=True)
+    played = [player.step(frame).prediction.scores for frame in frames]
+    said, state = model.key_frame(frames[0])
+    by_hand = [said.scores]
+    for number in range(1, len(frames)):
+        said, state = model.next_frame(frames[number], state)
+        by_hand.append(said.scores)
+        if number % interval == 0:
+            state = model.renew(state, interval)
+    assert all(torch.equal(a, b) for a, b in zip(played, by_hand, strict=True))
+    plain = Player(model, FixedInterval(100))
+    never_renewed = [plain.step(frame).prediction.scores for frame in frames]
+    same = [torch.equal(a, b) for a, b in zip(played, never_renewed, strict=True)]
+    assert same == [True] * (2 * interval) + [False] * 2  # the features of frame 3 come into use with frame 6
+
+
+@torch.no_grad()
+def test_a_cut_during_a_renewal_throws_it_away():
+    size = (32, 48)
+    model = small_model().optimized(size, torch.float32, compile=False, parts=2)
+    frames = torch.rand(8, 1, 3, *size, generator=torch.Generator().manual_seed(1)) * 255
+
+    class CutAtFour(Schedule, Decider):
+        interval = 2
+
+        def start(self, first):
+            self.number = 0
+            return self
+
+        def decide(self, clue):
+            self.number += 1
+            return {2: Decision.KEY, 4: Decision.AFRESH}.get(self.number, Decision.CURRENT)
+
+    player = Player(model, CutAtFour(), flat_latency=True)
+    played = [player.step(frame) for frame in frames]
+    assert [step.decision for step in played[2:5]] == [Decision.RENEW, Decision.CURRENT, Decision.AFRESH]
+    fresh = Player(model, FixedInterval(100))
+    for step, frame in zip(played[4:], frames[4:], strict=True):
+        assert torch.equal(step.prediction.scores, fresh.step(frame).prediction.scores)
+
+
+def test_what_cannot_be_spread_is_refused_before_the_first_frame():
+    class Renewing(FixedInterval):
+        renews = True
+
+    with pytest.raises(ValueError, match="flat latency needs a schedule with an interval, and KeyFramesAt has none"):
+        Player(Noting(), KeyFramesAt((2,)), flat_latency=True)
+    with pytest.raises(ValueError, match=r"model\.optimized\(parts=N\)"):
+        Player(small_model(), Renewing(3))
+
+
+def small_model():
     from accel.config import parse_model
     from accel.models import build_model
 
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    torch.manual_seed(0)
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     values = {"name": "deep_feature_flow", "num_classes": 5, "reference": branch, "flow": {"width": 1 / 16}}
-    model = build_model(parse_model(values, "test")).eval()
-    with pytest.raises(ValueError, match=r"flat latency needs .* model\.optimized\(parts=N\)"):
-        Player(model, FixedInterval(3), flat_latency=True)
-    size = (32, 48)
-    cut = model.optimized(size, torch.float32, compile=False, parts=3)
-    steps = [Player(cut, FixedInterval(3), flat_latency=True).step(torch.zeros(1, 3, *size)) for _ in range(2)]
-    assert np.array_equal(*(step.prediction.at(size).labels for step in steps))
+    return build_model(parse_model(values, "test")).eval()
+
+
+def test_a_model_that_cannot_renew_is_refused_in_its_fast_form_too():
+    class Plain(VideoModel):
+        def key_frame(self, image, state=None):
+            return Number(0), 0
+
+        def next_frame(self, image, state):
+            return Number(0), 0
+
+    with pytest.raises(ValueError, match="Plain cannot spread a key frame's work over several frames"):
+        Player(Plain().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)
+    Player(small_model().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)

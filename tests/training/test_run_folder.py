@@ -8,9 +8,9 @@ import pytest
 
 from accel.config import dump_config, load_config
 from accel.datasets import build_dataset
+from accel.files.whole_files import sweep, write_whole
 from accel.training.run_folder import claim, may_go_on
 from accel.training.run_log import RunLog
-from accel.weights.checkpoints import sweep, write_whole
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The training loop and the run's folder."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -8,36 +7,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from run_files import curve_of, log_of, weights_of
 
 from accel.config import load_config
 from accel.datasets import Batch
+from accel.devices import has_bfloat16
 from accel.models import build_model
 from accel.training import loop, trainer
 from accel.training.feeding import from_distance
 from accel.training.run_folder import is_done
 from accel.training.trainer import train
-from accel.weights.checkpoints import describe_weights, load_weights
+from accel.weights.checkpoints import describe_weights
 
 STILL = (
     "data.clip_length=1",
     "data.augmentation={crop: null, flip: 0}",
 )  # one frame, as it is: the same sample looks the same
-
-
-def weights_of(config):
-    model = build_model(config.model)
-    load_weights(model, config.output)
-    return model.state_dict()
-
-
-def log_of(config):
-    return [json.loads(line) for line in (config.output / "log.jsonl").read_text().splitlines()]
-
-
-def curve_of(config):
-    events = EventAccumulator(str(config.output / "tensorboard")).Reload()
-    return [(event.step, event.value) for event in events.Scalars("loss")]
 
 
 def equal(a, b):
@@ -81,7 +66,7 @@ def test_the_loss_falls_on_a_repeated_sample(tiny_config, tiny_cityscapes, model
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
 
 
-def test_bf16_autocast_learns_the_same(tiny_config, tiny_cityscapes):
+def test_bf16_autocast_learns_the_same(tiny_config, tiny_cityscapes, capsys):
     keep_one_sample(tiny_cityscapes)
     settings = ("data.augmentation={crop: null, flip: 0}", "train.steps=3", "train.random_distance=false")
     single = tiny_config("accel", *settings)
@@ -90,7 +75,9 @@ def test_bf16_autocast_learns_the_same(tiny_config, tiny_cityscapes):
     train(half, "cpu")
     a, b = ([line["loss"] for line in log_of(config)] for config in (single, half))
     np.testing.assert_allclose(a, b, rtol=0.05)
-    assert a != b  # it does make a difference
+    # Where the processor has no bfloat16, training stays in float32, and says so.
+    assert (a != b) is has_bfloat16(torch.device("cpu"))
+    assert ("no bfloat16 in hardware: training in float32" in capsys.readouterr().out) is (a == b)
     assert {tensor.dtype for tensor in weights_of(half).values()} <= {torch.float32, torch.int64}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_trainer import log_of, weights_of
+from run_files import log_of, weights_of
 from torch import nn
 from train_processes import Job, wait_for_step
 

@@ -239,7 +239,7 @@ def test_a_failed_write_leaves_the_old_file(run, monkeypatch):
     def fail(*_):
         raise OSError("disk is full")
 
-    monkeypatch.setattr("accel.weights.checkpoints.os.fsync", fail)
+    monkeypatch.setattr("accel.files.whole_files.os.fsync", fail)
     with pytest.raises(OSError, match="disk is full"):
         save_weights(run / "weights.safetensors", video_model(), DESCRIPTION)
     assert (run / "weights.safetensors").read_bytes() == before

@@ -3,6 +3,7 @@
 import os
 import struct
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,28 @@ def test_arrays_are_views_of_the_file(tmp_path):
     assert not array.flags.owndata
     with pytest.raises(ValueError):
         array[0] = 1
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_two_that_write_one_file_at_once_each_leave_a_whole_one(crash, tmp_path, monkeypatch):
+    """The second begins and ends in the middle of the first, which then ends, too, or fails."""
+    path = tmp_path / "out.params"
+    first, second = {"arg:a": np.arange(5, dtype="f4")}, {"arg:b": np.arange(3, dtype="f4")}
+    contiguous = np.ascontiguousarray
+
+    def meanwhile(array, dtype):
+        monkeypatch.setattr(np, "ascontiguousarray", contiguous)
+        write_mxnet_params(path, second)
+        assert equal(read_mxnet_params(path), second)
+        if crash:
+            raise MemoryError
+        return contiguous(array, dtype)
+
+    monkeypatch.setattr(np, "ascontiguousarray", meanwhile)
+    with pytest.raises(MemoryError) if crash else nullcontext():
+        write_mxnet_params(path, first)
+    assert equal(read_mxnet_params(path), second if crash else first)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("array", [np.zeros(2, bool), np.zeros(2, "c8"), np.zeros(0, "f4"), np.float32(1.0)])

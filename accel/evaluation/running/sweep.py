@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, long_enough
 from accel.evaluation.results import Accuracy, EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
-from accel.evaluation.running.reading import long_enough, read_stretches
+from accel.evaluation.running.reading import read_stretches
 from accel.inference.timing import frames_per_second, timed_predictions
 from accel.models.video import VideoModel
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.tasks import Score, Task, task_of
+from accel.tasks import Score, Segmentation, Task, task_of
 
 OnLabels = Callable[[str, Tensor], None]
 
@@ -143,7 +143,7 @@ def sweep(
                 for distance, target, said in _predict(name, model, each, tallies[name]):
                     tallies[name].add(distance, target, said)
                     if on_labels is not None:
-                        on_labels(target.name, said.labels)
+                        on_labels(target.name, task.labels(said))
 
     title = f"interval {', '.join(map(str, intervals))}"
     with bar(title, len(indices), quiet) as progress:
@@ -164,8 +164,13 @@ def sweep(
 
 
 def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
-    """The figures of one interval. ValueError where it, or the average, was not swept, nothing could be read or nothing
-    is labelled."""
+    """The figures of one interval, of models that segment.
+
+    ValueError where it, or the average, was not swept, nothing could be read or nothing is labelled, and for models of
+    another task: what was counted of these is in `Tally.score`.
+    """
+    if not isinstance(tally.task, Segmentation):
+        raise ValueError(f"there are tables and reports of segmentation only, none of {tally.task.name} yet")
     if interval not in tally.intervals:
         swept = ", ".join(map(str, tally.intervals))
         raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.clips import Clip, ClipDataset, frames_to_tensor
 from accel.evaluation.results import TemporalResult, class_shares, share
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
-from accel.inference.timing import frames_to_tensor
 from accel.labels import IGNORED
 from accel.measures.temporal import Flow, TemporalTally, dis_matches, matches_of, model_matches
+from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
+from accel.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def run_videos(
     A file that cannot be read is reported; the video goes on behind it with a key frame, and no comparison is made
     across the gap. The frames up to a labelled one are in memory together.
     """
-    playing = {name: _Playing(run, dataset.num_classes) for name, run in runs.items()}
+    playing = {name: _Playing(run, dataset) for name, run in runs.items()}
     device = next(iter(runs.values())).model.device
     indices = processes.share(dataset, range(len(dataset)) if indices is None else indices, None)
     quiet = quiet or not processes.is_first
@@ -116,10 +117,10 @@ def run_videos(
 class _Playing:
     """A run on its way through the videos."""
 
-    def __init__(self, run: Run, num_classes: int):
-        self.model = run.model.eval()
+    def __init__(self, run: Run, dataset: ClipDataset):
+        self.model, self.task = run.model.eval(), task_of(run.model, dataset)
         self.player = Player(run.model, FixedInterval(run.interval))
-        self.tally = TemporalTally(num_classes)
+        self.tally = TemporalTally(dataset.num_classes)
         self.labels: Tensor | None = None
         self.distance = 0  # frames since the key frame
 
@@ -129,7 +130,7 @@ class _Playing:
             self.tally.start()
         step = self.player.step(image[None])
         self.distance = step.distance
-        self.labels = step.prediction.at(tuple(image.shape[1:])).labels[0]
+        self.labels = self.task.labels(of_first(step.prediction.at(tuple(image.shape[1:]))))
         self.tally.update(self.labels, matches.of(self.model))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
-from accel.models.segmentation.score_map import STRIDE
+from accel.models.strides import STRIDE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

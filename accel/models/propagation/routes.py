@@ -42,23 +42,31 @@ class FrameToFrame(Route):
 
     def carry(self, propagation, image, state):
         motion, pending = _beside_work(lambda: propagation.motion(image, state.image), state.pending, image)
-        features = state.anchor.features
+        anchor = state.anchor
         if pending is not None:
             pending = replace(pending, motions=(*pending.motions, motion))
             if pending.is_done:
-                features, motion, pending = pending.anchor().features, self._joined(propagation, pending), None
-        moved = propagation.move(features, motion)
-        return moved, FrameState(image, Anchor.of(image, moved), pending)
+                anchor, motion, pending = pending.anchor(), self._joined(propagation, pending), None
+        anchor = self._moved(propagation, anchor, motion, image)
+        return anchor.features, FrameState(image, anchor, pending)
 
     def skip(self, propagation, image, state):
         return self.carry(propagation, image, state)[1]
 
     def finish(self, propagation, state):
         pending = state.pending.finished()
-        features = pending.anchor().features
+        anchor = pending.anchor()
         if pending.motions:
-            features = propagation.move(features, self._joined(propagation, pending))
-        return FrameState.at_key_frame(Anchor.of(state.image, features))
+            anchor = self._moved(propagation, anchor, self._joined(propagation, pending), state.image)
+        return FrameState.at_key_frame(anchor)
+
+    @staticmethod
+    def _moved(propagation: Propagation, anchor: Anchor, motion, image: Tensor) -> Anchor:
+        """The anchor, moved along a motion to the frame `image` (B, 3, H, W)."""
+        features = propagation.move(anchor.features, motion)
+        if not propagation.remembers:
+            return Anchor.of(image, features)
+        return Anchor(image, features, propagation.move(anchor.memory, motion))
 
     @staticmethod
     def _joined(propagation: Propagation, pending: PendingAnchor):

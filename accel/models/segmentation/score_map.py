@@ -27,7 +27,7 @@ class ScoreMap(Prediction):
 
     Upsampled pixel (x, y) samples the map at ((x + 0.5) / 16 - 0.5, (y + 0.5) / 16 - 0.5): maps of frames that
     are no multiple of 16 cover the frame and a little more, and what is over is cut off at the right and bottom.
-    Published networks end a cell earlier or later at some sizes (see `backbones.published`): a map may be one
+    Published networks end a cell earlier or later at some sizes (see `backbones.published_resnets`): a map may be one
     cell smaller or larger than ceil(size / 16).
     """
 

@@ -1,0 +1,3 @@
+"""How coarse the maps are that models work on."""
+
+STRIDE = 16  # pixels of a frame along the side of a cell of the features that are carried from frame to frame

@@ -1,0 +1,156 @@
+"""Each frame's number and time in a video stream, also where frames have been lost."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from fractions import Fraction
+
+import av
+
+JUMP = 10.0  # seconds; a longer step, where clocks may be set anew, is one of the clock (as in FFmpeg's command line)
+BACK = 1.0  # seconds; a longer step back always is one
+_CLOCK_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: transport streams and the like
+_UNSURE = 32  # frames that may come between where packets were lost and where the gap shows: decoders reorder
+
+
+class Places:
+    """Numbers the frames of one iteration over a container's video stream.
+
+    Frames are counted. Of those that could not be decoded, their packets tell how many they were: the ones whose times
+    lie in the gap, as long as the frame rate is constant not more than fit into it. Packets that are no frames (VP8's
+    hidden ones, fields) leave no gap. Where packets themselves were lost, only the time is left to tell.
+
+    fps: the frame rate that the stream states.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, fps: Fraction | float):
+        self._fps = float(fps)
+        self._stream = stream
+        self._tick = float(stream.time_base)
+        self._first_stamp = None if stream.start_time is None else float(stream.start_time * stream.time_base)
+        self._clock_may_jump = bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
+        # An AVI has no times but the number of each packet, which FFmpeg says is its dts. The pts are guesses.
+        self._numbered = container.format.name == "avi"
+        self._undecoded = 0  # packets without a frame since the last frame
+        rates = stream.average_rate, stream.guessed_rate
+        self._steady = None in rates or abs(rates[0] - rates[1]) < 0.1 * rates[1]  # so far
+        self._waiting: list[int] = []  # times of packets whose frames have not come, in the stream's ticks
+        self._lost: dict[int, int] = {}  # numbers of frames that have not come by their times
+        self._damaged = False
+        self._unsure = 0  # frames for which a gap may be wider than its packets
+        self._last: int | None = None  # time of the last frame, in the stream's ticks
+        self._stamp: float | None = None  # the same in seconds
+        self._origin = 0.0  # time 0 of the video, on the clock of the stamps
+        self._index, self._time = -1, 0.0
+
+    def packet(self, packet: av.Packet) -> None:
+        """A packet that is about to be decoded."""
+        if packet.is_corrupt:
+            self.damage(packets_lost=True)
+        ticks = packet.dts if self._numbered or packet.pts is None else packet.pts
+        if packet.size and ticks is not None and not packet.is_discard:
+            heapq.heappush(self._waiting, ticks)
+
+    def damage(self, packets_lost: bool) -> None:
+        """What came instead of a frame is an error. packets_lost: whether further packets were lost with it."""
+        self._damaged = True
+        self._undecoded += 1
+        if packets_lost:
+            self._unsure = _UNSURE
+
+    def of(self, frame: av.VideoFrame) -> tuple[int, float]:
+        """The number of the next frame, from 0, and the seconds from the start of the stream to it.
+
+        Behind damage, decoders may give a frame late: its number is less than that of the one before it.
+        """
+        ticks = self._ticks(frame)
+        stamp = None if ticks is None else float(ticks * frame.time_base)
+        self._undecoded = 0
+        if ticks in self._lost:
+            return self._lost.pop(ticks), stamp - self._origin
+        between = self._between(ticks)
+        if self._index < 0:
+            self._start(stamp, between)
+        elif stamp is None or self._stamp is None:
+            self._index, self._time, self._stamp = self._index + 1, self._time + 1 / self._fps, stamp
+        else:
+            self._step(stamp, between)
+        if ticks is not None:
+            self._last = ticks
+        self._unsure = max(self._unsure - 1, 0)
+        return self._index, self._unrounded()
+
+    def end(self) -> int:
+        """How many frames there were, lost ones included.
+
+        Decoders may say nothing of damage in the last ones.
+        """
+        if self._damaged:
+            return self._index + 1 + len(self._waiting)
+        last = math.inf if self._last is None else self._last
+        return self._index + 1 + sum(ticks > last for ticks in self._waiting)
+
+    def _ticks(self, frame: av.VideoFrame) -> int | None:
+        """When the frame is shown, on the clock of the packets."""
+        if not self._numbered:
+            return frame.pts
+        if not self._stream.codec_context.has_b_frames:
+            return frame.dts
+        # Stored out of order, frames come in order: each takes the next number.
+        first = heapq.nsmallest(self._undecoded + 1, self._waiting)
+        return first[-1] if first else None
+
+    def _unrounded(self) -> float:
+        """The frame's time; at the rate that is stated, if it is that but for the rounding to the stream's ticks."""
+        at_rate = round(self._time * self._fps) / self._fps
+        return at_rate if abs(at_rate - self._time) < 0.51 * self._tick else self._time
+
+    def _start(self, stamp: float | None, between: list[int]) -> None:
+        """Frames before the first that can be decoded count where they are damaged, not where they are cut off from
+        their key frame, which decoders pass over without a word."""
+        self._index, self._stamp = 0, stamp
+        if stamp is None:
+            return
+        self._origin = stamp
+        if self._damaged and self._first_stamp is not None and self._first_stamp < stamp:
+            self._index, self._origin = len(between), self._first_stamp
+            self._lost = {ticks: number for number, ticks in enumerate(between)}
+        self._time = stamp - self._origin
+
+    def _step(self, stamp: float, between: list[int]) -> None:
+        step = stamp - self._stamp
+        lost = 0
+        if step < -BACK or (self._clock_may_jump and step > max(JUMP, 5 / self._fps)):
+            self._lost = {}
+            self._origin += step - 1 / self._fps
+        elif step > 0:
+            lost = self._lost_in(step, len(between))
+        if lost == len(between):
+            self._lost |= {ticks: number for number, ticks in enumerate(between, self._index + 1)}
+        self._index += 1 + lost
+        self._time = max(stamp - self._origin, self._time)
+        self._stamp = stamp if step > 0 or step < -BACK else self._stamp
+
+    def _lost_in(self, step: float, packets: int) -> int:
+        """How many frames are lost between two that are `step` seconds apart, with these packets between them."""
+        fit = max(round(step * self._fps) - 1, 0)
+        if self._steady and step * self._fps > 0.5:
+            lost = fit if self._unsure else min(packets, fit)
+            self._steady = lost == fit
+            return lost
+        self._steady = False
+        return packets if self._damaged else 0
+
+    def _between(self, now: int | None) -> list[int]:
+        """Times of the packets between the last frame and this one; those up to this one are forgotten."""
+        if now is None:
+            if self._waiting:
+                heapq.heappop(self._waiting)
+            return []
+        found = []
+        while self._waiting and self._waiting[0] <= now:
+            ticks = heapq.heappop(self._waiting)
+            if ticks < now and (self._last is None or ticks > self._last):
+                found.append(ticks)
+        return found

@@ -1,0 +1,138 @@
+"""What all sources of video have in common: frames that know their place, one iteration at a time, damage told."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+import numpy as np
+
+OnDamage = Callable[[str], None]
+Self = TypeVar("Self", bound="VideoReader")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """A frame with its place in its source.
+
+    image: (H, W, 3) uint8 RGB.
+    index: its number in the source, from 0. Frames that cannot be read have a number, too.
+    time:  seconds from the start of the source at which it is shown. None: when it comes.
+    """
+
+    image: np.ndarray
+    index: int
+    time: float | None = None
+
+
+class VideoReader(ABC):
+    """The frames of one video, oldest first: `for frame in reader`, each (H, W, 3) uint8 RGB.
+
+    `for frame in reader.frames()` gives each as a `SourceFrame`, with its place.
+
+    name:     what a person would call the video.
+    fps:      frames per second; None where nobody knows (some cameras and streams).
+    live:     whether frames come when they happen, whoever is ready for them or not.
+    size:     (H, W) of every frame.
+    len_hint: about how many frames will come, for a progress bar; None where nobody knows.
+    damaged:  how many times damage was reported in the iteration so far.
+    missing:  which frames could not be read in the iteration so far, of a recording: ranges of their numbers.
+
+    on_damage: called with a one-line message for what cannot be decoded, which is then skipped. None: damage
+        raises ValueError with the same message.
+
+    One iteration at a time: starting another ends the one before and, for files, begins again at the first
+    frame. It may run in one thread and be closed from another, which then waits for the frame being read.
+    """
+
+    name: str
+    fps: Fraction | float | None
+    live: bool = False
+    size: tuple[int, int]
+    len_hint: int | None
+    damaged: int = 0
+
+    def __init__(self, name: str, on_damage: OnDamage | None) -> None:
+        self.name = name
+        self.missing: list[range] = []
+        self._on_damage = on_damage
+        self._running: _Iteration | None = None
+
+    @abstractmethod
+    def _frames(self) -> Iterator[SourceFrame]:
+        """A generator over all frames; it frees what it opened when it is closed."""
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """The frames with their places."""
+        return self._begin(lambda frame: frame)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._begin(lambda frame: frame.image)
+
+    def _begin(self, each: Callable[[SourceFrame], T]) -> Iterator[T]:
+        self._end_iteration()
+        self.damaged = 0
+        self.missing = []
+        self._running = _Iteration(self._frames(), each)
+        return self._running
+
+    def close(self) -> None:
+        """End the iteration under way, if any, and free its file."""
+        self._end_iteration()
+
+    def _end_iteration(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _report(self, message: str, cause: Exception | None = None) -> None:
+        self.damaged += 1
+        if self._on_damage is None:
+            raise ValueError(message) from cause
+        self._on_damage(message)
+
+    def _place(self, index: int, expected: int) -> int:
+        """Note which frames are missing now that number `index` comes and `expected` was to; which is expected next."""
+        if self.live:  # it may go on for ever
+            return index + 1
+        if index > expected:
+            self.missing.append(range(expected, index))
+        elif index < expected:  # it comes late
+            self.missing = [part for gap in self.missing for part in _without(gap, index)]
+        return max(index + 1, expected)
+
+
+def _without(gap: range, index: int) -> list[range]:
+    if index not in gap:
+        return [gap]
+    return [part for part in (range(gap.start, index), range(index + 1, gap.stop)) if part]
+
+
+class _Iteration(Generic[T]):
+    """A generator that one thread may close while another runs it: it closes between two frames."""
+
+    def __init__(self, frames: Iterator[SourceFrame], each: Callable[[SourceFrame], T]) -> None:
+        self._frames, self._each = frames, each
+        self._lock = threading.RLock()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            return self._each(next(self._frames))
+
+    def close(self) -> None:
+        with self._lock:
+            self._frames.close()

@@ -1,0 +1,42 @@
+"""Checksums of files, kept beside them as `sha256sum --check` reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from accel.files.whole_files import write_whole
+
+SUMS = "SHA256SUMS"
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, read piece by piece. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
+    """digests: SHA-256 by file name."""
+    write_whole(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """SHA-256 by file name. OSError or ValueError for what is no such file."""
+    return dict(reversed(line.split("  ", 1)) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def check_sum(path: Path, sums: Path) -> None:
+    """ValueError unless a file has the checksum that `sums` states for its name."""
+    try:
+        stated = read_sums(sums).get(path.name)
+    except (OSError, ValueError):
+        raise ValueError(f"{sums}: no checksums to read") from None
+    if stated is None:
+        raise ValueError(f"{sums}: has no checksum of {path.name}")
+    if sha256_of(path) != stated:
+        raise ValueError(f"{path}: damaged: its SHA-256 is not the one in {sums}")

@@ -1,0 +1,84 @@
+"""Weights by name: those that came with the package, those in `model/`, those that were fetched before, a hub's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel.weights.checkpoints import PRETRAINED, WEIGHTS, Description, describe_weights, weights_path
+from accel.weights.checksums import SUMS, check_sum
+from accel.weights.hub import ADDRESS, cached, fetch
+
+SHIPPED = Path(__file__).parent / "shipped"
+FOLDER = Path("model")  # of the current folder: where the published networks' owners have their files
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Known:
+    """Weights that can be had by a name alone, without a network. where: shipped, model/ or cache."""
+
+    name: str
+    where: str
+    path: Path
+    description: Description
+
+    @property
+    def megabytes(self) -> float:
+        return self.path.stat().st_size / 1e6
+
+
+def find_weights(name: str | Path) -> Path:
+    """The weights file that a name, a path or an address stands for.
+
+    Looked for in this order: a file or folder of that path; weights that came with the package; `model/NAME`, also the
+    published networks' own files; what was fetched before from a hub. `hf://OWNER/NAME` asks Hugging Face's hub.
+
+    Raises FileNotFoundError for what is nowhere, with what there is; ValueError for a file that is damaged, and for a
+    name that several fetched repositories have.
+    """
+    text = str(name)
+    if text.startswith(ADDRESS):
+        return fetch(text)
+    if isinstance(name, Path) or "/" in text or text.endswith(SUFFIX) or Path(text).exists():
+        return weights_path(name)
+    if (path := SHIPPED / f"{text}{SUFFIX}").is_file():
+        check_sum(path, SHIPPED / SUMS)
+        return path
+    if (path := _in_folder(text)) is not None:
+        return path
+    before = cached(text)
+    if len(before) > 1:
+        raise ValueError(f"{text}: was fetched from {len(before)} repositories; expected hf://OWNER/{text}")
+    if before:
+        return before[0]
+    known = ", ".join(sorted({each.name for each in known_weights()})) or "none"
+    raise FileNotFoundError(
+        f"no weights called {text}: there are {known}; expected one of these, a run's folder, a {SUFFIX} file, or "
+        f"{ADDRESS}OWNER/NAME"
+    )
+
+
+def known_weights() -> Iterator[Known]:
+    """All that `find_weights` finds by name without a network. What cannot be read is left out."""
+    places = [("shipped", path.stem, path) for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))]
+    places += [("model/", path.stem, path) for path in sorted(FOLDER.glob(f"*{SUFFIX}"))]
+    places += [("model/", path.parent.name, path) for path in sorted(FOLDER.glob(f"*/{PRETRAINED}"))]
+    places += [("cache", path.parents[2].name.rpartition("--")[2], path) for path in cached("*")]
+    for where, name, path in places:
+        try:
+            yield Known(name, where, path, describe_weights(path))
+        except (ValueError, OSError):
+            continue
+
+
+def _in_folder(name: str) -> Path | None:
+    for path in (FOLDER / f"{name}{SUFFIX}", FOLDER / name / PRETRAINED, FOLDER / name / WEIGHTS):
+        if path.is_file():
+            return path
+    if not FOLDER.is_dir():
+        return None
+    from accel.weights.conversion import find_published  # it knows the published networks
+
+    return find_published(name, FOLDER)

@@ -1,0 +1,176 @@
+"""The compilers that make the native libraries: where they are, which they are, and how they are called."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+CPU_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
+CPU_FLAGS += ["-DNDEBUG", "-w"]
+CUDA_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC", "--expt-relaxed-constexpr", "-DNDEBUG", "-w"]
+
+
+class CannotBuild(ValueError):  # noqa: N818 - reads as the sentence it stands for
+    """A native library can be neither found nor built here; the message says what is missing."""
+
+
+def find_compiler() -> list[str]:
+    """The command of the C++ compiler, such as ["/usr/bin/g++"]; raises `CannotBuild` if there is none."""
+    asked = os.environ.get("CXX") or "g++"
+    try:
+        words = [asked] if shutil.which(asked) else shlex.split(asked)  # a path with a blank in it, or "ccache g++"
+    except ValueError as error:
+        raise CannotBuild(f"CXX={asked} is no command ({error})") from None
+    path = shutil.which(words[0]) if words else None
+    if path is None:
+        name = words[0] if words else repr(asked)
+        found = "CXX names it" if os.environ.get("CXX") else "install it (apt install g++) or set CXX"
+        raise CannotBuild(f"the C++ compiler {name} was not found: {found}")
+    return [path, *words[1:]]
+
+
+def find_nvcc() -> str:
+    """The path of an nvcc of the CUDA major version torch was built with; raises `CannotBuild` if none."""
+    major = str(torch.version.cuda).split(".")[0]
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if home:
+        path = shutil.which("nvcc", path=str(Path(home) / "bin"))
+        where = f"in CUDA_HOME={home}"
+    else:
+        path = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+        where = "on PATH or in /usr/local/cuda"
+    if path is None:
+        raise CannotBuild(f"nvcc was not found {where}: install the CUDA {major} toolkit and set CUDA_HOME to it")
+    release = re.search(r"release (\d+)\.\d+", _version(path))
+    if release is None or release[1] != major:
+        version = release[0] if release else "of an unknown version"
+        raise CannotBuild(
+            f"{path} is {version}, but torch was built with CUDA {torch.version.cuda}: install the "
+            f"CUDA {major} toolkit and set CUDA_HOME to it"
+        )
+    return path
+
+
+def compiler_version(device: str) -> str:
+    """What the compilers of a library for `device` say of themselves. Raises `CannotBuild` if one is missing."""
+    host = _version(*find_compiler())
+    return host if device == "cpu" else host + _version(find_nvcc())
+
+
+@functools.cache
+def _version(*command: str) -> str:
+    try:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise CannotBuild(f"{command[0]} cannot be run ({error})") from None
+    return done.stdout
+
+
+@functools.cache
+def instruction_set() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    words = next((line.split(":", 1)[1] for line in lines if re.match(r"(flags|Features)\s*:", line)), "")
+    return f"{platform.machine()} {' '.join(sorted(words.split()))}"
+
+
+def c_library() -> str:
+    """The C library, such as "glibc 2.36": what is linked to one does not load into an older one."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, OSError, ValueError):  # another one, such as musl
+        return "-".join(platform.libc_ver())
+
+
+def compile_library(device: str, sources: Sequence[Path], to: Path, architectures: Sequence[str] = ()) -> None:
+    """Compile and link `sources` for `device`, and for GPUs of these architectures, to the file `to`.
+
+    Its folder must exist. Raises `CannotBuild`.
+    """
+    cxx = find_compiler()
+    torch_folder = Path(torch.__file__).parent
+    lib = torch_folder / "lib"
+    includes = [
+        f"-I{torch_folder / 'include'}",
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+    ]
+    link = [f"-L{lib}", f"-Wl,-rpath,{lib}", "-Wl,--no-undefined", "-ltorch", "-ltorch_cpu", "-lc10"]
+    with tempfile.TemporaryDirectory(prefix="building-", dir=to.parent) as folder:
+        if device == "cpu":
+            command = [*cxx, *CPU_FLAGS, *includes]
+            # torch's own OpenMP: with a second one the threads would be counted and started twice.
+            link += [str(path) for path in sorted(lib.glob("libgomp*.so*"))[:1]] or ["-fopenmp"]
+        else:
+            nvcc = find_nvcc()
+            host = _one_program(cxx, Path(folder))
+            command = [nvcc, f"-ccbin={host}", *CUDA_FLAGS, *_gencode(architectures), *includes]
+            link += ["-lc10_cuda", _cuda_runtime(nvcc)]
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        commands = [
+            [*command, "-c", str(source), "-o", str(made)] for source, made in zip(sources, objects, strict=True)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(_run, commands))
+        made = Path(folder) / to.name
+        _run([*cxx, "-shared", *map(str, objects), "-o", str(made), *link])
+        made.chmod(made.stat().st_mode & ~0o002)  # what everyone may change is not loaded, whatever the umask
+        os.replace(made, to)  # all or nothing, whenever we are interrupted
+
+
+def _one_program(command: list[str], folder: Path) -> str:
+    """The path of a program that does what this command does; nvcc takes no more."""
+    if len(command) == 1:
+        return command[0]
+    program = folder / "host-compiler"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    program.chmod(0o700)
+    return str(program)
+
+
+def _gencode(architectures: Sequence[str]) -> list[str]:
+    flags = []
+    for name in architectures:
+        number = name.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if name.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def _cuda_runtime(nvcc: str) -> str:
+    """The CUDA runtime to link to: the one that torch has loaded into this process."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.split(maxsplit=5)[-1]
+        if re.search(r"/libcudart[^/]*\.so", path):
+            return path
+    beside = sorted(Path(nvcc).resolve().parents[1].glob("lib*/libcudart.so*"))
+    return str(beside[0]) if beside else "-lcudart"
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).strip()[-3000:]
+        raise CannotBuild(f"{Path(command[0]).name} failed:\n  {' '.join(command)}\n{said}")

@@ -1,0 +1,102 @@
+"""The folders that native libraries are kept in: which, who may write there, and one builder at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from accel_ops.compilers import CannotBuild
+
+
+def cache_folder() -> Path:
+    """Where libraries compiled at first use are kept. Raises `CannotBuild` where the user has no home folder."""
+    own = os.environ.get("ACCEL_OPS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        if own:
+            return Path(own).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "accel_ops"
+    except RuntimeError as error:  # a user that the system does not know, as in containers
+        raise CannotBuild(f"there is no folder to keep them in ({error}): set ACCEL_OPS_CACHE to one") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether we see a file there. In a folder that is closed to us, such as another user's home, we see none."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
+
+
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The newest file there whose name matches, among those that we see."""
+    try:
+        found = [path for path in folder.glob(pattern) if is_file(path)]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    except OSError:
+        return None
+
+
+def safe_path(path: Path) -> Path:
+    """The path without links, if no other user can have put there what we find there. It need not exist yet.
+
+    The other users are those who are neither root nor the owner of this program, whose code we run anyway. Raises
+    `CannotBuild` if one of them may have put it, or a folder on the way, there.
+    """
+    path = path.resolve()
+    trusted = {os.geteuid(), os.stat("/").st_uid, os.stat(__file__).st_uid}
+    open_to_all = False
+    for place in (*reversed(path.parents), path):
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            break
+        was_open, open_to_all = open_to_all, bool(found.st_mode & stat.S_IWOTH)
+        if (was_open or open_to_all) and found.st_uid not in trusted:
+            raise CannotBuild(
+                f"{path} is not safe to load: {place}, where everyone can write, belongs to {_user(found.st_uid)}: "
+                "set ACCEL_OPS_CACHE to a folder of your own"
+            )
+        # In a folder with the sticky bit, such as /tmp, a name can be taken but not taken over.
+        if open_to_all and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+            raise CannotBuild(
+                f"{path} is not safe to load: everyone can write to {place}: take that away (chmod o-w) or set "
+                "ACCEL_OPS_CACHE to a folder of your own"
+            )
+    return path
+
+
+def _user(number: int) -> str:
+    import pwd  # not on Windows
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, in which not everyone can write, whatever the umask."""
+    for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        missing.mkdir(mode=0o775, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # an error if it is something else
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """One process at a time is in here. The system lets go of the lock when a process dies.
+
+    False where the file system has no locks, as some network file systems: there may be several then.
+    """
+    import fcntl  # not on Windows
+
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
