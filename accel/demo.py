@@ -32,7 +32,8 @@ from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
 from accel.tasks.task import View
-from accel.training.run_folder import has_settings, is_done, newer_start
+from accel.training.run_folder import has_settings, is_done
+from accel.training.sources import other_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
@@ -256,7 +257,7 @@ def _train_demo_model(version: str, device: str):
         if not is_done(stage):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
             # The run is this program's own cache: one of other settings, or on older weights, is replaced.
-            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(newer_start(stage))
+            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(other_start(stage))
             try:
                 train(stage, device, resume=True, overwrite=stale, again="the same command goes on")
             except Stopped as stopped:
