@@ -579,12 +579,18 @@ def test_a_live_stream_that_breaks_off_is_kept_up_to_there(tool, trained, tmp_pa
     assert f"{url}: it ended or its connection was lost" in capsys.readouterr().out
 
 
-def interrupted_demo(tmp_path, *arguments, times=1, pause=0.0):
-    """Runs the demo in a process of its own and sends it Ctrl-C once it has labelled a frame; its code and output."""
+def interrupted_demo(tmp_path, *arguments, times=1, pause=0.0, quiet=0.0):
+    """Runs the demo in a process of its own and sends it Ctrl-C once it has labelled a frame, and then none for `quiet`
+    seconds; its code and output."""
     command = [sys.executable, str(TOOLS / "demo.py"), *map(str, arguments), "--output", "out", "--device", "cpu"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("out/**/*.png")) and demo.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        last, since = 0, time.monotonic()
+        while demo.poll() is None and time.monotonic() < since + quiet:
+            count = len(list(tmp_path.glob("out/**/*.png")))
+            last, since = (last, since) if count == last else (count, time.monotonic())
             time.sleep(0.02)
         for _ in range(times):
             demo.send_signal(signal.SIGINT)
@@ -645,7 +651,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_silent_stream(trained, tmp_path, st
     """The first waits for the source to give its next frame, at most for the ten seconds that a stream is given."""
     url = stream_server("mpegts", stalls=True)
     start = time.monotonic()
-    code, _, err = interrupted_demo(tmp_path, *trained[2:], "--input", url, times=2, pause=1)
+    code, _, err = interrupted_demo(tmp_path, *trained[2:], "--input", url, times=2, pause=1, quiet=3)
     assert (code, err) == (130, "interrupted\n")
     assert not (tmp_path / "out/summary.json").exists() and time.monotonic() - start < 60
 
