@@ -221,7 +221,8 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
-    return Loaded(model, task, str(checkpoint))
+    as_given = options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else checkpoint
+    return Loaded(model, task, str(as_given))
 
 
 def _find_weights(options: Options, data: DataConfig | None) -> Path:

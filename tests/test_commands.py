@@ -113,19 +113,19 @@ def test_without_models_it_says_what_else_there_is(accel):
 
 @pytest.mark.parametrize("view", ["panels", "overlay", "labels"])
 def test_a_video_is_labelled_by_the_name_of_a_model(accel, weights, tmp_path, view):
-    import cv2
     import numpy as np
 
     from accel.video.opening import open_video
+    from accel.video.writer import VideoWriter
 
-    (tmp_path / "drive").mkdir()
-    for number in range(3):
-        cv2.imwrite(str(tmp_path / f"drive/{number}.png"), np.full((64, 96, 3), 60 * number, np.uint8))
-    code, out, err = accel("label", "drive", "--model", "streets", "--view", view, "--device", "cpu")
+    with VideoWriter(tmp_path / "drive.mp4", 10) as video:
+        for number in range(3):
+            video.write(np.full((64, 96, 3), 60 * number, np.uint8))
+    code, out, err = accel("label", "drive.mp4", "--model", "streets", "--view", view, "--device", "cpu")
     assert code == 0, err
     assert "model: model/streets.safetensors" in out and "one frame in 5 is a key frame" in out
-    assert len(list((tmp_path / "output/drive/labels").iterdir())) == 3
-    with open_video(tmp_path / "output/drive/video.mp4") as video:
+    assert len(list((tmp_path / "output/drive.mp4/labels").iterdir())) == 3
+    with open_video(tmp_path / "output/drive.mp4/video.mp4") as video:
         shape = next(iter(video)).shape
     assert shape[1] > 3 * 96 if view == "panels" else 96 <= shape[1] < 2 * 96
 

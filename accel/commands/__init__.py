@@ -26,7 +26,7 @@ COMMANDS = {
 HELP = """Accel labels every pixel of a video, at a fraction of the usual cost.
 
 Three things to try first:
-  accel label drive.mp4     label a video of your own; the results lie in output/drive
+  accel label drive.mp4     label a video of your own; results in output/drive.mp4
   accel demo                see how it works on videos whose labels are known
   accel models              see which weights there are
 

@@ -17,7 +17,7 @@ from accel.commands.label import VIEWS, add_ways
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("-v", "--version", default="18", choices=("18", "34", "50", "101"), help="update branch")
-    parser.add_argument("-i", "--interval", type=int, default=1, help="frames from key frame to key frame (default: 1)")
+    parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
     parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
     parser.add_argument("--cfg", help="configuration (YAML) whose model and data to take")
