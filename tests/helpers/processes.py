@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 TOOLS = Path(__file__).parents[2] / "tools"
+# Seconds: whatever ends by itself has ended by then, also on a machine with ten times as much to do as it can.
+PATIENCE = 240
 PRELOADED = [
     "accel.datasets.cityscapes",
     "accel.demo",
@@ -26,6 +28,7 @@ PRELOADED = [
     "albumentations",
     "processes",
     "pytest",
+    "segmentation_models_pytorch",
     "torch._dynamo",
     "torch.export",
     "torch.utils.tensorboard",
@@ -72,7 +75,7 @@ class Program:
         """On standard error, so far."""
         return self.outputs[1].read_text()
 
-    def wait(self, seconds: float = 240) -> int | None:
+    def wait(self, seconds: float = PATIENCE) -> int | None:
         """The exit code (negative: a signal's number); None if it is still running then. It is killed."""
         self.process.join(seconds)
         code = self.process.exitcode
