@@ -219,6 +219,7 @@ def test_a_run_leaves_settings_log_curves_and_weights(finished):
     assert sorted(path.name for path in finished.output.iterdir()) == [
         "config.yaml",
         "log.jsonl",
+        "sources.json",
         "tensorboard",
         "weights.safetensors",
     ]
