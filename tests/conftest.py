@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import processes  # noqa: F401 (what others are forked from is said before the first of them)
 import pytest
 import yaml
 from stream_server import StreamServer

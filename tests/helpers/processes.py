@@ -34,6 +34,9 @@ PRELOADED = [
     "torch.utils.tensorboard",
 ]
 
+# Here and not where it starts: there is one server, for all who use this start method, and it starts with the first.
+multiprocessing.set_forkserver_preload(PRELOADED)
+
 
 class Program:
     """A Python script, such as one of `TOOLS`, in a process of its own, on one thread.
@@ -53,7 +56,6 @@ class Program:
         folder: Path | None = None,
     ):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         self.outputs = outputs
         values = {**os.environ, **(environment or {})}
         self.process = context.Process(

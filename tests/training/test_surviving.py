@@ -5,13 +5,15 @@ import random
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from lightning_fabric import Fabric
-from train_processes import TRAIN, Job, course, logged, same_weights, wait_for_step
+from train_processes import TRAIN, Job, course, logged, same_weights, wait_for_step, waiting_at
 
 from accel.datasets.simulation.simulated_clips import SimulatedClips
-from accel.training import loop, trainer, validation
+from accel.tasks.segmentation import MeanIou
+from accel.training import loop, signals, trainer, validation
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_folder import is_done
 from accel.training.signals import Stopped, StopSignals, requeue
@@ -119,10 +121,10 @@ def endless(tiny_run, tmp_path):
     """`endless(SLURM_JOB_ID=...)`: a run that is under way, its folder and its arguments."""
     jobs = []
 
-    def start(*arguments, size=1, **environment):
+    def start(*arguments, size=1, script=TRAIN, **environment):
         run = tmp_path / "run"
         options = tiny_run("frame_by_frame", *ONE_FRAME, "train.steps=100000", "train.workers=1", *arguments)
-        jobs.append(Job(options, run, size, **environment))
+        jobs.append(Job(options, run, size, script=script, **environment))
         wait_for_step(run, 2, jobs[-1])
         return jobs[-1], run
 
@@ -164,24 +166,29 @@ def test_a_checkpoint_that_cannot_be_saved_on_a_stop_ends_all_ranks_with_one_lin
     assert "rror" not in job.output(1) and "Traceback" not in job.output(1)
 
 
-def test_a_second_ctrl_c_ends_at_once(endless):
+def test_a_second_ctrl_c_ends_at_once(endless, tmp_path):
     """While the first waits for a step that does not come to its end."""
-    job, _ = endless("train.timeout=60")
-    for pid in children_of(job.processes[0].pid):
-        os.kill(pid, signal.SIGSTOP)  # no more batches
-    time.sleep(5)  # those that were ready are used up
-    os.kill(job.processes[0].pid, signal.SIGINT)
-    time.sleep(0.2)
-    os.kill(job.processes[0].pid, signal.SIGINT)  # the same Ctrl-C, passed on by a launcher
-    time.sleep(1.5)
-    assert job.processes[0].is_alive()
-    os.kill(job.processes[0].pid, signal.SIGINT)
+    script, _ = waiting_at(2, tmp_path)
+    job, _ = endless(script=script)
+    while job.processes[0].is_alive():
+        os.kill(job.processes[0].pid, signal.SIGINT)
+        time.sleep(0.2)
     assert job.wait() == [130], job.output()
 
 
-def children_of(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
+def test_a_ctrl_c_that_comes_soon_after_another_is_the_same(monkeypatch):
+    """A launcher passes it on to a process that has received it already."""
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(signals, "time", clock)
+    with StopSignals() as received:
+        now = 50.0
+        signal.raise_signal(signal.SIGINT)
+        now += 0.9
+        signal.raise_signal(signal.SIGINT)
+        assert received.received is signal.SIGINT
+        now += 0.2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -303,7 +310,7 @@ def test_a_signal_during_the_last_step_does_not_cost_the_last_validation(tiny_co
     assert [*measured(config.output)] == [2] and best_step(config.output) == 2
 
 
-@pytest.mark.parametrize("place", [(Validation, "miou"), (trainer, "save_weights")])
+@pytest.mark.parametrize("place", [(Validation, "score"), (trainer, "save_weights")])
 def test_a_signal_after_the_last_step_keeps_the_next_stage_from_starting(tiny_config, monkeypatch, place):
     """The run itself is done; whoever started it is told to stop."""
     config = tiny_config("frame_by_frame", *LAST)
@@ -317,7 +324,7 @@ def test_a_signal_after_the_last_step_keeps_the_next_stage_from_starting(tiny_co
 def test_a_signal_ends_a_validation_before_the_last_and_it_is_made_up_for(tiny_config, monkeypatch):
     """After the first of its frames; the last one of a run is finished whatever comes."""
     config = tiny_config("frame_by_frame", *LAST, "train.steps=4")
-    update, updated = validation.ConfusionMatrix.update, []
+    update, updated = MeanIou.update, []
 
     def sending(*arguments):
         updated.append(arguments)
@@ -326,7 +333,7 @@ def test_a_signal_ends_a_validation_before_the_last_and_it_is_made_up_for(tiny_c
 
     monkeypatch.setattr(validation, "VOTE_EVERY", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(validation.ConfusionMatrix, "update", sending)
+        patch.setattr(MeanIou, "update", sending)
         with pytest.raises(Stopped):
             train(config, "cpu")
     assert len(updated) == 1 and Checkpoints(config.output).newest() == 2 and measured(config.output) == {}

@@ -156,7 +156,7 @@ def test_out_of_memory_while_validating_names_the_settings_that_help(tiny_config
     def greedy(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(Validation, "miou", greedy)
+    monkeypatch.setattr(Validation, "score", greedy)
     validation = "train.validation={split: val, every: 1, interval: 3}"
     with pytest.raises(ValueError, match=r"out of memory on cpu at step 1 .*20\.00 GiB.*validating") as error:
         train(tiny_config("frame_by_frame", *ONE_FRAME, validation), "cpu")

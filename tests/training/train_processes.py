@@ -79,6 +79,30 @@ def wait_for_step(folder: Path, step: int, job: Job) -> None:
         time.sleep(0.02)
 
 
+WAITS = """
+import runpy, time
+from pathlib import Path
+from accel.training import loop
+
+rate = loop.learning_rate
+
+def waits(step, settings):
+    while step == {step} and not Path("{go_on}").exists():
+        time.sleep(0.01)
+    return rate(step, settings)
+
+loop.learning_rate = waits
+runpy.run_path("{train}", run_name="__main__")
+"""
+
+
+def waiting_at(step: int, folder: Path) -> tuple[Path, Path]:
+    """A `tools/train.py` that waits once it has logged so many steps, and the file that it waits for."""
+    script, go_on = folder / "waits.py", folder / "go_on"
+    script.write_text(WAITS.format(step=step, go_on=go_on, train=TRAIN))
+    return script, go_on
+
+
 def logged(folder: Path) -> list[dict]:
     path = folder / "log.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
