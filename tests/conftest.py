@@ -227,6 +227,12 @@ def tool(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def scenes_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Street scenes are generated in this process: others take seconds to start, and have their own test."""
+    monkeypatch.setattr("accel.datasets.streetscape.files.usable_cores", lambda: 0)
+
+
+@pytest.fixture
 def stream_server() -> Iterator[StreamServer]:
     server = StreamServer()
     yield server

@@ -9,9 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -76,6 +78,11 @@ class Program:
     def errors(self) -> str:
         """On standard error, so far."""
         return self.outputs[1].read_text()
+
+    def interrupt(self) -> None:
+        """Ctrl-C, if it still runs."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGINT)
 
     def wait(self, seconds: float = PATIENCE) -> int | None:
         """The exit code (negative: a signal's number); None if it is still running then. It is killed."""

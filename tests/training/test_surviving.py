@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_ends_at_once(endless, tmp_path):
     script, _ = waiting_at(2, tmp_path)
     job, _ = endless(script=script)
     while job.processes[0].is_alive():
-        os.kill(job.processes[0].pid, signal.SIGINT)
+        job.ranks[0].interrupt()
         time.sleep(0.2)
     assert job.wait() == [130], job.output()
 

@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_do(tiny_confi
     assert not (config.output / "weights.safetensors").exists()
 
 
-def test_flow_is_learnt_from_generated_scenes(tiny_config, tmp_path):
+def test_flow_is_learnt_from_generated_scenes(tiny_config, scenes_made_here, tmp_path):
     config = tiny_config(
         "deep_feature_flow",
         f"data={{name: streetscape, root: {tmp_path}/scenes, size: [64, 128], snippets: {{train: 1, val: 1}}}}",
