@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import processes  # noqa: F401 (what others are forked from is said before the first of them)
 import pytest
 import yaml
 from stream_server import StreamServer
@@ -223,6 +224,12 @@ def tool(monkeypatch, tmp_path):
         return stopped.value.code
 
     return run
+
+
+@pytest.fixture
+def scenes_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Street scenes are generated in this process: others take seconds to start, and have their own test."""
+    monkeypatch.setattr("accel.datasets.streetscape.files.usable_cores", lambda: 0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from accel.training.refreshing import refreshed_frames
 from accel.training.trainer import train
 
 MODEL = (
-    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: tu-test_resnet, head_channels: 8}, "
+    "model={name: deep_feature_flow, num_classes: 19, reference: {encoder: resnet18, head_channels: 8}, "
     "propagation: {name: learned_sampling, embedding: 8, radius: 1, blocks: 1}}"
 )
 
