@@ -203,7 +203,7 @@ def test_a_score_without_a_class_says_so(said, run, tmp_path):
     code, text = said("evaluate", *model, "--sweep", 1, "--report", "report", "--workers", 0, *how)
     page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
     assert code == 0 and all("no label has" in each for each in (text, page))
-    demo = "--cfg", tmp_path / "run/config.yaml", "--checkpoint", tmp_path / "run", "--output", "out"
+    demo = "--cfg", tmp_path / "run/config.yaml", "--checkpoint", tmp_path / "run", "--interval", 1, "--output", "out"
     code, text = said("demo", *demo, *how)
     assert code == 0 and re.search(r"mIoU so far \d+\.\d+% \(.*no label has 'crack'\)", text)
     shown = json.loads((tmp_path / "out/summary.json").read_text())
