@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import TOOLS, Program
 
 from accel.inference.loading import load_model
 from accel.models import build_published
@@ -21,7 +21,7 @@ from accel.weights.checkpoints import MAX_NAMED, describe_weights
 from accel.weights.conversion import find_published, from_mxnet, to_mxnet
 from accel.weights.published_params import namings, upsampling_kernel
 
-TOOL = Path(__file__).parents[2] / "tools/convert_weights.py"
+TOOL = TOOLS / "convert_weights.py"
 
 
 def shapes(version, naming):
@@ -144,9 +144,9 @@ def test_a_forgotten_base_file_is_asked_for(tmp_path):
     without_flow = {name: array for name, array in accel.items() if name not in flow}
     assert message[-40:] == refused("accel-18", without_flow)[-40:]
     write_mxnet_params(tmp_path / "accel.params", update)
-    command = [sys.executable, TOOL, "accel-18", "--params", tmp_path / "accel.params", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr) < 1200 and done.stderr.endswith("missing?\n")
+    files = "--params", tmp_path / "accel.params", "--out", tmp_path / "out"
+    code, errors = converted_in_short("accel-18", *files, folder=tmp_path)
+    assert code == 2 and len(errors) < 1200 and errors.endswith("missing?\n")
     assert refused("accel-18", {n: a for n, a in accel.items() if n in base}).endswith("file of accel-18 missing?")
 
 
@@ -266,6 +266,12 @@ def convert(*arguments, before=()):
     return subprocess.run([sys.executable, *before, TOOL, *map(str, arguments)], capture_output=True, text=True)
 
 
+def converted_in_short(*arguments, folder):
+    """The exit code, and what was said on standard error."""
+    tool = Program(TOOL, arguments, (folder / "stdout.txt", folder / "stderr.txt"))
+    return tool.wait(), tool.errors
+
+
 # Runs a script and prints its peak memory in kB. (What `getrusage` says of children counts their parent's memory.)
 MEASURE = """
 import atexit, runpy, sys
@@ -280,10 +286,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 )
 def test_a_damaged_file_is_told_in_one_line(option, problem, tmp_path):
     (tmp_path / "damaged.params").write_bytes(b"\x12\x01" + bytes(20))
-    done = convert("accel-18", *option, "--params", tmp_path / "damaged.params", "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert problem in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    files = "--params", tmp_path / "damaged.params", "--out", tmp_path / "out"
+    code, errors = converted_in_short("accel-18", *option, *files, folder=tmp_path)
+    assert code == 2 and len(errors.splitlines()) == 1
+    assert problem in errors and "Traceback" not in errors
     assert not (tmp_path / "out").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Job:
 
     def __init__(
         self,
-        arguments: list[object],
+        arguments: Iterable[object],
         folder: Path,
         size: int = 1,
         launcher: str = "torchrun",
