@@ -14,15 +14,15 @@ import torch
 
 from accel.config import Config, DataConfig, load_config, load_stages
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
+from accel.datasets.clips import frames_to_tensor, long_enough
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.running.evaluator import evaluate
-from accel.evaluation.running.reading import long_enough
 from accel.evaluation.tables import model_table, write_json
 from accel.inference.loading import check_classes, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
-from accel.inference.timing import frames_per_second, frames_to_tensor, time_interleaved
+from accel.inference.timing import frames_per_second, time_interleaved
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
@@ -100,7 +100,7 @@ class Job:
         end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
         folder.close()
-        console.print(f"written: {folder.path}/ (labels/*.png, video.mp4, summary.json)")
+        console.print(f"written: {folder.path}/ (labels/*{self.task.suffix}, video.mp4, summary.json)")
 
 
 def run_demo(options: Options) -> None:
@@ -112,6 +112,8 @@ def run_demo(options: Options) -> None:
     Raises ValueError or FileNotFoundError for input that is not as it should be.
     """
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
+    if options.average and options.flat_latency:
+        raise ValueError("--avg scores every distance from a key frame; with --flat-latency features are never so new")
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
@@ -290,7 +292,7 @@ class _Scores:
 
 
 def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> None:
-    chosen = long_enough(dataset, job.options.interval)[: job.options.num_ex]
+    chosen = long_enough(dataset, _span(job.options))[: job.options.num_ex]
     folder.clear()
     if len(chosen) < job.options.num_ex:
         console.print(f"the data have {len(chosen)} such snippets")
@@ -325,11 +327,11 @@ def _score_snippets(
     scores: _Scores,
     writing: Consumer[SegmentedFrame],
 ) -> None:
-    interval = job.options.interval
+    interval, span = job.options.interval, _span(job.options)
     for number, index in enumerate(chosen, 1):
-        filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else interval
+        filmed = min(dataset.history(index) + 1, FILMED_FRAMES) if number <= FILMED else span
         # Whole intervals, so that the labelled frame comes last before a key frame.
-        length = max(filmed // interval, 1) * interval
+        length = max(filmed // interval * interval, span)
         try:
             clip = dataset.clip(index, length)
         except (ValueError, FileNotFoundError) as error:
@@ -353,6 +355,12 @@ def _score_snippets(
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
+
+
+def _span(options: Options) -> int:
+    """Frames of a snippet, at least: up to the labelled one, whose features are then as old as they ever get. With flat
+    latency those of a key frame come into use an interval later."""
+    return options.interval * (2 if options.flat_latency else 1)
 
 
 def _so_far(score: Score, class_names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from accel.benchmark.timing import interleaved
+from accel.clock import interleaved
 from accel.devices import has_bfloat16
 
 

@@ -4,10 +4,13 @@ Every operator is one `torch.library` operator, so that `torch.compile` and `tor
 kernels are loaded, and compiled if need be, by the first call (`accel_ops.build`); where there are none,
 `accel_ops.reference`, plain PyTorch, does the same more slowly.
 
-To add an operator: its definition to reference/, its kernels to csrc/, and a file to operators/.
+To add an operator: its schema to csrc/schemas.inc, its definition to reference/, its kernels to csrc/, and a file to
+operators/.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from accel_ops import reference
 from accel_ops.operators.deform_conv import deform_conv
@@ -15,7 +18,16 @@ from accel_ops.operators.sample_attend import sample_attend
 from accel_ops.operators.upsample_argmax import upsample_argmax, upsample_argmax_margin
 from accel_ops.operators.warp import warp
 
-__all__ = ["deform_conv", "load", "reference", "sample_attend", "upsample_argmax", "upsample_argmax_margin", "warp"]
+__all__ = [
+    "deform_conv",
+    "library_file",
+    "load",
+    "reference",
+    "sample_attend",
+    "upsample_argmax",
+    "upsample_argmax_margin",
+    "warp",
+]
 
 
 def load(device: str = "cpu") -> str:
@@ -31,3 +43,17 @@ def load(device: str = "cpu") -> str:
     from accel_ops import build  # here, so that `python -m accel_ops.build` does not find itself loaded
 
     return build.load(device)
+
+
+def library_file(device: str = "cpu") -> Path:
+    """The library with the kernels for tensors on `device` ("cpu" or "cuda"), compiled if need be.
+
+    For programs that have libtorch and no Python: loaded with `dlopen`, it defines the operators and their kernels.
+    It runs with the version of torch and on the kind of processor or GPU that are here.
+
+    Raises:
+        ValueError: if it can be neither found nor compiled; names what is missing.
+    """
+    from accel_ops import build
+
+    return build.library_file(device)

@@ -58,7 +58,9 @@ class Library:
 
     @property
     def sources(self) -> list[Path]:
-        return sorted(SOURCES.glob("*.cpp" if self.device == "cpu" else "*.cu"))
+        if self.device == "cpu":
+            return sorted(SOURCES.glob("*.cpp"))
+        return [*sorted(SOURCES.glob("*.cu")), SOURCES / "schemas.cpp"]  # defined by whichever is loaded first
 
     @property
     def file_name(self) -> str:
@@ -72,7 +74,7 @@ class Library:
         machine = self.architectures if self.device == "cuda" else (instruction_set(),)
         target = torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi(), c_library(), *machine
         flags = CPU_FLAGS if self.device == "cpu" else CUDA_FLAGS
-        read = [*sorted(SOURCES.glob("*.h")), *self.sources]
+        read = [*sorted(SOURCES.glob("*.h")), *sorted(SOURCES.glob("*.inc")), *self.sources]
         made_of = _digest(flags, *((path.name, path.read_bytes()) for path in read))
         return f"accel_ops-{self.device}-{_digest(*target)}-{compiler}-{made_of}.so"
 
@@ -188,6 +190,13 @@ def mode() -> str:
     return asked
 
 
+def library_file(device: str = "cpu") -> Path:
+    """See `accel_ops.library_file`."""
+    libraries = libraries_for(device)
+    built = (library.find() for library in libraries)
+    return next(filter(None, built), None) or build(libraries[0], cache_folder(), _say)
+
+
 def load(device: str = "cpu") -> str:
     """See `accel_ops.load`. Where native kernels cannot be had, the reference is used and one warning says
     what is missing; with ACCEL_OPS=native that is `CannotBuild` instead.
@@ -198,9 +207,7 @@ def load(device: str = "cpu") -> str:
             if asked == "reference":
                 return "reference"
             try:
-                libraries = libraries_for(device)
-                built = (library.find() for library in libraries)
-                path = next(filter(None, built), None) or build(libraries[0], cache_folder(), _say)
+                path = library_file(device)
                 try:
                     torch.ops.load_library(path)
                 except OSError as error:

@@ -29,8 +29,8 @@ from accel.benchmark.models import (
 from accel.benchmark.operators import _sample_attend, benchmark_operators
 from accel.benchmark.propagation import MODELS, learning_memory, model_operations, propagation_times
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
-from accel.benchmark.timing import interleaved, turns
 from accel.benchmark.waiting import Waiting, waiting_times
+from accel.clock import interleaved, turns
 from accel.datasets.clips import Clip, ClipDataset
 from accel.machine import describe_machine
 from accel.models import ScoreMap, VideoModel
@@ -58,7 +58,7 @@ def test_medians_leave_out_the_warm_up_and_what_disturbed_a_call(monkeypatch):
 
         return call
 
-    monkeypatch.setattr("accel.benchmark.timing.now", lambda device: clock)
+    monkeypatch.setattr("accel.clock.now", lambda device: clock)
     medians = interleaved({"quick": taking(8, 1, 1, 32), "slow": taking(8, 4, 64, 4)}, 3, CPU)
     assert medians == {"quick": 1, "slow": 4}
 
@@ -136,7 +136,7 @@ def test_operations_and_seconds_give_the_share_of_the_machines_rate(monkeypatch)
 
         return call
 
-    monkeypatch.setattr("accel.benchmark.timing.now", lambda device: clock)
+    monkeypatch.setattr("accel.clock.now", lambda device: clock)
     times = benchmark_models({"a": Contender(taking(4), taking(1), 10, 1)}, 3, 2, CPU, 8.0)["a"]
     assert (times.key, times.current, times.mean, times.frames_per_second) == (4, 1, 2, 0.5)
     assert (times.gflop, times.share_of_matrix_rate) == (4, 0.25)

@@ -212,3 +212,21 @@ def test_a_score_without_a_class_says_so(said, run, tmp_path):
         cv2.imwrite(str(path), np.full(SIZE, 255, np.uint8))
     code, text = said("evaluate", *model, "--workers", 0, *how)
     assert code == 2 and f"nothing to score: folder val at {root}: all pixels of the 2 labels are ignored" in text
+
+
+def test_masks_of_an_annotation_program_go_from_the_check_to_evaluation(said, run, tmp_path):
+    """CVAT's export: a labelmap and colours."""
+    labelmap = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncrack:250,50,83::\n"
+    root = write_masks(tmp_path / "mine", [CRACK] * 2, classes=labelmap)
+    for path in (root / "train/labels").iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.uint8([(0, 0, 0), (83, 50, 250)])[mask])  # in OpenCV's order
+    code, text = said("train", *run(root), "--check-data")
+    assert code == 0 and re.search(r"1 crack .*31\.25", text)
+    assert said("train", *run(root), "--device", "cpu")[0] == 0
+    model = [*run(root, "data.test_split=train"), "--checkpoint", tmp_path / "run", "--json", "one.json"]
+    assert said("evaluate", *model, "--workers", 0, "--device", "cpu")[0] == 0
+    assert set(json.loads((tmp_path / "one.json").read_text())["iou"]) == {"background", "crack"}
+    cv2.imwrite(str(path), np.full((*SIZE, 3), 7, np.uint8))
+    code, text = said("train", *run(root), "--check-data")
+    assert code == 2 and "if it is to be ignored, in " in text and 'write "7 7 7 ignored"' in text

@@ -20,6 +20,8 @@ from PIL import Image
 
 from accel.datasets.camvid import PALETTE as CAMVID_PALETTE
 from accel.datasets.cityscapes import PALETTE, Cityscapes
+from accel.datasets.clips import frames_to_tensor, long_enough
+from accel.inference.loading import load_model
 from accel.machine import commit
 from accel.output_folder import LIST
 from accel.playing.player import Player
@@ -694,6 +696,28 @@ def test_demo_with_flat_latency_on_an_optimised_model(tool, trained, tmp_path):
     options = [*trained, "--input", source, "--device", "cpu", "--output", output, "--interval", 3]
     assert tool("demo", *options, "--flat-latency", "--optimize") == 0
     assert json.loads((output / "summary.json").read_text())["flat_latency"] is True
+
+
+@pytest.mark.slow
+def test_demo_with_flat_latency_scores_features_as_old_as_they_get(tool, trained, tiny_cityscapes, tmp_path):
+    options = [*trained, "--interval", 2, "--num_ex", 2, "--output", tmp_path / "out", "--device", "cpu"]
+    assert tool("demo", *options, "--flat-latency") == 0
+    model = load_model(tmp_path / "run", device="cpu").optimized(dtype=torch.float32, compile=False, parts=2)
+    dataset = Cityscapes(tiny_cityscapes, "val")
+    index = long_enough(dataset, 4)[0]
+    clip = dataset.clip(index, 4)
+    frames = frames_to_tensor(clip.frames)
+    with torch.inference_mode():
+        _, state = model.key_frame(frames[:1])
+        _, state = model.next_frame(frames[1:2], state)
+        _, state = model.next_frame(frames[2:3], state)
+        said, _ = model.next_frame(frames[3:], model.renew(state, 2))
+    expected = said.at(tuple(frames.shape[2:])).labels[0].numpy()
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/labels/{clip.name}.png")), expected)
+
+
+def test_demo_refuses_to_average_what_flat_latency_never_has(refused, trained):
+    assert "--avg scores every distance" in refused("demo", *trained, "--avg", "--flat-latency", "--interval", 2)
 
 
 @pytest.mark.parametrize("average", [False, True])

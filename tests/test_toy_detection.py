@@ -24,7 +24,7 @@ from accel.evaluation.running.sweep import sweep
 from accel.evaluation.running.videos import Run, run_videos
 from accel.inference.segmenter import Segmenter
 from accel.inference.timing import timed_predictions
-from accel.models import DeepFeatureFlow, DenseInverseSearch, FlowWarp, FrameByFrame
+from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowWarp, FrameByFrame, ScoreFusion
 from accel.models.branch import Branch
 from accel.models.prediction import Prediction
 from accel.output_folder import OutputFolder
@@ -257,3 +257,12 @@ def test_it_is_timed_and_benchmarked(model):
     assert latencies(model, SIZE, 2, False, 3)["frames"] == 3
     assert throughput(model, SIZE, 2, 4, 1).keys() == {"plain_loop", "stream"}
     assert memory(model, SIZE, 2, 20)["frames"] == 20
+
+
+def test_score_fusion_needs_scores():
+    with pytest.raises(ValueError, match="Accel fuses class scores; ToyDetector is for toy_detection"):
+        Accel(ToyDetector(), FlowWarp(DenseInverseSearch()), ToyDetector(), ScoreFusion(2))
+
+
+def test_what_was_optimised_is_for_the_same_task(model):
+    assert model.optimized(compile=False).task == "toy_detection"

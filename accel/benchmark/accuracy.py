@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, frames_to_tensor, long_enough
 from accel.models import VideoModel
 from accel.models.prediction import of_first
 from accel.playing.player import Player
@@ -22,17 +22,15 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
     what has to be known of the mIoU; empty where all is well. Raises ValueError if no clip is long enough.
     """
     length = 2 * interval if model.remembers else interval
-    long_enough = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
-    if not long_enough:
-        raise ValueError(f"no labelled frame of this data set has {length - 1} frames before it")
-    chosen = [long_enough[i * len(long_enough) // clips] for i in range(min(clips, len(long_enough)))]
+    there = long_enough(dataset, length)
+    chosen = [there[i * len(there) // clips] for i in range(min(clips, len(there)))]
     task = task_of(model, dataset)
     plain, fast = task.score(), task.score()
     optimised: dict[tuple[int, int], VideoModel] = {}
     equal = pixels = 0
     for index in chosen:
         clip = dataset.clip(index, length)
-        frames = torch.from_numpy(clip.frames).to(model.device).permute(0, 3, 1, 2)
+        frames = frames_to_tensor(clip.frames).to(model.device)
         size = tuple(frames.shape[2:])
         if size not in optimised:
             optimised[size] = model.optimized(size)

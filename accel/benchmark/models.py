@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from accel.benchmark.timing import turns
-from accel.fast.simplification import simplify
+from accel.clock import turns
 from accel.models import VideoModel
 
 CLASSES = 19
@@ -97,7 +96,7 @@ def video_contenders(
     start = time.perf_counter()
     fast = model.optimized(size, dtype)
     preparation = time.perf_counter() - start
-    contenders = _contenders(name, fast, simplify(copy.deepcopy(model)), frames, size, preparation)
+    contenders = _contenders(name, fast, copy.deepcopy(model).simplified(), frames, size, preparation)
     if eager:
         contenders |= _contenders(f"{name}, eager float32", model, model, frames, size)
     return contenders

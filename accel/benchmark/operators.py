@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from accel.benchmark.timing import interleaved
+from accel.clock import interleaved
 from accel.devices import has_bfloat16
 
 CLASSES = 19

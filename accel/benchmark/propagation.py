@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.benchmark.models import gflop, gflop_of, two_frames
-from accel.benchmark.timing import interleaved
+from accel.clock import interleaved
 from accel.devices import has_bfloat16
 from accel.models import FlowWarp, LearnedSampling, VideoModel, build_model
 from accel.models.propagation.learned_sampling import grid_offsets

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from accel.clock import now
 from accel.config import Config, without_pretrained
 from accel.datasets import Batch
-from accel.inference.timing import now
 from accel.models import build_model
 from accel.progress import Bar
 from accel.tasks import build_task

@@ -12,9 +12,10 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from accel.datasets import build_dataset, data_root
-from accel.datasets.label_counts import LabelCounts, Use, doubts, histogram_of, stops_at_doubts
+from accel.datasets.label_counts import MAX_NAMED, LabelCounts, Use, doubts, histogram_of, stops_at_doubts
 from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
+from accel.files.exif import orientation
 from accel.files.images import read_image
 from accel.progress import Bar, bar, console
 from accel.threads import usable_cores
@@ -165,7 +166,7 @@ def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list
 
 def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> LabelCounts:
     """Note what cannot be used in `found`; what the labels say that could be read."""
-    counts = LabelCounts(dataset.class_names)
+    counts, turned = LabelCounts(dataset.class_names), []
     checks = _Checks(dataset, plans)
     loader = DataLoader(
         checks, batch_size=None, num_workers=min(workers, len(plans)), collate_fn=_as_is, worker_init_fn=init_worker
@@ -173,20 +174,32 @@ def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Fin
     for checked in loader:
         found.files += checked.files
         found.problems += checked.problems
+        turned += checked.turned
         if checked.histogram is not None:
             counts.add(checked.histogram)
         progress.update(found.files, f"{len(found.problems)} problems" if found.problems else "")
+    if turned:
+        found.warnings.append(f"{found.title}: {_turned(turned)}")
     return counts
+
+
+def _turned(images: Sequence[Path]) -> str:
+    more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
+    return (
+        f"{_number(images, 'image')} with an EXIF orientation, turned as it says; labels are read as stored, and must "
+        f"fit the turned image: {', '.join(map(str, images[:MAX_NAMED]))}{more}"
+    )
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """What was found in the files of a plan: how many were read, a line for each that is no good, and the
-    `histogram_of` the labels; None where those could not be read."""
+    """What was found in the files of a plan: how many were read, a line for each that is no good, the `histogram_of`
+    the labels (None where those could not be read), and the images that carry an EXIF orientation."""
 
     files: int
     problems: list[str]
     histogram: np.ndarray | None
+    turned: list[Path]
 
 
 class _Checks(Dataset):
@@ -207,7 +220,8 @@ class _Checks(Dataset):
         except (ValueError, OSError) as error:
             problems.append(str(error))
         problems += self._problems(plan, expected)
-        return _Checked(1 + len(plan.images), problems, histogram)
+        turned = [path for path in plan.images if orientation(path) != 1]
+        return _Checked(1 + len(plan.images), problems, histogram, turned)
 
     def _problems(self, plan: _Plan, expected: tuple[Path, tuple[int, int]] | None) -> Iterator[str]:
         """Of the images. expected: a file, and its size (H, W): that of the labels; None: that of the first image that
@@ -221,7 +235,8 @@ class _Checks(Dataset):
             expected = expected or (path, size)
             if size != expected[1]:
                 other, (height, width) = expected
-                yield f"{path}: {size[1]} x {size[0]} pixels, but {other} has {width} x {height}"
+                turned = ", turned as its EXIF orientation says" if orientation(path) != 1 else ""
+                yield f"{path}: {size[1]} x {size[0]} pixels{turned}, but {other} has {width} x {height}"
 
 
 @dataclass(frozen=True)
@@ -261,7 +276,7 @@ def _both(one: _Use, other: _Use) -> _Use:
 _STRICTNESS = ("training", "validation", None)
 
 
-def _number(lines: Sequence[str], name: str) -> str:
+def _number(lines: Sequence[object], name: str) -> str:
     return f"{len(lines)} {name}{'s' if len(lines) > 1 else ''}"
 
 

@@ -35,6 +35,11 @@ class Clip:
     name: str
 
 
+def frames_to_tensor(frames: np.ndarray) -> Tensor:
+    """(T, H, W, 3) uint8 to (T, 3, H, W), channels-last in memory, without a copy."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Clips of one size, stacked: frames (B, T, 3, H, W) uint8, labels (B, H, W) uint8 or None,
@@ -133,3 +138,15 @@ class ClipDataset(Dataset, ABC):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+def long_enough(dataset: ClipDataset, length: int) -> list[int]:
+    """The labelled frames with at least `length - 1` frames before them. ValueError if there are none."""
+    indices = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
+    if not indices:
+        longest = max((dataset.history(i) + 1 for i in range(len(dataset))), default=0)
+        raise ValueError(
+            f"interval {length} needs {length - 1} frames before a labelled one; "
+            f"the longest clip in this data set has {longest}"
+        )
+    return indices

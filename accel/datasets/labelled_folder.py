@@ -1,55 +1,31 @@
 """Your own labelled images and videos, in classes of your own.
 
-ROOT/classes.txt                     the classes in the order of their indices: lines "NAME" or "R G B NAME", and
-                                     "VALUE = NAME" where labels have another value than the index: "255 = crack"
+ROOT/classes.txt                     the classes in the order of their indices: see `accel.datasets.class_list`
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
 ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
 ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored unless classes.txt says
-                                     that it is a class; grey or palette PNG
+                                     that it is a class; grey or palette PNG. Or their colours, if classes.txt has them
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from accel.datasets.class_list import CLASSES_FILE, read_classes
 from accel.datasets.clips import OnMissing
 from accel.datasets.label_counts import LabelCounts
 from accel.datasets.stored import StoredClips
-from accel.files.images import UNDEFINED, read_labels
+from accel.files.image_headers import PNG_RGB, PNG_RGBA, png_colours
+from accel.files.images import read_colour_labels, read_labels
 from accel.files.listing import leads_nowhere, not_there, visible
-from accel.files.small_files import read_text
 from accel.labels import IGNORED, percent
 from accel.video.reader import IMAGE_SUFFIXES, frame_files, natural_key
 
-CLASSES_FILE = "classes.txt"
 _BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
-_WITH_VALUE = re.compile(r"([0-9]{1,3})\s*=\s*(.+)")
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What classes.txt lists.
-
-    names: of the K classes, in the order of their indices.
-    palette: their colours, (K, 3) uint8 RGB.
-    values: what stands for each of them in the label files.
-    """
-
-    names: tuple[str, ...]
-    palette: np.ndarray
-    values: tuple[int, ...]
-
-    def table(self) -> np.ndarray:
-        """(256,) uint8, for `read_labels`: the class index of each value in a label file."""
-        table = np.full(256, UNDEFINED, np.uint8)
-        table[IGNORED] = IGNORED
-        table[list(self.values)] = np.arange(len(self.values))
-        return table
 
 
 @dataclass(frozen=True)
@@ -95,6 +71,9 @@ class LabelledFolder(StoredClips):
                 _miss(not_there(video), on_missing)
         if not self._labelled:
             raise FileNotFoundError(f"no labelled images at {folder}: {self._labels} has no NAME.png or VIDEO/NAME.png")
+        self._by_colour = self.classes.coloured and any(_has_colours(each.label) for each in self._labelled)
+        if self._by_colour:
+            self._colour_table()  # what is wrong with the colours is told at once
 
     def __len__(self) -> int:
         return len(self._labelled)
@@ -115,11 +94,37 @@ class LabelledFolder(StoredClips):
 
     def labels(self, index: int) -> tuple[Path, np.ndarray]:
         path = self._labelled[index].label
-        return path, read_labels(path, self._table)
+        if self._by_colour or self._is_painted(path):
+            return path, read_colour_labels(path, self._colour_table(), f"in {self.root / CLASSES_FILE}", grey=True)
+        try:
+            return path, read_labels(path, self._table)
+        except ValueError as error:
+            if not _has_colours(path):
+                raise
+            raise ValueError(
+                f'{error}; to read colours, give each class its own in {self.root / CLASSES_FILE}: "R G B NAME"'
+            ) from None
+
+    def _colour_table(self) -> np.ndarray:
+        try:
+            return self.classes.colour_table()
+        except ValueError as error:
+            raise ValueError(f"{self.root / CLASSES_FILE}: {error}; the labels are colours") from None
+
+    def _is_painted(self, path: Path) -> bool:
+        """Whether a palette has no colours but those of the classes, at other places than theirs. Programs that make
+        files smaller turn colours into such palettes, in which an index means nothing."""
+        if not self.classes.coloured or (header := png_colours(path)) is None or header[1] is None:
+            return False
+        palette, colours = header[1].tolist(), self.palette.tolist()
+        own = ((v, colour) for v, colour in zip(self.classes.values, colours, strict=True) if v < len(palette))
+        if all(palette[value] == colour for value, colour in own):
+            return False
+        return {*map(tuple, palette)} <= {*map(tuple, colours), *self.classes.ignored_colours}
 
     def likely_cause(self, counts: LabelCounts) -> str:
         """255 is a class where people save masks as black and white, and ignored here unless classes.txt says so."""
-        if not counts.pixels[IGNORED]:
+        if self._by_colour or not counts.pixels[IGNORED]:
             return ""
         path, missing = self.root / CLASSES_FILE, counts.missing
         if not counts.labelled or len(missing) != 1:
@@ -149,55 +154,6 @@ class LabelledFolder(StoredClips):
         return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number) for label, number in found]
 
 
-def read_classes(path: Path) -> Classes:
-    """The classes that a file lists, one a line: "NAME" or "R G B NAME", with "VALUE = " before it where labels have
-    another value than the place of the line, counted from 0. Classes without colours get colours.
-
-    Raises FileNotFoundError, or ValueError with the line for what is none.
-    """
-    try:
-        lines = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: no such file; expected the classes, one a line, in the order of the indices in the labels"
-        ) from None
-    values: dict[int, str] = {}  # that stand in labels, to the names of their classes
-    palette = pascal_palette(len(lines))
-    for place, (number, line) in enumerate(lines):
-        with_value = _WITH_VALUE.fullmatch(line)
-        value, rest = (int(with_value[1]), with_value[2]) if with_value else (place, line)
-        *colour, name = rest.split(maxsplit=3) if rest.split()[0].isdecimal() else [rest]
-        is_colour = len(colour) == 3 and all(c.isdecimal() and len(c) <= 3 and int(c) <= 255 for c in colour)
-        if value > 255 or (colour and not is_colour):
-            raise ValueError(
-                f'{path}, line {number}: {line:.80}: expected "NAME" or "R G B NAME", colours up to 255, or '
-                '"VALUE = NAME" with the value that the class has in the labels, up to 255'
-            )
-        if name in values.values():
-            raise ValueError(f"{path}, line {number}: class {name:.80} stands there twice")
-        if value in values:
-            raise ValueError(
-                f"{path}, line {number}: the value {value} stands for {name:.80} and for {values[value]:.80}; write "
-                f'both lines as "VALUE = NAME"'
-            )
-        values[value] = name
-        if colour:
-            palette[place] = [int(part) for part in colour]
-    if not 2 <= len(values) <= UNDEFINED:
-        raise ValueError(f"{path}: {len(values)} classes; expected 2 to {UNDEFINED}")
-    return Classes(tuple(values.values()), palette, tuple(values))
-
-
-def pascal_palette(count: int) -> np.ndarray:
-    """(count, 3) uint8 colours that differ well: those of Pascal VOC, whose first, black, stays for what is ignored."""
-    index = np.arange(1, count + 1)
-    palette = np.zeros((count, 3), np.uint8)
-    for bit in range(8):  # three bits of the index at a time become one bit of each channel, the highest first
-        for channel in range(3):
-            palette[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
-
-
 def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMissing | None) -> list[tuple[Path, int]]:
     """The label files directly in a folder, each with the number of the one of `images`, in `folder`, of its name."""
     numbers: dict[str, int] = {}
@@ -219,6 +175,11 @@ def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMis
         for path in filter(leads_nowhere, images):
             on_missing(not_there(path))
     return found
+
+
+def _has_colours(path: Path) -> bool:
+    header = png_colours(path)
+    return header is not None and header[0] in (PNG_RGB, PNG_RGBA)
 
 
 def _miss(problem: str, on_missing: OnMissing | None) -> None:

@@ -57,7 +57,7 @@ def work_of(network: nn.Module, image: Tensor) -> Work:
 
 
 class Parts(nn.Module):
-    """A network of one result, for inputs of one shape, as parts of about equal cost.
+    """A network for inputs of one shape, as parts of about equal cost. It gives a tensor, or a tuple of several.
 
     Called as a whole, it is that network.
 
@@ -80,15 +80,16 @@ class Parts(nn.Module):
         self.register_buffer("place", examples[0].new_empty(0), persistent=False)
         nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
         takes = tuple(node for node in graph.graph.nodes if node.op == "placeholder")
-        (result,) = _flat(next(node for node in graph.graph.nodes if node.op == "output").args[0])
-        self.entries, self.result = tuple(node.name for node in takes), result.name
+        results = _flat(next(node for node in graph.graph.nodes if node.op == "output").args[0])
+        self.entries, self.results = tuple(node.name for node in takes), tuple(node.name for node in results)
+        self.gives_tensor = graph._out_spec.is_leaf()
         part_of = _share_out(nodes, _costs(graph, examples) if count > 1 else {}, count)
         self.parts: list[Callable] = []
         self.ends: list[tuple[tuple[str, ...], tuple[str, ...]]] = []  # of each part: names it takes, and leaves
         for number in range(count):
             inside = [node for node in nodes if part_of[node] == number]
             known = (*takes, *inside)
-            leaves = tuple(n for n in known if n is result or any(part_of.get(u, number) > number for u in n.users))
+            leaves = tuple(n for n in known if n in results or any(part_of.get(u, number) > number for u in n.users))
             part = _subgraph(graph, takes, inside, leaves)
             self.parts.append(finish(part, examples))
             self.ends.append((tuple(n.name for n in takes), tuple(n.name for n in leaves)))
@@ -108,13 +109,16 @@ class Parts(nn.Module):
         parts = tuple(lambda values, i=i: self._run(i, values) for i in range(len(self.parts)))
         return Work(parts, dict(zip(self.entries, images, strict=True)))
 
-    def forward(self, *images: Tensor) -> Tensor:
+    def forward(self, *images: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.work(*images).until(len(self.parts)).result
 
     def _run(self, number: int, values: Values) -> Values:
         takes, leaves = self.ends[number]
         made = dict(zip(leaves, self.parts[number](*(values[name] for name in takes)), strict=True))
-        return {Work.RESULT: made[self.result]} if number == len(self.parts) - 1 else made
+        if number < len(self.parts) - 1:
+            return made
+        results = tuple(made[name] for name in self.results)
+        return {Work.RESULT: results[0] if self.gives_tensor else results}
 
 
 def _flat(output: object) -> list[fx.Node]:

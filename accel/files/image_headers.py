@@ -7,10 +7,13 @@ header asks for. A file of a kilobyte can ask for gigabytes.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: four times an 8K frame; more is a damaged header or an attack
 MAX_PIXELS_VARIABLE = "ACCEL_MAX_PIXELS"
@@ -82,6 +85,32 @@ def examine(data: bytes, path: str | Path) -> ImageHeader:
     raise ValueError(
         f"{path}: damaged, or not an image (PNG, JPEG, BMP, WebP and TIFF are; it starts with {data[:8]!r})"
     )
+
+
+def png_colours(path: Path) -> tuple[int, np.ndarray | None] | None:
+    """The colour type of a PNG and, if it has one, its palette (N, 3) uint8 RGB: read from the beginning of the file.
+
+    None for what is no PNG or cannot be read; whether the rest of it is whole, `examine` tells.
+    """
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            beginning = file.read(33)  # with the header
+            if not beginning.startswith(_PNG) or len(beginning) < 33:
+                return None
+            colour = beginning[25]
+            while colour == PNG_PALETTE:
+                length, kind = struct.unpack(">I4s", file.read(8))
+                if kind == b"PLTE":
+                    content = file.read(min(length, 768))
+                    return colour, np.frombuffer(content[: len(content) // 3 * 3], np.uint8).reshape(-1, 3)
+                if kind in (b"IDAT", b"IEND"):
+                    break
+                file.seek(length + 4, os.SEEK_CUR)
+    except (OSError, struct.error):
+        return None
+    return colour, None
 
 
 def _examine_png(data: bytes, path: str | Path) -> ImageHeader:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from accel.files.exif import orientation, upright
 from accel.files.image_headers import (
     MAX_BYTES_PER_PIXEL,
     MAX_PIXELS_VARIABLE,
@@ -30,7 +31,8 @@ UNDEFINED = 254  # entry of a label table for stored values that mean nothing in
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The image as (H, W, 3) uint8 RGB: grey is repeated, alpha dropped, 16 bits become 8.
+    """The image as (H, W, 3) uint8 RGB: grey is repeated, alpha dropped, 16 bits become 8. It is turned as its EXIF
+    orientation says, as viewers show it.
 
     Raises FileNotFoundError if there is no such file, ValueError if it is damaged, too large or no image.
     """
@@ -53,9 +55,10 @@ def read_frames(
         if size is None:
             label_path, size = path, image.shape[:2]
         if image.shape[:2] != size:
+            turned = f"; {path} is turned as its EXIF orientation says" if orientation(path) != 1 else ""
             raise ValueError(
                 f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
-                f"and {size[1]} x {size[0]} (width x height)"
+                f"and {size[1]} x {size[0]} (width x height){turned}"
             )
         if frames is None:
             frames = np.empty((len(paths), *size, 3), np.uint8)
@@ -67,7 +70,8 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
     """The label image as (H, W) uint8, one class index a pixel.
 
     Accepts PNGs with one channel of 8 bits and palette PNGs, whose indices are the labels. Anything else (16
-    bits, colours, JPEG) would give wrong classes silently, hence ValueError, as for damaged files.
+    bits, colours, JPEG) would give wrong classes silently, hence ValueError, as for damaged files. A label that carries
+    an EXIF orientation itself, which few do, is turned like an image.
 
     table: (256,) uint8, the class index of each stored value, `UNDEFINED` where a stored value is an error.
     """
@@ -78,18 +82,21 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
     if header.colour == PNG_PALETTE:
         labels = _palette_indices(data, path)
     elif header.colour == PNG_GREY and header.bits == 8:
-        labels = _decode(data, cv2.IMREAD_GRAYSCALE, path)
+        labels = _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION, path)
     else:
         raise ValueError(f"{path}: expected labels as one channel of 8 bits (or palette indices); found {header}")
+    labels = _upright(labels, data, path)
     return labels if table is None else _translate(labels, table, path)
 
 
-def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
+def read_colour_labels(path: str | Path, table: np.ndarray, listed: str = "", grey: bool = False) -> np.ndarray:
     """The label image whose colours are classes, as (H, W) uint8.
 
     Accepts RGB PNGs of 8 bits and palette PNGs; an alpha channel is dropped.
 
     table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B, `UNDEFINED` where it means nothing.
+    listed: where the user may list a further colour, for the error; empty: nowhere.
+    grey: whether grey images are accepted, too; value v is the colour (v, v, v).
 
     Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
     """
@@ -97,9 +104,11 @@ def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
     header = examine(data, path)
     if header.kind != "PNG":
         raise ValueError(f"{path}: labels must be PNG files (other formats alter colours); found {header}")
-    if header.colour not in (PNG_RGB, PNG_PALETTE, PNG_RGBA) or header.bits > 8:
+    kinds = (PNG_RGB, PNG_PALETTE, PNG_RGBA, *((PNG_GREY,) if grey else ()))
+    if header.colour not in kinds or header.bits > 8:
         raise ValueError(f"{path}: expected colours of 8 bits a channel (or a palette); found {header}")
-    image = cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR, path), cv2.COLOR_BGR2BGRA)
+    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, path)
+    image = cv2.cvtColor(_upright(image, data, path), cv2.COLOR_BGR2BGRA)
     codes = image.view("<u4")[..., 0]  # one number a pixel; the highest byte is the alpha, 255
     codes &= 0xFFFFFF
     labels = table[codes]
@@ -107,9 +116,10 @@ def read_colour_labels(path: str | Path, table: np.ndarray) -> np.ndarray:
     if unknown.any():
         y, x = np.unravel_index(unknown.argmax(), unknown.shape)
         blue, green, red, _ = image[y, x].tolist()
+        way_out = f'; if it is to be ignored, {listed} write "{red} {green} {blue} ignored"' if listed else ""
         raise ValueError(
             f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) is that of no class; "
-            f"{int(unknown.sum())} pixels have such colours"
+            f"{int(unknown.sum())} pixels have such colours{way_out}"
         )
     return labels
 
@@ -170,6 +180,11 @@ def _decode(data: bytes, flags: int, path: str | Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{path}: damaged, or not an image (it starts with {data[:8]!r})")
     return image
+
+
+def _upright(labels: np.ndarray, data: bytes, path: str | Path) -> np.ndarray:
+    """Turned as the PNG with this content says, whatever this version of OpenCV makes of it."""
+    return upright(labels, orientation(path)) if b"eXIf" in data else labels
 
 
 def _palette_indices(data: bytes, path: str | Path) -> np.ndarray:

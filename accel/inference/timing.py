@@ -3,7 +3,6 @@ what the model says of it there."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accel.clock import now
 from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.playing.player import Player
@@ -52,18 +52,6 @@ def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int)
                 if turn:  # the first calls set up memory and kernels
                     seconds[name][distance > 0].append(elapsed)
     return {name: (float(np.median(key)), float(np.median(current))) for name, (key, current) in seconds.items()}
-
-
-def now(device: torch.device) -> float:
-    """A clock reading after all work given to the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def frames_to_tensor(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 to (T, 3, H, W), channels-last in memory, without a copy."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:

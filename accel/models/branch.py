@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
+from accel.fast.pointwise import Pointwise
+from accel.fast.preparation import Preparation
 from accel.models.prediction import Prediction
 
 
@@ -14,6 +17,8 @@ class Branch(nn.Module, ABC):
 
     task: what it predicts: a name in `accel.tasks.TASKS`.
     backbone: the network that `features` runs; video models cut its work into parts.
+
+    A branch says itself how it is made fast, see `accel.fast.preparation`.
     """
 
     task: str
@@ -29,3 +34,40 @@ class Branch(nn.Module, ABC):
 
     def forward(self, image: Tensor) -> Prediction:
         return self.predict(self.features(image))
+
+    def simplified(self, linear: bool = True) -> Branch:
+        """A branch of the same predictions, up to rounding, and less work. It takes over this one's layers.
+
+        linear: whether its features may be others, that linear layers have worked on: whether all that happens to
+            features on their way to `predict` is linear.
+        """
+        return self
+
+    def split(self) -> SplitBranch | None:
+        """The same branch with the 1x1 convolution that `predict` begins with on its own, if it begins with one. It
+        takes over this one's layers."""
+        return None
+
+    def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
+        """Make its networks ready for frames of one size, in place. parts: into how many to cut the backbone."""
+        # float32, because `predict` stays as it is.
+        self.backbone = preparation.network(self.backbone, parts=parts, gives=torch.float32)
+
+
+class SplitBranch(Branch):
+    """A branch whose predictions begin with a 1x1 convolution.
+
+    product: that convolution, (B, C, h, w) to (B, C', h, w).
+    """
+
+    product: Pointwise
+
+    def split(self) -> SplitBranch:
+        return self
+
+    @abstractmethod
+    def predict_from(self, product: Tensor) -> Prediction:
+        """What the branch says of frames of whose features this is the product (B, C', h, w)."""
+
+    def predict(self, features: Tensor) -> Prediction:
+        return self.predict_from(self.product(features))

@@ -2,138 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import replace
-from itertools import chain
-from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from accel.fast.parts import Parts, Work, work_of
+from accel.fast.pointwise import Pointwise
 from accel.fast.streams import side_by_side
-from accel.models.branch import Branch
+from accel.models.branch import Branch, SplitBranch
 from accel.models.images import subtract_mean
-from accel.models.prediction import Prediction
 from accel.models.propagation.base import Propagation
-from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion, stretched
 from accel.models.state import Anchor, FrameState, PendingAnchor
-from accel.playing.player import Player
-from accel.playing.schedules import KeyFramesAt
-
-
-class VideoModel(nn.Module, ABC):
-    """A model that looks at videos frame by frame.
-
-    Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What it says of a frame is a `Prediction`; what it carries
-    from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
-
-    task: what it predicts: a name in `accel.tasks.TASKS`.
-    about: what its weights say of themselves, where it was loaded from some: what `save_pretrained` needs.
-    carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
-        spare themselves asking twice about one frame.
-    """
-
-    task = "segmentation"
-    about: Any = None
-    carries_state = True
-
-    @property
-    def remembers(self) -> bool:
-        """Whether a key frame in the course of a video builds on those before it: whether `key_frame` makes use of the
-        state that it is given."""
-        return False
-
-    @abstractmethod
-    def key_frame(self, image: Tensor, state: Any = None) -> tuple[Prediction, Any]:
-        """All that the model has to say of this frame, however slow.
-
-        state: of the frame before, where the video goes on. Models that remember earlier key frames build on them.
-            None: start afresh.
-        """
-
-    @abstractmethod
-    def next_frame(self, image: Tensor, state: Any) -> tuple[Prediction, Any]:
-        """The frame after the one that gave `state`, as fast as can be."""
-
-    def advance(self, image: Tensor, state: Any) -> Any:
-        """Go past a frame of which nobody needs a prediction."""
-        return self.next_frame(image, state)[1]
-
-    def renew(self, state: Any, frames: int) -> Any:
-        """Take the frame of `state` for a key frame whose work is spread over the `frames` frames after it.
-
-        Each following `next_frame` does one share of it; the last of them switches over. So no frame takes as long
-        as a key frame, and what is known of the key frame comes `frames` frames late. Shares are equal if the model
-        was cut into as many parts (see `optimized`); else the last one has all the work. A renewal that is still
-        under way is finished first, at once. Raises ValueError for models that cannot do this.
-        """
-        raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
-
-    def check_spreads_key_frames(self) -> None:
-        """ValueError, with the call that helps, unless `renew` spreads a key frame's work in shares that are alike."""
-        raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
-
-    def prepare(self, size: tuple[int, int]) -> None:
-        """Make ready for frames of `size` (H, W), where that takes time that no frame should have to wait for."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is, and its frames have to be: the CPU for one without parameters, such as classical flow."""
-        here = next(chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if here is None else here.device
-
-    def optimized(
-        self,
-        size: tuple[int, int] | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        compile: bool = True,
-        parts: int = 1,
-    ) -> VideoModel:
-        """This model for inference on frames of one size, as fast as the machine allows: see `fast.optimization`."""
-        from accel.fast.optimization import optimize  # it knows all models
-
-        return optimize(self, size, dtype, device, compile, parts)
-
-    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
-        """Write this model, with a model card, to a folder that `accel.load_model` takes; see `accel.weights.hub`.
-
-        half: as float16, half as large. Raises ValueError for a model that was not loaded from weights.
-        """
-        return self._known("save_pretrained").save_pretrained(self, folder, half)
-
-    def push_to_hub(self, repository: str, half: bool = False, private: bool = False) -> str:
-        """Upload this model, with a model card, to a repository OWNER/NAME of Hugging Face's hub; returns its address.
-
-        Raises as `save_pretrained`, and ValueError where the hub refuses.
-        """
-        return self._known("push_to_hub").push_to_hub(self, repository, half, private)
-
-    def _known(self, call: str) -> Any:
-        if self.about is None:
-            raise ValueError(
-                f"{call}: nothing is known of this model's classes and training; load it with accel.load_model, or "
-                f"call accel.weights.hub.{call} with a description"
-            )
-        return self.about
-
-    def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> Prediction:
-        """What is said of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
-
-        refreshed: which of the frames after the first, counted from 0 for the first, are key frames too. ValueError
-            for a frame that is not among them.
-        """
-        *before, last = clip.unbind(1)
-        odd = [t for t in refreshed if not 1 <= t <= len(before)]
-        if odd:
-            raise ValueError(f"refreshed: frame {odd[0]} of a clip of {1 + len(before)}: expected 1 to {len(before)}")
-        player = Player(self, KeyFramesAt(refreshed))
-        for image in before:
-            player.skip(image)
-        return player.step(last).prediction
+from accel.models.video_model import VideoModel
 
 
 class FrameByFrame(VideoModel):
@@ -159,6 +40,13 @@ class FrameByFrame(VideoModel):
 
     def check_spreads_key_frames(self):
         """All its frames are alike."""
+
+    def simplified(self):
+        self.reference = self.reference.simplified()
+        return self
+
+    def make_fast(self, preparation):
+        self.reference.make_fast(preparation, preparation.parts)
 
 
 class DeepFeatureFlow(VideoModel):
@@ -204,6 +92,14 @@ class DeepFeatureFlow(VideoModel):
                 "model.optimized(parts=N) makes one, where N is the interval"
             )
 
+    def simplified(self):
+        self.reference = self.reference.simplified(linear=self.propagation.linear)
+        return self
+
+    def make_fast(self, preparation):
+        self.propagation.make_fast(preparation)  # first, because it may share layers with the reference branch
+        self.reference.make_fast(preparation, preparation.parts)
+
     def _carried(self, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
         """The reference features (B, C, h, w) at the frame after `state`, and the state there.
 
@@ -223,6 +119,9 @@ class Accel(DeepFeatureFlow):
     """
 
     def __init__(self, reference: Branch, propagation: Propagation, update: Branch, fusion: ScoreFusion):
+        for branch in (reference, update):
+            if branch.task != "segmentation":
+                raise ValueError(f"Accel fuses class scores; {type(branch).__name__} is for {branch.task}")
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
@@ -234,6 +133,14 @@ class Accel(DeepFeatureFlow):
         )
         propagated = self.reference.predict(features)
         return self.fusion(propagated, update), state
+
+    def simplified(self):
+        self.update = self.update.simplified()
+        return super().simplified()
+
+    def make_fast(self, preparation):
+        super().make_fast(preparation)
+        self.update.make_fast(preparation)
 
 
 class AccelShared(DeepFeatureFlow):
@@ -252,3 +159,49 @@ class AccelShared(DeepFeatureFlow):
             lambda: self._carried(image, state), lambda: self.reference.features(image), image.device, "update"
         )
         return self.reference.predict(self.fusion(features, update)), state
+
+    def simplified(self):
+        """Where features are carried by something linear, the fusion and the 1x1 convolution that the reference
+        branch's `predict` begins with become one, taken before: once a key frame, and once an update."""
+        propagation = self.propagation
+        split = self.reference.split() if propagation.linear and not propagation.remembers else None
+        return super().simplified() if split is None else SimplifiedAccelShared(split, propagation, self.fusion)
+
+    def make_fast(self, preparation):
+        super().make_fast(preparation)
+        preparation.layer(self.fusion)
+
+
+class SimplifiedAccelShared(DeepFeatureFlow):
+    """`AccelShared` in which the fusion of features and what follows it are one product for each branch."""
+
+    def __init__(self, reference: SplitBranch, propagation: Propagation, fusion: FeatureFusion):
+        super().__init__(reference, propagation)
+        product = reference.product.weight.flatten(1)  # (C', C)
+        old, new = fusion.correction.weight.flatten(1).chunk(2, 1)  # (C, C) each
+        self.carry = Pointwise(product @ old)
+        self.correct = Pointwise(product @ new, product @ fusion.correction.bias)
+
+    def key_frame(self, image, state=None):
+        image = subtract_mean(image)
+        features = self.reference.features(image)
+        anchor = Anchor.of(image, self.carry(features))
+        return self.reference.predict(features), FrameState.at_key_frame(anchor)
+
+    def next_frame(self, image, state):
+        image = subtract_mean(image)
+        (product, state), update = side_by_side(
+            lambda: self._carried(image, state),
+            lambda: self.correct(self.reference.features(image)),
+            image.device,
+            "update",
+        )
+        return self.reference.predict_from(product + stretched(update, product)), state
+
+    def make_fast(self, preparation):
+        super().make_fast(preparation)
+        preparation.layer(self.carry)
+        preparation.layer(self.correct)
+
+    def _reference_work(self, image):
+        return super()._reference_work(image).then(self.carry)

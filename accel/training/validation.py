@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from accel.config import Config
 from accel.datasets import ClipDataset, build_test_dataset
+from accel.datasets.clips import frames_to_tensor
 from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.progress import console
@@ -77,7 +78,7 @@ class Validation:
                 continue
             index = self.indices[first + rank]
             clip = self.dataset.clip(index, self.settings.interval)
-            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(self.fabric.device)  # (T, 3, H, W)
+            frames = frames_to_tensor(clip.frames).to(self.fabric.device)  # (T, 3, H, W)
             with self.fabric.autocast():
                 prediction = model(frames[None])
             said = of_first(prediction.at(tuple(frames.shape[2:])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def _refuse_other_architecture(
         ],
     }
     if any(faults.values()):
-        told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in faults.items() if names)
+        told = "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in faults.items() if names)
         raise ValueError(f"{path}: weights of another architecture ({told})")
 
 
@@ -182,7 +183,8 @@ def load_state(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
 
 
-def _few(names: list[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names of what may be many, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(f"{name:.100}" for name in names[:MAX_NAMED]) + more
 

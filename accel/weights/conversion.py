@@ -14,10 +14,7 @@ from accel.datasets import camvid, cityscapes
 from accel.models import build_published
 from accel.weights.checkpoints import Description, describe_weights, load_weights, save_weights
 from accel.weights.mxnet_params import write_mxnet_params
-from accel.weights.published_params import Params, map_published, mxnet_params
-
-# Names in the release's folder `model`, for all versions but the DeepLabs.
-BASE_FILE = "rfcn_dff_flownet_vid-0000.params"
+from accel.weights.published_params import BASE_FILE, Params, map_published, mxnet_params
 
 
 def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, overwrite: bool = False) -> int:

@@ -6,18 +6,21 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from accel.models.published_models import build_published, check_version
+from accel.models.published_models import VERSIONS, build_published, check_version
 from accel.models.video import VideoModel
+from accel.weights.checkpoints import few
 from accel.weights.mxnet_params import read_mxnet_params
 
 Params = str | os.PathLike | Mapping[str, np.ndarray]
 
+# Its name in the release's folder `model`, for all versions but the DeepLabs.
+BASE_FILE = "rfcn_dff_flownet_vid-0000.params"
 # What the base file (Deep Feature Flow's detector) holds besides the flow network and a ResNet-101.
 RFCN = ("rpn_", "rfcn_", "feat_conv_3x3_", "Convolution5_scale_")
 FLOW_LAYERS = {  # FlowNetS module to MXNet layer
@@ -44,8 +47,9 @@ def load_published(version: str, *params: Params) -> VideoModel:
         have its names as released alone, or with the prefix they carry within Accel (`18_`, `34_`, `50_`,
         `curr_`).
 
-    Raises ValueError that lists all missing, left-over and misshapen parameters. Left-over parameters of the R-FCN
-    detector, which the published base file has, are counted in the log instead.
+    Raises ValueError that counts missing, left-over and misshapen parameters, names some of each, and says which file
+    seems to be missing or which other version they are of. Left-over parameters of the R-FCN detector, which the
+    published base file has, are counted in the log instead.
     """
     return copy.deepcopy(map_published(version, *params))
 
@@ -85,11 +89,14 @@ def map_published(version: str, *params: Params) -> VideoModel:
             if name in merged and merged[name].shape == kernel.shape and not np.allclose(merged[name], kernel)
         ],
     }
-    found = [f"{len(names)} {what}: {', '.join(map(_shown, names))}" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what}: {few([_shown(n) for n in names])}" for what, names in problems.items() if names]
     if found:
         files = [str(source) for source in params if not isinstance(source, Mapping)]
         where = f"{' + '.join(files)}: " if files else ""
-        raise ValueError(f"{where}these parameters are not those of {version}: {'; '.join(found)}")
+        hint = _likely_cause(version, merged.keys())
+        raise ValueError(
+            f"{where}these parameters are not those of {version}: {'; '.join(found)}{hint and f'; {hint}'}"
+        )
     if left_over:
         log.info("%d parameters of the R-FCN detector in the base file are not needed", len(left_over))
 
@@ -103,6 +110,29 @@ def map_published(version: str, *params: Params) -> VideoModel:
             state[key] = torch.zeros_like(state[key], device="cpu")  # counters of batches seen
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def _likely_cause(version: str, given: Collection[str]) -> str:
+    """Which file was forgotten, or which other version these parameters are of; empty where that cannot be told."""
+
+    def there(naming: Naming) -> int:
+        return sum(name in given for name in naming.parameters.values())
+
+    whole = [(there(n), v) for v in VERSIONS for n in namings(v) if v != version and there(n) == len(n.parameters)]
+    most, other = max(whole, default=(0, ""))
+    if most > max(map(there, namings(version))):
+        return f"they are those of {other}"
+    kind = version.partition("-")[0]
+    if kind == "deeplab":
+        return ""
+    (naming,) = namings(version)
+    flow = [name for key, name in naming.parameters.items() if key.startswith("propagation.")]
+    own = [name for key, name in naming.parameters.items() if key.startswith(("update.", "fusion.", "reference.fc6."))]
+    if not any(name in given for name in flow):
+        return f"is the base file ({BASE_FILE}) missing?"
+    if not any(name in given for name in own):
+        return f"is the file of {version if kind == 'accel' else 'deeplab-101'} missing?"
+    return ""
 
 
 def mxnet_params(version: str, model: VideoModel) -> dict[str, np.ndarray]:

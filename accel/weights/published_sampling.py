@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from accel.models.propagation.learned_sampling import LearnedSampling
+from accel.weights.checkpoints import few
 from accel.weights.mxnet_params import read_mxnet_params
 from accel.weights.published_params import Naming, Params, bare_names
 
@@ -38,7 +39,7 @@ def load_published_sampling(sampling: LearnedSampling, *params: Params) -> None:
     params: MXNet's `.params` files, `.npz` files, or dictionaries of arrays; where several have a name, the last wins,
         and names that are not of the sampling are passed over, since the release holds a whole detector.
 
-    Raises ValueError that lists what is missing or misshapen, with nothing changed.
+    Raises ValueError that counts what is missing or misshapen and names some of it, with nothing changed.
     """
     merged: dict[str, np.ndarray] = {}
     for source in params:
@@ -53,7 +54,7 @@ def load_published_sampling(sampling: LearnedSampling, *params: Params) -> None:
             if name in merged and merged[name].shape != shape
         ],
     }
-    found = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what}: {few(names)}" for what, names in problems.items() if names]
     if found:
         files = [str(source) for source in params if not isinstance(source, Mapping)]
         where = f"{' + '.join(files)}: " if files else ""

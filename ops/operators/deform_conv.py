@@ -92,18 +92,8 @@ def _deform_conv_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return *(made if wanted else None for made, wanted in zip(three, needs, strict=True)), None, None, None
 
 
-define(
-    "deform_conv(Tensor features, Tensor offset, Tensor weight, int[2] stride, int[2] padding, int[2] dilation)"
-    " -> Tensor",
-    reference.deform_conv,
-    _deform_conv_fake,
-)
-define(
-    "deform_conv_backward(Tensor gradient, Tensor features, Tensor offset, Tensor weight, int[2] stride, "
-    "int[2] padding, int[2] dilation, bool[3] needs) -> (Tensor, Tensor, Tensor)",
-    reference.deform_conv_backward,
-    _deform_conv_backward_fake,
-)
+define("deform_conv", reference.deform_conv, _deform_conv_fake)
+define("deform_conv_backward", reference.deform_conv_backward, _deform_conv_backward_fake)
 torch.library.register_autograd(
     "accel_ops::deform_conv", _deform_conv_autograd, setup_context=_keep_inputs_and_geometry, lib=library
 )

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-library = torch.library.Library("accel_ops", "DEF")
+library = torch.library.Library("accel_ops", "FRAGMENT")
+
+_LIST = Path(__file__).resolve().parents[1] / "csrc" / "schemas.inc"
 
 
-def define(schema: str, definition: Callable, fake: Callable) -> None:
-    """Define an operator by its schema, its meaning in plain PyTorch, and the shapes of its results.
+def _read_schemas() -> dict[str, str]:
+    """From an operator's name to its schema, such as "warp(Tensor features, Tensor flow) -> Tensor"."""
+    lines = [line for line in _LIST.read_text().splitlines() if not line.startswith("//")]
+    schemas = ast.literal_eval("[" + "\n".join(lines) + "]")
+    return {schema.split("(")[0]: schema for schema in schemas}
+
+
+_schemas = _read_schemas()
+
+
+def define(operator_name: str, definition: Callable, fake: Callable) -> None:
+    """Define an operator of csrc/schemas.inc by its meaning in plain PyTorch and the shapes of its results.
 
     The definition also serves every device that has no kernel of its own. As no device has one until its
     library is loaded, it is called first, which is when it loads it.
     """
-    name = f"accel_ops::{schema.split('(')[0]}"
+    name = f"accel_ops::{operator_name}"
 
     def without_kernel(*args):
         from accel_ops import build  # here, so that `python -m accel_ops.build` does not find itself loaded
@@ -26,10 +40,22 @@ def define(schema: str, definition: Callable, fake: Callable) -> None:
             return operator(*args)
         return definition(*args)
 
-    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    if not _is_defined(name, _schemas[operator_name]):
+        library.define(_schemas[operator_name], tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, without_kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(name, fake, lib=library)
-    operator = getattr(torch.ops.accel_ops, name.split("::")[1])
+    operator = getattr(torch.ops.accel_ops, operator_name)
+
+
+def _is_defined(name: str, schema: str) -> bool:
+    """Whether a native library, loaded by other means than ours, has defined the operator already."""
+    try:
+        found = torch._C._get_schema(name, "")
+    except RuntimeError:
+        return False
+    if found != torch._C.parse_schema(f"accel_ops::{schema}"):
+        raise ImportError(f"a library of another version of accel_ops is loaded: its {found} should be {schema}")
+    return True
 
 
 def refuse_double_backward(name: str) -> None:

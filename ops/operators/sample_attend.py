@@ -73,17 +73,8 @@ def _sample_attend_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(to if wanted else None for to, wanted in zip(made, needs, strict=True))
 
 
-define(
-    "sample_attend(Tensor query, Tensor key, Tensor value, Tensor offsets) -> Tensor",
-    reference.sample_attend,
-    _sample_attend_fake,
-)
-define(
-    "sample_attend_backward(Tensor gradient, Tensor query, Tensor key, Tensor value, Tensor offsets, bool[4] needs) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    reference.sample_attend_backward,
-    _sample_attend_backward_fake,
-)
+define("sample_attend", reference.sample_attend, _sample_attend_fake)
+define("sample_attend_backward", reference.sample_attend_backward, _sample_attend_backward_fake)
 torch.library.register_autograd(
     "accel_ops::sample_attend", _sample_attend_autograd, setup_context=keep_inputs, lib=library
 )

@@ -68,17 +68,8 @@ def _upsample_argmax_margin_fake(
     return labels, torch.empty_like(labels, dtype=torch.float32)
 
 
-define(
-    "upsample_argmax(Tensor scores, SymInt[2] size, Tensor? bias=None, str border='replicate') -> Tensor",
-    reference.upsample_argmax,
-    _upsample_argmax_fake,
-)
-define(
-    "upsample_argmax_margin(Tensor scores, SymInt[2] size, Tensor? bias=None, str border='replicate') "
-    "-> (Tensor, Tensor)",
-    reference.upsample_argmax_margin,
-    _upsample_argmax_margin_fake,
-)
+define("upsample_argmax", reference.upsample_argmax, _upsample_argmax_fake)
+define("upsample_argmax_margin", reference.upsample_argmax_margin, _upsample_argmax_margin_fake)
 
 
 def _without_gradient(ctx, inputs, output) -> None:

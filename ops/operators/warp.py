@@ -59,11 +59,7 @@ def _warp_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]
     return tuple(made if wanted else None for made, wanted in zip(both, needs, strict=True))
 
 
-define("warp(Tensor features, Tensor flow) -> Tensor", reference.warp, _warp_fake)
-define(
-    "warp_backward(Tensor gradient, Tensor features, Tensor flow, bool[2] needs) -> (Tensor, Tensor)",
-    reference.warp_backward,
-    _warp_backward_fake,
-)
+define("warp", reference.warp, _warp_fake)
+define("warp_backward", reference.warp_backward, _warp_backward_fake)
 torch.library.register_autograd("accel_ops::warp", _warp_autograd, setup_context=keep_inputs, lib=library)
 refuse_double_backward("warp")

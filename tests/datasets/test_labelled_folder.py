@@ -7,7 +7,7 @@ from PIL import Image
 
 from accel.config import DataConfig
 from accel.datasets import build_dataset
-from accel.datasets.labelled_folder import LabelledFolder, pascal_palette, read_classes
+from accel.datasets.labelled_folder import LabelledFolder
 
 CLASSES = "road\n10 20 30 traffic light\n\nrobot arm\n"
 
@@ -107,36 +107,93 @@ def test_what_is_not_as_it_should_be_is_one_line_with_the_place(root, harm, mess
     assert "\n" not in str(error.value)
 
 
+# --- labels as colours ----------------------------------------------------------------------------------------
+
+COLOURS = "0 0 0 background\n200 30 10 crack\n10 20 30 rust\n"
+PAINTED = np.array([[0, 1, 2, 1], [0, 0, 2, 2]], np.uint8)
+RGB = np.array([(0, 0, 0), (200, 30, 10), (10, 20, 30), (255, 255, 255)], np.uint8)
+
+
+def paint(root, picture, name="a", classes=COLOURS):
+    """A still with this label, a Pillow image."""
+    write_image(root / f"train/images/{name}.png", 0)
+    picture.save(root / f"train/labels/{name}.png")
+    (root / "classes.txt").write_text(classes)
+
+
+def in_palette(indices, *order):
+    """A palette PNG that shows colours `RGB[order]` under indices of its own."""
+    place = np.argsort(order)
+    picture = Image.fromarray(place[indices].astype(np.uint8), "P")
+    picture.putpalette(RGB[list(order)].flatten().tolist())
+    return picture
+
+
+def labels_of(root, index=0):
+    return LabelledFolder(root, "train").labels(index)[1]
+
+
+def with_alpha(image):
+    picture = Image.fromarray(image).convert("RGBA")
+    picture.putalpha(7)
+    return picture
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "form",
     [
-        ("road\n1 2 tree\n", r'line 2: 1 2 tree: expected "NAME" or "R G B NAME"'),
-        ("road\n1 2 256 tree\n", "line 2: .* colours up to 255"),
-        ("road\n256 = tree\n", 'line 2: 256 = tree: expected .* or "VALUE = NAME"'),
-        ("road\n3 = 1 2 tree\n", "line 2: 3 = 1 2 tree: expected"),
-        ("road\n7 tree\n", 'line 2: 7 tree: expected .* or "VALUE = NAME"'),
-        ("1 = road\nsky\n", 'line 2: the value 1 stands for sky and for road; write both lines as "VALUE = NAME"'),
-        ("road\nsky\n1 2 3 road\n", "line 3: class road stands there twice"),
-        ("road\n", "1 classes; expected 2 to 254"),
-        ("", "0 classes"),
+        lambda: Image.fromarray(RGB[PAINTED]),
+        lambda: with_alpha(RGB[PAINTED]),
+        lambda: in_palette(PAINTED, 0, 1, 2),
+        lambda: in_palette(PAINTED, 2, 0, 1),  # as a program that makes files smaller leaves it
+        lambda: Image.fromarray(PAINTED),  # class indices
     ],
 )
-def test_a_list_of_classes_that_is_none_is_refused(tmp_path, text, message):
-    (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_classes(tmp_path / "classes.txt")
+def test_the_colours_of_classes_txt_are_read_as_classes(root, form):
+    (root / "train/labels/drive/f2.png").unlink()
+    (root / "train/labels/drive/f11.png").unlink()
+    paint(root, form())
+    assert np.array_equal(labels_of(root), PAINTED)
 
 
-def test_the_colours_are_those_of_pascal_voc():
-    known = [
-        (128, 0, 0),
-        (0, 128, 0),
-        (128, 128, 0),
-        (0, 0, 128),
-        (128, 0, 128),
-        (0, 128, 128),
-        (128, 128, 128),
-        (64, 0, 0),
-    ]
-    assert pascal_palette(8).tolist() == [list(colour) for colour in known]
-    assert len({tuple(colour) for colour in pascal_palette(254).tolist()}) == 254
+def test_among_colours_grey_images_are_colours_too(root):
+    """Masks in which only black and white are left, made smaller by a program."""
+    classes = "255 255 255 crack\n0 0 0 background\n1 1 1 rust\n"
+    paint(root, Image.fromarray(RGB[[[3, 0]]]), "a", classes)
+    paint(root, Image.fromarray(np.array([[0, 255, 1]], np.uint8)), "a1", classes)
+    paint(root, Image.fromarray(np.array([[True, False]])), "a2", classes)
+    assert [labels_of(root, i).tolist() for i in range(3)] == [[[1, 0, 2]], [[0, 1]], [[0, 1]]]  # a1, a2, a
+
+
+def test_colours_that_count_as_ignored_are_listed(root):
+    picture = RGB[PAINTED].copy()
+    picture[0, 3] = 224, 224, 192
+    paint(root, Image.fromarray(picture))
+    with pytest.raises(ValueError, match=r"a\.png: colour \(224, 224, 192\) at pixel \(3, 0\).*") as error:
+        labels_of(root)
+    assert str(error.value).endswith(f'in {root}/classes.txt write "224 224 192 ignored"')
+    (root / "classes.txt").write_text(f"{COLOURS}224 224 192 ignored\n1 1 1 ignored\n")
+    dataset = LabelledFolder(root, "train")
+    expected = PAINTED.copy()
+    expected[0, 3] = 255
+    assert np.array_equal(dataset.labels(0)[1], expected) and dataset.class_names == ("background", "crack", "rust")
+
+
+def test_colours_without_a_class_for_each_are_refused_with_the_way_out(root):
+    paint(root, Image.fromarray(RGB[PAINTED]), classes="background\n200 30 10 crack\nrust\n")
+    with pytest.raises(ValueError, match="expected labels as one channel.*; to read colours, give each class its own"):
+        labels_of(root)
+    (root / "classes.txt").write_text(COLOURS.replace("10 20 30", "0 0 0"))
+    with pytest.raises(ValueError, match=r"classes\.txt: the colour \(0, 0, 0\) is that of background and of rust"):
+        LabelledFolder(root, "train")
+
+
+def test_a_palette_of_other_colours_is_one_of_indices(root):
+    """Viewers' palettes say nothing about the classes, and black often fills what no index uses."""
+    permuted, in_order = RGB[[1, 0, 2]].flatten().tolist(), RGB[:3].flatten().tolist()
+    for palette in ([7] * 768, [*permuted, *[9] * 759], [*in_order, *[0] * 759]):
+        indices = np.array([[0, 1, 2, 255]], np.uint8)
+        picture = Image.fromarray(indices, "P")
+        picture.putpalette(palette)
+        paint(root, picture)
+        assert np.array_equal(labels_of(root), indices)

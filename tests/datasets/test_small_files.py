@@ -9,7 +9,7 @@ import pytest
 from accel.config import load_config
 from accel.datasets.camvid import CamVid
 from accel.datasets.camvid_original import _read_colours
-from accel.datasets.labelled_folder import read_classes
+from accel.datasets.class_list import read_classes
 from accel.evaluation.comparing.seeds import summarize
 from accel.files.small_files import read_text
 

@@ -82,8 +82,13 @@ def _published(name):
 
 
 def lively(name: str) -> VideoModel:
-    """The model of this name with batch norms and biases as after training: none that would hide a mistake."""
-    model, generator = make(name), torch.Generator().manual_seed(2)
+    """The model of this name, `enlivened`."""
+    return enlivened(make(name))
+
+
+def enlivened(model: VideoModel) -> VideoModel:
+    """The model with batch norms and biases as after training: none that would hide a mistake."""
+    generator = torch.Generator().manual_seed(2)
 
     def random(like, low, high):
         return low + (high - low) * torch.rand(like.shape, generator=generator)

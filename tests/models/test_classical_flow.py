@@ -181,6 +181,36 @@ def test_opencv_has_as_many_threads_as_pytorch_and_then_its_own_again(usual_thre
     assert seen == ([2] if fails else [2, 2]) and cv2.getNumThreads() == usual_threads
 
 
+def test_the_last_of_several_at_once_gives_opencv_its_own_threads_again(usual_threads, monkeypatch):
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    class Search:
+        def calc(self, now, before, flow):
+            if threading.current_thread().name == "first":
+                first_is_in.set()
+                assert second_is_in.wait(60)
+            else:
+                second_is_in.set()
+                assert first_is_out.wait(60)
+            return np.zeros((*now.shape, 2), np.float32)
+
+    monkeypatch.setattr(cv2, "DISOpticalFlow_create", lambda preset: Search())
+    search, frame = PixelSearch(), np.zeros(SIZE, np.uint8)
+
+    def run(threads):
+        torch.set_num_threads(threads)  # every thread of Python has its own number
+        search(frame, frame)
+
+    first, second = (threading.Thread(target=run, args=(n,), name=name) for n, name in ((2, "first"), (4, "second")))
+    first.start()
+    assert first_is_in.wait(60)
+    second.start()
+    first.join()
+    first_is_out.set()
+    second.join()
+    assert cv2.getNumThreads() == usual_threads
+
+
 def model(tmp_path, flow, name="accel"):
     path = tmp_path / "model.yaml"
     path.write_text(

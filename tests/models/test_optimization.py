@@ -4,16 +4,65 @@ import copy
 
 import pytest
 import torch
-from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, lively, make, scores_of
+from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, scores_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.fast.batch_norms import fold_batch_norms
 from accel.fast.compilation import _in_form
 from accel.fast.parts import Parts
-from accel.fast.simplification import simplify
-from accel.models import AccelShared, DeepLab, FrameByFrame
-from accel.models.segmentation.fusion import FeatureFusion
+from accel.models import (
+    Accel,
+    AccelShared,
+    DeepFeatureFlow,
+    DeepLab,
+    FlowWarp,
+    FrameByFrame,
+    LearnedSampling,
+    Propagation,
+    ScoreMap,
+    VideoModel,
+)
+from accel.models.branch import Branch
+from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.learned_sampling import grid_offsets
+from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+
+
+class Patches(nn.Conv2d):
+    """A backbone of one layer, which is quick to trace."""
+
+    def __init__(self):
+        super().__init__(3, 8, 16, 16)
+
+    def forward(self, image):
+        height, width = image.shape[2:]
+        return super().forward(nn.functional.pad(image / 255, (0, -width % 16, 0, -height % 16)))
+
+
+class FlowOfPatches(Patches):
+    def forward(self, current, previous):
+        return 0.1 * super().forward(current - previous)[:, :2]
+
+
+class FlowAndScale(Patches):
+    def forward(self, current, previous):
+        made = super().forward(current - previous)
+        return 0.1 * made[:, :2], made[:, 2:3].sigmoid()
+
+
+def small(name):
+    """A model of few layers."""
+    torch.manual_seed(0)
+    deeplab = DeepLab(Patches(), CLASSES, 8)
+    sampling = LearnedSampling(Patches(), 8, 8, grid_offsets(1), embedding=8)
+    update = DeepLab(Patches(), CLASSES, 8)
+    return {
+        "accel": lambda: Accel(deeplab, FlowWarp(FlowOfPatches()), update, ScoreFusion(CLASSES)),
+        "learned_sampling": lambda: DeepFeatureFlow(deeplab, sampling),
+        "shared_sampling": lambda: AccelShared(deeplab, sampling, FeatureFusion(8)),
+        "scaled_flow": lambda: DeepFeatureFlow(deeplab, ScaledFlowWarp(FlowAndScale())),
+    }[name]()
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -87,15 +136,45 @@ def test_key_frames_that_build_on_the_memory_give_the_same_scores(name):
                 assert_same([scores], [same], 1e-3)
 
 
-def test_feature_fusion_is_optimised_with_flow_only():
-    from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
+@pytest.mark.parametrize("name", ["shared_sampling", "scaled_flow"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_linear_layers_cannot_change_places_with_is_optimised_without_that(name, dtype):
+    model, clip = enlivened(small(name)), clip_of(SIZE, 3)
+    fast = model.optimized(SIZE, dtype, compile=False, parts=2)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
+    with torch.inference_mode():
+        state, expected = (m.key_frame(clip[:, 0])[1] for m in (fast, model))
+        assert state.anchor.features.shape == expected.anchor.features.shape  # they are carried whole
 
-    reference = make("deep_feature_flow").reference
-    channels = reference.backbone.out_channels
-    sampling = LearnedSampling(reference.backbone.early, reference.backbone.early_channels, channels, grid_offsets(1))
-    for size in (SIZE, None):  # at once, not at the first frame
-        with pytest.raises(ValueError, match="AccelShared with propagation by flow only"):
-            AccelShared(reference, sampling, FeatureFusion(channels)).eval().optimized(size)
+
+def test_modules_of_which_nothing_is_known_are_optimised_too():
+    """A branch, a propagation and a model that say nothing of how they are made fast."""
+
+    class Reds(Branch):
+        task = "segmentation"
+
+        def __init__(self):
+            super().__init__()
+            self.backbone = Patches()
+
+        def features(self, image):
+            return self.backbone(image)
+
+        def predict(self, features):
+            return ScoreMap(features[:, :CLASSES])
+
+    class Still(FlowWarp):
+        make_fast = Propagation.make_fast
+
+    class Ours(FrameByFrame):
+        simplified, make_fast = VideoModel.simplified, VideoModel.make_fast
+
+    for model in (DeepFeatureFlow(Reds(), Still(FlowOfPatches())), Ours(Reds())):
+        clip = clip_of(SIZE, 3)
+        fast = enlivened(model).optimized(SIZE, torch.float32, compile=False)
+        assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+        with pytest.raises(ValueError, match="optimised already"):
+            fast.optimized(SIZE)
 
 
 def test_all_batch_norms_after_convolutions_are_folded():
@@ -185,13 +264,33 @@ def test_a_model_for_any_size_is_prepared_for_each_that_comes():
     for size in (SIZE, (50, 70), SIZE):
         clip = clip_of(size, 3)
         assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
-    assert list(fast.fast) == [SIZE, (50, 70)] and fast.device == model.device
+    assert fast.fast.sizes() == [(50, 70), SIZE] and fast.device == model.device
     with torch.inference_mode():
         _, state = fast.key_frame(clip[:, 0])
         assert fast.renew(state, 2).pending.frames == 2
         assert fast.advance(clip[:, 1], state).anchor.features.shape == state.anchor.features.shape
         with pytest.raises(ValueError, match="no key frame of 32x32 pixels came before"):
             fast.next_frame(torch.zeros(1, 3, 32, 32), state)
+
+
+@pytest.mark.parametrize("name", ["accel", "learned_sampling"])
+def test_a_video_goes_on_after_its_size_was_dropped(name):
+    model = enlivened(small(name))
+    fast = model.optimized(dtype=torch.float32, compile=False, parts=2, sizes=1)
+    clip = clip_of(SIZE, 4)
+    with torch.inference_mode():
+        state, expected = fast.key_frame(clip[:, 0])[1], model.key_frame(clip[:, 0])[1]
+        state, expected = fast.renew(state, 2), model.renew(expected, 2)  # half of it is done before, half after
+        for t in range(1, 4):
+            if t == 2:
+                fast.prepare((16, 32))
+                with pytest.warns(RuntimeWarning, match="more sizes than are kept ready, which is 1: 64x96 is"):
+                    fast.prepare(SIZE)
+            step = "key_frame" if t == 3 else "next_frame"
+            scores, state = getattr(fast, step)(clip[:, t], state)
+            same, expected = getattr(model, step)(clip[:, t], expected)
+            assert_same([scores], [same], 1e-3)
+    assert fast.fast.sizes() == [SIZE]
 
 
 def test_user_mistakes_are_told():
@@ -202,6 +301,8 @@ def test_user_mistakes_are_told():
         model.optimized((0, 64))
     with pytest.raises(ValueError, match="parts must be 1 or more, got 0"):
         model.optimized(SIZE, parts=0)
+    with pytest.raises(ValueError, match="sizes must be 1 or more, got 0"):
+        model.optimized(sizes=0)
     with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch.float64"):
         model.optimized(SIZE, dtype=torch.float64)
     with pytest.raises(ValueError, match="device 'cuda:9'"):
@@ -216,11 +317,10 @@ def test_user_mistakes_are_told():
 
 
 def test_simplified_models_do_less(model):
-
     clip = clip_of(SIZE, 3)
     with FlopCounterMode(display=False) as plain:
         scores_of(model, clip)
-    simple = simplify(copy.deepcopy(model))
+    simple = copy.deepcopy(model).simplified()
     with FlopCounterMode(display=False) as less:
         scores_of(simple, clip)
     assert less.get_total_flops() <= plain.get_total_flops()

@@ -104,6 +104,23 @@ def test_networks_of_two_inputs(network):
     torch.testing.assert_close(parts(IMAGE, 2 * IMAGE), network(IMAGE) - network(2 * IMAGE))
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_networks_of_several_results(network, count):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image):
+            early = self.network.convs[0](image)  # is there in the first part already
+            return early, self.network(image)
+
+    parts = Parts(graph_of(Both(), IMAGE), (IMAGE,), count)
+    given = parts(IMAGE)
+    assert type(given) is tuple
+    torch.testing.assert_close(given, (network.convs[0](IMAGE), network(IMAGE)))
+
+
 def test_inputs_of_another_shape_are_refused(network):
     parts = Parts(graph_of(network, IMAGE), (IMAGE,), 2)
     with pytest.raises(ValueError, match=r"optimised for frames \[1, 3, 16, 24\], got \[1, 3, 16, 32\]"):

@@ -453,7 +453,8 @@ def test_gpus_are_listed_as_torch_lists_them(monkeypatch):
 
 @needs_cuda_torch
 @pytest.mark.slow
-def test_the_cuda_sources_compile_for_sm_90(tmp_path):
+@pytest.mark.timeout(1800)
+def test_the_cuda_sources_compile_for_sm_90_and_load_alone_and_beside_the_others(tmp_path, native_operators):
     try:
         build.find_compiler()
         build.find_nvcc()
@@ -463,6 +464,12 @@ def test_the_cuda_sources_compile_for_sm_90(tmp_path):
     library = build.Library("cuda", ("9.0",))
     build.compile_library("cuda", library.sources, made, library.architectures)
     assert made.stat().st_size > 10_000
+    for before in ("", "import accel_ops; accel_ops.load('cpu')", "torch.ops.load_library(accel_ops_cpu)"):
+        code = f"import torch; accel_ops_cpu = {str(native_operators.library_file())!r}; {before}\n"
+        code += f"torch.ops.load_library({str(made)!r}); import accel_ops; accel_ops.load('cpu')\n"
+        code += "print(torch._C._dispatch_has_kernel_for_dispatch_key('accel_ops::warp', 'CUDA'))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.stdout == "True\n", done.stderr
 
 
 def test_cuda_sources_include_only_torch_core_and_c10_cuda():

@@ -192,3 +192,16 @@ def small_model():
     branch = {"encoder": "resnet18", "head_channels": 8}
     values = {"name": "deep_feature_flow", "num_classes": 5, "reference": branch, "flow": {"width": 1 / 16}}
     return build_model(parse_model(values, "test")).eval()
+
+
+def test_a_model_that_cannot_renew_is_refused_in_its_fast_form_too():
+    class Plain(VideoModel):
+        def key_frame(self, image, state=None):
+            return Number(0), 0
+
+        def next_frame(self, image, state):
+            return Number(0), 0
+
+    with pytest.raises(ValueError, match="Plain cannot spread a key frame's work over several frames"):
+        Player(Plain().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)
+    Player(small_model().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)

@@ -17,7 +17,7 @@ from accel.inference.loading import load_model
 from accel.models import build_published
 from accel.models.published_models import VERSIONS
 from accel.weights import load_published, mxnet_params, read_mxnet_params, write_mxnet_params
-from accel.weights.checkpoints import describe_weights
+from accel.weights.checkpoints import MAX_NAMED, describe_weights
 from accel.weights.conversion import find_published, from_mxnet, to_mxnet
 from accel.weights.published_params import namings, upsampling_kernel
 
@@ -114,6 +114,52 @@ def test_all_that_is_wrong_is_listed_by_name(deeplab18):
     assert "2 misshapen" in message
     assert "bn0_gamma (3,) instead of (64,)" in message
     assert "fc6_weight (4, 4) instead of (1024, 2048, 1, 1)" in message
+
+
+def names_only(version, naming=0):
+    """Parameters that have the names of a version, and no content to speak of."""
+    return dict.fromkeys(namings(version)[naming].all(), np.zeros(1))
+
+
+def refused(version, *params):
+    with pytest.raises(ValueError) as caught:
+        load_published(version, *params)
+    assert len(str(caught.value)) < 1200
+    return str(caught.value)
+
+
+def test_a_forgotten_base_file_is_asked_for(tmp_path):
+    """It has the flow network and a ResNet-101: hundreds of names."""
+    accel = names_only("accel-18")
+    flow = {name for key, name in namings("accel-18")[0].parameters.items() if key.startswith("propagation.")}
+    base = {
+        *flow,
+        *(name for key, name in namings("accel-18")[0].parameters.items() if key.startswith("reference.backbone.")),
+    }
+    update = {name: array for name, array in accel.items() if name not in base}
+    message = refused("accel-18", update)
+    missing = len(accel.keys() - update.keys())
+    assert missing > 500 and f"{missing} missing: " in message and f" and {missing - MAX_NAMED} more" in message
+    assert message.endswith("is the base file (rfcn_dff_flownet_vid-0000.params) missing?")
+    without_flow = {name: array for name, array in accel.items() if name not in flow}
+    assert message[-40:] == refused("accel-18", without_flow)[-40:]
+    write_mxnet_params(tmp_path / "accel.params", update)
+    command = [sys.executable, TOOL, "accel-18", "--params", tmp_path / "accel.params", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr) < 1200 and done.stderr.endswith("missing?\n")
+    assert refused("accel-18", {n: a for n, a in accel.items() if n in base}).endswith("file of accel-18 missing?")
+
+
+@pytest.mark.parametrize(
+    ("version", "given"), [("accel-34", "accel-18"), ("deeplab-50", "deeplab-34"), ("dff", "accel-101")]
+)
+def test_weights_of_another_version_are_known(version, given):
+    assert refused(version, names_only(given)).endswith(f"; they are those of {given}")
+
+
+def test_one_fault_is_no_other_version(deeplab18):
+    message = refused("deeplab-18", deeplab18 | {"bn0_gamma": np.zeros(3)})
+    assert message.endswith("1 misshapen: bn0_gamma (3,) instead of (64,)")
 
 
 def test_a_trained_upsampling_is_refused(deeplab18):

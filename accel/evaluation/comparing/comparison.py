@@ -11,10 +11,10 @@ import torch
 from accel.config import DataConfig, MotionConfig, load_config
 from accel.datasets import ClipDataset, build_test_dataset, data_root
 from accel.datasets.class_maps import ClassMap
-from accel.evaluation.comparing.across import MappedDataset, bring_together
 from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.running.evaluator import compare
+from accel.evaluation.running.mapped_classes import MappedDataset, bring_together
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.sweep import OnLabels
 from accel.evaluation.running.videos import Run, run_videos

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from accel.datasets.clips import ClipDataset
-from accel.inference.timing import frames_to_tensor
+from accel.datasets.clips import ClipDataset, frames_to_tensor
 from accel.models.images import subtract_mean
 from accel.models.video import VideoModel
 from accel.progress import bar

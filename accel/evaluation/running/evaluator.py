@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, long_enough
 from accel.evaluation.results import EvaluationResult
 from accel.evaluation.running.processes import ALONE, Processes
-from accel.evaluation.running.reading import long_enough
 from accel.evaluation.running.sweep import OnLabels, check_intervals, result_of, sweep
 from accel.models.video import VideoModel
 

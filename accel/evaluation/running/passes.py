@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, frames_to_tensor
 from accel.evaluation.running.reading import Stretch
-from accel.inference.timing import frames_to_tensor
 from accel.tasks import as_tensors
 
 

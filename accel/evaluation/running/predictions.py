@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from accel.config import DataConfig
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
-from accel.evaluation.comparing.across import MappedDataset
+from accel.datasets.clips import frames_to_tensor
+from accel.evaluation.running.mapped_classes import MappedDataset
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import check_classes
 from accel.models.video import VideoModel
@@ -154,7 +155,7 @@ def predict(
         for done, clip in enumerate(loader, 1):
             if isinstance(clip, str):
                 raise ValueError(clip)
-            frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).to(device)  # (T, 3, H, W)
+            frames = frames_to_tensor(clip.frames).to(device)  # (T, 3, H, W)
             yield clip.name, model(frames[None]).at(tuple(frames.shape[2:])).labels[0]
             progress.update(done)
 

@@ -38,18 +38,6 @@ class Stretch:
     problem: str | None
 
 
-def long_enough(dataset: ClipDataset, length: int) -> list[int]:
-    """The labelled frames with at least `length - 1` frames before them. ValueError if there are none."""
-    indices = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
-    if not indices:
-        longest = max((dataset.history(i) + 1 for i in range(len(dataset))), default=0)
-        raise ValueError(
-            f"interval {length} needs {length - 1} frames before a labelled one; "
-            f"the longest clip in this data set has {longest}"
-        )
-    return indices
-
-
 def read_stretches(
     dataset: ClipDataset,
     indices: Sequence[int],

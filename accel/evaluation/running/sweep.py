@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import ClipDataset
+from accel.datasets.clips import ClipDataset, long_enough
 from accel.evaluation.results import Accuracy, EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
-from accel.evaluation.running.reading import long_enough, read_stretches
+from accel.evaluation.running.reading import read_stretches
 from accel.inference.timing import frames_per_second, timed_predictions
 from accel.models.video import VideoModel
 from accel.playing.schedules import FixedInterval

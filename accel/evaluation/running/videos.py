@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accel.datasets.clips import Clip, ClipDataset
+from accel.datasets.clips import Clip, ClipDataset, frames_to_tensor
 from accel.evaluation.results import TemporalResult, class_shares, share
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
-from accel.inference.timing import frames_to_tensor
 from accel.labels import IGNORED
 from accel.measures.temporal import Flow, TemporalTally, dis_matches, matches_of, model_matches
 from accel.models.prediction import of_first

@@ -218,6 +218,14 @@ class PreActResNet(nn.Module):
             x = stage(x)
         return self.upsampling(self.conv5(x))
 
+    def followed_by(self, weight: Tensor) -> PreActResNet:
+        """This network and a 1x1 convolution (C', C) of its result as one: the upsampling is linear, too."""
+        upsampling = self.upsampling  # its weight is (inputs, C, 4, 4)
+        product = torch.einsum("icyx,oc->ioyx", upsampling.weight, weight)
+        upsampling.weight = nn.Parameter(product, requires_grad=False)
+        self.out_channels = upsampling.out_channels = len(weight)
+        return self
+
 
 def initialise(network: nn.Module) -> None:
     """He initialisation; offsets start at zero, so that a deformable convolution starts as a plain one."""

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from accel.fast.preparation import Preparation
 from accel.models.propagation.routes import Route
 
 Motion: TypeAlias = Tensor | tuple[Tensor, ...]  # such as a flow, or a flow and a map beside it
@@ -49,3 +50,10 @@ class Propagation(nn.Module, ABC):
         """The features (B, C, h, w) that count for a new key frame, from its own and the memory of key frames before;
         and the memory for the next one. Unless it `remembers`, its own features are both."""
         return features, features
+
+    def make_fast(self, preparation: Preparation) -> None:
+        """Make its networks ready for frames of one size, in place; see `accel.fast.preparation`. Frames will come as
+        they do now, features of the type `preparation.dtype`.
+
+        It may still share layers with other parts of the model, which are made fast after it.
+        """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -72,25 +70,43 @@ class PixelSearch:
         if getattr(own, "size", None) != now.shape:
             preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}")
             own.search, own.size = cv2.DISOpticalFlow_create(preset), now.shape
-        with _threads_of_pytorch():
+        with _threads_of_pytorch:
             flow = own.search.calc(now, before, None)
         return flow[:height, :width]
 
 
-@contextmanager
-def _threads_of_pytorch() -> Iterator[None]:
-    """OpenCV's number of threads, which is one for the whole process, is PyTorch's meanwhile."""
-    import cv2
+class _ThreadsOfPyTorch:
+    """OpenCV's number of threads, which is one for the whole process, is PyTorch's while somebody is in here."""
 
-    usual, wanted = cv2.getNumThreads(), torch.get_num_threads()
-    if usual == wanted:  # setting it stops and starts threads
-        yield
-        return
-    cv2.setNumThreads(wanted)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(usual)
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._usual = 0
+
+    def __enter__(self) -> None:
+        import cv2
+
+        with self._lock:
+            if self._inside == 0:
+                self._usual = cv2.getNumThreads()
+            self._inside += 1
+            self._set(torch.get_num_threads())
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._usual)
+
+    @staticmethod
+    def _set(number: int) -> None:
+        import cv2
+
+        if cv2.getNumThreads() != number:  # setting it stops and starts threads
+            cv2.setNumThreads(number)
+
+
+_threads_of_pytorch = _ThreadsOfPyTorch()
 
 
 def _grey(images: Tensor) -> np.ndarray:

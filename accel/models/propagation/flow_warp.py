@@ -6,6 +6,7 @@ import accel_ops
 import torch
 from torch import Tensor, nn
 
+from accel.fast.preparation import Preparation
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.routes import FrameToFrame, Route
 
@@ -53,6 +54,13 @@ class FlowWarp(Propagation):
             features, flow = _stretch(features, flow)
         return accel_ops.warp(features, flow)
 
+    def make_fast(self, preparation: Preparation) -> None:
+        if next(self.flow.parameters(), None) is None:  # classical flow is no network
+            return
+        # Two tensors, because the tracer takes one given twice for one input.
+        pair = preparation.frame, preparation.frame.clone()
+        self.flow = preparation.network(self.flow, pair, gives=torch.float32)
+
 
 class ScaledFlowWarp(FlowWarp):
     """`FlowWarp` with the scale map of Deep Feature Flow (CVPR 2017, eq. 3): what was warped is multiplied by it, so
@@ -77,7 +85,8 @@ class ScaledFlowWarp(FlowWarp):
     def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:
         """Features (B, C, h, w) moved along a flow and scaled."""
         flow, scale = motion
-        return FlowWarp.move(features, flow) * scale
+        moved = FlowWarp.move(features, flow)
+        return moved * scale.to(moved.dtype)
 
 
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import accel_ops
 import torch
 from torch import Tensor, nn
 
+from accel.fast.preparation import Preparation
 from accel.models.constants import constant
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.routes import KeyToCurrent
@@ -90,6 +92,37 @@ class LearnedSampling(Propagation):
         if self.update_ratio == 1:
             return aggregated, aggregated
         return aggregated, self.update_ratio * aggregated + (1 - self.update_ratio) * features
+
+    def make_fast(self, preparation: Preparation) -> None:
+        """What a frame shows becomes one network, with layers of its own; so do both aggregations."""
+        self.low_level = preparation.network(_Describing.of(self))
+        self.low_to_high = nn.Identity()
+        features = self.low_level(preparation.frame)
+        examples = (features, features.clone(), self.offsets.data)
+        self.key_to_current = preparation.inner(self.key_to_current, examples)
+        self.key_to_key = preparation.inner(self.key_to_key, examples)
+
+
+class _Describing(nn.Module):
+    """What a `LearnedSampling` says of a frame, as a network of its own.
+
+    backbone: the network that `low_level` is a method of.
+    """
+
+    def __init__(self, backbone: nn.Module, low_level: str, low_to_high: nn.Module):
+        super().__init__()
+        self.backbone, self.low_level, self.low_to_high = backbone, low_level, low_to_high
+
+    @staticmethod
+    def of(sampling: LearnedSampling) -> _Describing:
+        low_level = sampling.low_level
+        shared = not isinstance(low_level, nn.Module)  # a method of the reference's backbone
+        network = (low_level.__self__, low_level.__name__) if shared else (low_level, "forward")
+        return copy.deepcopy(_Describing(*network, sampling.low_to_high))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        return self.low_to_high(getattr(self.backbone, self.low_level)(image))
 
 
 class Aggregation(nn.Module):

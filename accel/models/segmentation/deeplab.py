@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from accel.fast.pointwise import Pointwise, followed_by
 from accel.models.branch import Branch
 from accel.models.segmentation.score_map import Border, ScoreMap
+from accel.models.segmentation.simplified_deeplab import Head, SimplifiedDeepLab, WholeDeepLab
 
 
 class DeepLab(Branch):
@@ -32,3 +34,20 @@ class DeepLab(Branch):
     def predict(self, features: Tensor) -> ScoreMap:
         """(B, C, h, w) to scores (B, K, h, w)."""
         return ScoreMap(self.score_layer(self.fc6(features).relu()), self.border)
+
+    def simplified(self, linear: bool = True) -> Branch:
+        """fc6 is linear up to its bias. If what happens to features on their way is linear, too, fc6's product is taken
+        before it: once a key frame instead of once a frame."""
+        if not linear:
+            return self.split()
+        return SimplifiedDeepLab(followed_by(self.backbone, self._product()), self._head(), self.border)
+
+    def split(self) -> WholeDeepLab:
+        return WholeDeepLab(self.backbone, Pointwise(self._product()), self._head(), self.border)
+
+    def _product(self) -> Tensor:
+        """(head_channels, C)."""
+        return self.fc6.weight.flatten(1)
+
+    def _head(self) -> Head:
+        return Head(self.fc6.bias, self.score_layer)

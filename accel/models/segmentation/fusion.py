@@ -48,10 +48,16 @@ class FeatureFusion(nn.Module):
 
     def forward(self, reference: Tensor, update: Tensor) -> Tensor:
         """Two maps (B, C, h, w) to one."""
-        if update.shape != reference.shape:
-            # At some sizes the flow has stretched the published features by a cell (see flow_warp._stretch).
-            update = nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
-        return self.correction(torch.cat([reference, update], 1))
+        return self.correction(torch.cat([reference, stretched(update, reference)], 1))
+
+
+def stretched(update: Tensor, reference: Tensor) -> Tensor:
+    """The update branch's map, made as large as the reference branch's: at some frame sizes the flow has stretched
+    published features by a cell (see
+    `flow_warp._stretch`)."""
+    if update.shape == reference.shape:
+        return update
+    return nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
 
 
 def _start_from_mean(correction: nn.Conv2d) -> None:

@@ -13,8 +13,8 @@ from accel.datasets.cityscapes import CLASS_NAMES as CITYSCAPES
 from accel.datasets.cityscapes import PALETTE as CITYSCAPES_PALETTE
 from accel.datasets.cityscapes import Cityscapes
 from accel.datasets.class_maps import find_class_map
-from accel.evaluation.comparing.across import MappedDataset, MappedModel, bring_together
 from accel.evaluation.running.evaluator import compare, evaluate
+from accel.evaluation.running.mapped_classes import MappedDataset, MappedModel, bring_together
 from accel.measures.confusion import ConfusionMatrix
 from accel.measures.temporal import own_flow
 from accel.models import build_model

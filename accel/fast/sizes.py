@@ -1,0 +1,50 @@
+"""What is made for each frame size, and takes memory: kept for a bounded number of them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Made = TypeVar("Made")
+
+
+class BySize(Generic[Made]):
+    """What `make` gives for a frame size (H, W), kept for the sizes used most recently. Threads may share it.
+
+    most: how many are kept. When one more comes, the one used least recently is dropped.
+    """
+
+    def __init__(self, make: Callable[[tuple[int, int]], Made], most: int):
+        self.make, self.most = make, most
+        self._made: OrderedDict[tuple[int, int], Made] = OrderedDict()  # least recently used first
+        self._dropped: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, size: tuple[int, int]) -> Made:
+        """What was made for this size; it is made now, with a warning, if it had to be dropped."""
+        with self._lock:
+            if size not in self._made:
+                if size in self._dropped:
+                    self._warn(size)
+                self._made[size] = self.make(size)
+                while len(self._made) > self.most:
+                    self._dropped.add(self._made.popitem(last=False)[0])
+            self._made.move_to_end(size)
+            return self._made[size]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Those that are kept, the one used least recently first."""
+        with self._lock:
+            return list(self._made)
+
+    def _warn(self, size: tuple[int, int]) -> None:
+        """Python shows the same warning from the same place once."""
+        warnings.warn(
+            f"the frames come in more sizes than are kept ready, which is {self.most}: {size[0]}x{size[1]} is prepared "
+            "again, which takes as long as the first time. `optimized(sizes=...)` keeps more",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,79 @@
+"""`DeepLab` for inference: fc6's product on its own, because it can change places with other linear layers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from accel.fast.pointwise import Pointwise
+from accel.fast.preparation import Preparation
+from accel.models.branch import Branch, SplitBranch
+from accel.models.segmentation.score_map import Border, ScoreMap
+
+
+class SimplifiedDeepLab(Branch):
+    """A DeepLab whose features are fc6's products, before its bias and ReLU.
+
+    backbone: (B, 3, H, W) RGB minus the mean to (B, head_channels, h, w).
+    """
+
+    task = "segmentation"
+
+    def __init__(self, backbone: nn.Module, head: Head, border: Border):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.border = border
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to (B, head_channels, h, w)."""
+        return self.backbone(image)
+
+    def predict(self, features: Tensor) -> ScoreMap:
+        """(B, head_channels, h, w) to scores (B, K, h, w), float32."""
+        return ScoreMap(self.head(features), self.border)
+
+    def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
+        self.backbone = preparation.network(self.backbone, parts=parts)
+        self.head = preparation.by_shape(self.head)
+
+
+class WholeDeepLab(SplitBranch):
+    """A DeepLab whose features are the backbone's own, for what has to see them whole."""
+
+    task = "segmentation"
+
+    def __init__(self, backbone: nn.Module, product: Pointwise, head: Head, border: Border):
+        super().__init__()
+        self.backbone = backbone
+        self.product = product
+        self.head = head
+        self.border = border
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        return self.backbone(image)
+
+    def predict_from(self, product: Tensor) -> ScoreMap:
+        """(B, head_channels, h, w) to scores (B, K, h, w), float32."""
+        return ScoreMap(self.head(product), self.border)
+
+    def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
+        self.backbone = preparation.network(self.backbone, parts=parts)
+        preparation.layer(self.product)
+        self.head = preparation.by_shape(self.head)
+
+
+class Head(nn.Module):
+    """What is left of fc6 after its product: bias and ReLU; then the score layer, in float32, as scores decide labels.
+
+    bias: (head_channels,).
+    """
+
+    def __init__(self, bias: Tensor, score_layer: nn.Conv2d):
+        super().__init__()
+        self.bias = nn.Parameter(bias[:, None, None], requires_grad=False)
+        self.score_layer = score_layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, head_channels, h, w) to (B, K, h, w)."""
+        return self.score_layer((features.float() + self.bias).relu())

@@ -1,0 +1,24 @@
+// Defines the operators, in the CPU and in the CUDA library, for programs that have libtorch and no Python. Whoever
+// comes first defines them: one of these libraries, or Python, which knows them before it has a library.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+namespace accel_ops {
+namespace {
+
+constexpr const char* kSchemas[] = {
+#include "schemas.inc"
+};
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(accel_ops, library) {
+  for (const char* text : kSchemas) {
+    auto schema = torch::schema(text);
+    const c10::OperatorName name("accel_ops::" + schema.name(), schema.overload_name());
+    if (c10::Dispatcher::singleton().findSchema(name)) continue;
+    library.def(std::move(schema), {at::Tag::pt2_compliant_tag});
+  }
+}
+
+}  // namespace accel_ops
