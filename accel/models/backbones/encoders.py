@@ -23,16 +23,20 @@ class PixelScaling(NamedTuple):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-def make_encoder(name: str, pretrained: bool = False, depth: int = WHOLE) -> tuple[nn.Module, int]:
-    """The encoder and its output stride: 16 where it can be dilated.
+def make_encoder(
+    name: str, pretrained: bool = False, depth: int = WHOLE, dilated: bool = True
+) -> tuple[nn.Module, int]:
+    """The encoder and its output stride: 16 where it can be dilated, and 32 else.
 
     pretrained: load ImageNet weights, for some encoders from an installed package, for all others from a hub's cache
-        or the hub.  depth: how many of its stages.
+        or the hub.
+    depth: how many of its stages.
+    dilated: whether to dilate it.
 
     Raises ValueError for an unknown name (with near ones), and for weights that cannot be had.
     """
     _check_name(name)
-    encoder, stride = _build(name, depth)
+    encoder, stride = _build(name, depth, dilated)
     lite = efficientnet_lite.version_of(name)
     if pretrained and not (lite and efficientnet_lite.load_packaged(encoder, lite)):
         encoder = _from_hub(name, depth, stride)
@@ -86,14 +90,15 @@ def _check_name(name: str) -> None:
     )
 
 
-def _build(name: str, depth: int) -> tuple[nn.Module, int]:
+def _build(name: str, depth: int, dilated: bool) -> tuple[nn.Module, int]:
     """The encoder with fresh weights, and its output stride."""
     from segmentation_models_pytorch.encoders import get_encoder
 
-    try:
-        return get_encoder(name, output_stride=STRIDE, depth=depth), STRIDE
-    except (ValueError, NotImplementedError, TypeError, AssertionError):  # it cannot be dilated
-        pass
+    if dilated:
+        try:
+            return get_encoder(name, output_stride=STRIDE, depth=depth), STRIDE
+        except (ValueError, NotImplementedError, TypeError, AssertionError):  # it cannot be dilated
+            pass
     try:
         return get_encoder(name, depth=depth), min(2 * STRIDE, 2**depth)
     except Exception as error:
