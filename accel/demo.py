@@ -29,15 +29,18 @@ from accel.output_folder import OutputFolder
 from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.recording import Recording, Timer, close_video, panel_of
+from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
-from accel.training.run_folder import has_settings, is_done, newer_start
+from accel.tasks.task import View
+from accel.training.run_folder import has_settings, is_done
+from accel.training.sources import other_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
 from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
+from accel.weights.names import find_weights
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
@@ -67,6 +70,7 @@ class Options:
     optimize: bool
     compare: bool
     scene_cuts: bool
+    view: View
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ def run_demo(options: Options) -> None:
         )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
+    if options.interval > 1:
+        console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
     if videos is None:
         check_classes(loaded.source, dataset)
@@ -211,11 +217,12 @@ def _title(stage: Config) -> str:
 def _load(options: Options, data: DataConfig | None) -> Loaded:
     device = choose_device(options.device)
     expected = load_config(options.cfg).model if options.cfg else None
-    checkpoint = options.checkpoint or _find_weights(options, data)
+    checkpoint = find_weights(options.checkpoint) if options.checkpoint else _find_weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
-    return Loaded(model, task, str(checkpoint))
+    as_given = options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else checkpoint
+    return Loaded(model, task, str(as_given))
 
 
 def _find_weights(options: Options, data: DataConfig | None) -> Path:
@@ -250,7 +257,7 @@ def _train_demo_model(version: str, device: str):
         if not is_done(stage):
             console.print(f"training the demo model, once: stage {number} of {len(stages)}")
             # The run is this program's own cache: one of other settings, or on older weights, is replaced.
-            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(newer_start(stage))
+            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(other_start(stage))
             try:
                 train(stage, device, resume=True, overwrite=stale, again="the same command goes on")
             except Stopped as stopped:
@@ -299,7 +306,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
     scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
-        with Consumer(lambda segmented: video.write(panel_of(job.task, segmented))) as writing:
+        with Consumer(lambda segmented: video.write(picture_of(job.task, segmented, job.options.view))) as writing:
             _score_snippets(job, dataset, chosen, folder, scores, writing)
     except BaseException as stopped:
         error = stopped
@@ -384,7 +391,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
-        recording = Recording(folder, video, job.task, progress)
+        recording = Recording(folder, video, job.task, progress, job.options.view)
         try:
             job.segmenter.run(frames, recording.write, live)
         except BaseException as stopped:

@@ -17,7 +17,7 @@ from accel.devices import has_bfloat16
 
 def describe_machine(device: torch.device) -> dict:
     """Processor, GPU, software and the state of the checkout, for the head of a results file."""
-    load = round(os.getloadavg()[0], 2)
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # not on Windows
     cuda = device.type == "cuda"
     return {
         "processor": _processor(),

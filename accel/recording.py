@@ -11,15 +11,16 @@ from accel.inference.segmenter import SegmentedFrame
 from accel.output_folder import OutputFolder
 from accel.progress import Bar
 from accel.tasks import Task
+from accel.tasks.task import View
 from accel.video.writer import VideoWriter
 
 REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days
 
 
-def panel_of(task: Task, segmented: SegmentedFrame) -> np.ndarray:
+def picture_of(task: Task, segmented: SegmentedFrame, view: View) -> np.ndarray:
     """A frame with what a model says of it, (H, W, 3) uint8 RGB."""
     kind = "key frame" if segmented.is_key else "current frame"
-    return task.panel(segmented.frame, segmented.prediction, kind)
+    return task.picture(segmented.frame, segmented.prediction, kind, view)
 
 
 class Timer:
@@ -84,19 +85,19 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a panel to `video`.
+    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a picture to `video`.
 
     The number is that of the frame in its source. What was written is in `frames`, `dropped` and `timer`.
     """
 
-    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar):
-        self.folder, self.video, self.task, self.progress = folder, video, task, progress
+    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar, view: View = "panels"):
+        self.folder, self.video, self.task, self.progress, self.view = folder, video, task, progress, view
         self.timer = Timer()
         self.frames = self.dropped = 0
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
-        self.video.write(panel_of(self.task, segmented), segmented.time)
+        self.video.write(picture_of(self.task, segmented, self.view), segmented.time)
         self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
         self.frames += 1
         self.dropped = segmented.dropped

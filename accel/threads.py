@@ -10,7 +10,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 # How often a thread looks for its next work before it sleeps. GNU's OpenMP, which comes with PyTorch for Linux, looks
 # 300,000 times unless told: for some milliseconds nobody else has that core. The measurement is in docs/performance.md;
-# `tools/benchmark.py waiting` repeats it.
+# `accel benchmark waiting` repeats it.
 SPINS = 10_000
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from accel.labels import IGNORED
 
-RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of `error_map`
 _BACKING, _INK = (24, 24, 24), (240, 240, 240)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # 22 pixels from top to baseline at scale 1
 
@@ -110,15 +109,6 @@ def legend(class_names: Sequence[str], palette: np.ndarray, width: int) -> np.nd
     return strip
 
 
-def error_map(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Light grey where labels agree with the truth, red where not, black where the truth is ignored."""
-    _check_labels(labels, "labels")
-    _check_labels(truth, "truth")
-    _check_sizes(labels, "labels", truth, "truth")
-    colours = np.array([WRONG, RIGHT, (0, 0, 0)], np.uint8)
-    return colours[np.where(truth == IGNORED, 2, labels == truth)]
-
-
 def save_palette_png(path: str | Path, labels: np.ndarray, palette: np.ndarray) -> None:
     """Write labels as an indexed-colour PNG: pixel values are the class indices, viewers show the palette.
 
@@ -137,33 +127,28 @@ def save_palette_png(path: str | Path, labels: np.ndarray, palette: np.ndarray) 
         part.unlink(missing_ok=True)
 
 
-def flow_to_colour(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """Flow as colours: hue is the direction, saturation the length; no motion is white, NaN black.
+def flow_to_colour(flow: np.ndarray) -> np.ndarray:
+    """Flow as colours: hue is the direction, saturation the length, which is full for the longest vector there is. No
+    motion is white, NaN black.
 
     flow: (H, W, 2) floating point, (dx, dy) in pixels.
-    largest: the length shown in full saturation, so that the pictures of a video agree; longer vectors are
-        darkened. Default: the longest vector there is.
 
-    The colour wheel and the darkening are those of the Middlebury flow code (Baker et al., "A Database and
-    Evaluation Methodology for Optical Flow", IJCV 2011; hue steps by how well eyes tell them apart).
+    The colour wheel is that of the Middlebury flow code (Baker et al., "A Database and Evaluation Methodology for
+    Optical Flow", IJCV 2011; hue steps by how well eyes tell them apart).
     """
     if flow.ndim != 3 or flow.shape[2] != 2 or not np.issubdtype(flow.dtype, np.floating):
         raise ValueError(f"flow is {flow.dtype} {flow.shape}; expected floating point (H, W, 2)")
-    if largest is not None and not largest > 0:
-        raise ValueError(f"largest is {largest}; expected a positive length in pixels")
     known = np.isfinite(flow).all(axis=2)
     dx, dy = np.moveaxis(np.where(known[..., None], flow, 0).astype(np.float32), 2, 0)
     length = np.hypot(dx, dy)
-    if largest is None:
-        largest = float(length.max(initial=0)) or 1.0
-    length = (length / largest)[..., None]
+    length = (length / (float(length.max(initial=0)) or 1.0))[..., None]
 
     wheel = _colour_wheel()  # (55, 3) in 0..1
     place = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)
     before = np.floor(place).astype(int)
     share = (place - before)[..., None]
     hue = (1 - share) * wheel[before] + share * wheel[(before + 1) % len(wheel)]
-    colour = np.where(length <= 1 + 1e-6, 1 - length * (1 - hue), 0.75 * hue)
+    colour = 1 - length * (1 - hue)
     colour[~known] = 0
     return np.floor(255 * np.clip(colour, 0, 1)).astype(np.uint8)
 

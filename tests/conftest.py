@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import runpy
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import processes  # noqa: F401 (what others are forked from is said before the first of them)
 import pytest
 import yaml
 from stream_server import StreamServer
@@ -70,7 +72,10 @@ def tiny_cityscapes(tmp_path: Path) -> Path:
     The 4th frame of each is labelled; ulm has labelTrainIds as well. Frame number f has red = f everywhere.
     The two snippets of ulm are of one long recording: frames 95-99 and 200-204 of ulm_000000.
     """
-    root = tmp_path / "cityscapes"
+    return write_cityscapes(tmp_path / "cityscapes")
+
+
+def write_cityscapes(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for city, snippets in (
@@ -145,41 +150,43 @@ def train_ids(ids: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def tiny_run(tiny_cityscapes: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def tiny_run(tiny_cityscapes: Path) -> Callable[..., list[str]]:
     """`tiny_run("accel", "train.steps=9")`: the `--cfg FILE key=value ...` of a small run on `tiny_cityscapes`.
 
     Its output is the folder `run` beside the data, unless overridden.
     """
+    return functools.partial(write_run, tiny_cityscapes)
 
-    def arguments(model: str = "accel", *overrides: str) -> list[str]:
-        branch = {"encoder": "resnet18", "head_channels": 16}
-        parts = {"reference": branch}
-        if model != "frame_by_frame":
-            parts["flow"] = {"width": 1 / 16}
-        if model == "accel":
-            parts["update"] = branch
-        values = {
-            "output": str(tmp_path / "run"),
-            "model": {"name": model, "num_classes": 19, **parts},
-            "data": {
-                "name": "cityscapes",
-                "root": str(tiny_cityscapes),
-                "clip_length": 3,
-                "augmentation": {"crop": [32, 64]},
-            },
-            "train": {
-                "steps": 4,
-                "batch_size": 2,
-                "optimizer": {"name": "sgd", "lr": 0.01},
-                "workers": 0,
-                "log_every": 1,
-            },
-        }
-        path = tmp_path / f"{model}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return ["--cfg", str(path), *overrides]
 
-    return arguments
+def write_run(cityscapes: Path, model: str = "accel", *overrides: str) -> list[str]:
+    folder = cityscapes.parent
+    # timm's own network for tests, a ResNet of four blocks
+    branch = {"encoder": "tu-test_resnet", "head_channels": 16}
+    parts = {"reference": branch}
+    if model != "frame_by_frame":
+        parts["flow"] = {"width": 1 / 16}
+    if model == "accel":
+        parts["update"] = branch
+    values = {
+        "output": str(folder / "run"),
+        "model": {"name": model, "num_classes": 19, **parts},
+        "data": {
+            "name": "cityscapes",
+            "root": str(cityscapes),
+            "clip_length": 3,
+            "augmentation": {"crop": [32, 64]},
+        },
+        "train": {
+            "steps": 4,
+            "batch_size": 2,
+            "optimizer": {"name": "sgd", "lr": 0.01},
+            "workers": 0,
+            "log_every": 1,
+        },
+    }
+    path = folder / f"{model}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return ["--cfg", str(path), *overrides]
 
 
 @pytest.fixture
@@ -191,6 +198,17 @@ def tiny_config(tiny_run) -> Callable[..., Config]:
         return load_config(path, rest)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that trained the Accel of `tiny_run` by a step. To be looked at, not changed."""
+    from accel.training.trainer import train
+
+    _, path, *overrides = write_run(write_cityscapes(tmp_path_factory.mktemp("trained") / "data"), "accel")
+    config = load_config(path, [*overrides, "train.steps=1"])
+    train(config, "cpu")
+    return config.output
 
 
 @pytest.fixture
@@ -206,6 +224,12 @@ def tool(monkeypatch, tmp_path):
         return stopped.value.code
 
     return run
+
+
+@pytest.fixture
+def scenes_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Street scenes are generated in this process: others take seconds to start, and have their own test."""
+    monkeypatch.setattr("accel.datasets.streetscape.files.usable_cores", lambda: 0)
 
 
 @pytest.fixture

@@ -142,7 +142,8 @@ def test_what_is_validated_on_may_lack_a_class_but_not_all(said, run, tmp_path):
 
 def test_flow_is_learned_without_labels(said, run, tmp_path):
     root = write_masks(tmp_path / "mine", [CRACK * 255])
-    model = "model={name: deep_feature_flow, reference: {encoder: resnet18, head_channels: 8}, flow: {width: 0.0625}}"
+    branch = "{encoder: tu-test_resnet, head_channels: 8}"
+    model = f"model={{name: deep_feature_flow, reference: {branch}, flow: {{width: 0.0625}}}}"
     flow = ["data.motion={}", "data.clip_length=2", "train.loss={name: flow}", "train.freeze=[reference]"]
     arguments = [run(root)[0], run(root)[1], model, *run(root)[2:], *flow]
     assert said("train", *arguments, "--check-data")[0] == 0
@@ -169,7 +170,7 @@ def test_a_recipe_is_refused_before_its_first_stage(said, run, tmp_path):
     root = write_masks(tmp_path / "mine", [CRACK * 255])
     base = Path(run(root)[1])
     where = f"data: {{name: folder, root: {root}, motion: {{}}, clip_length: 2}}"
-    model = "model: {name: deep_feature_flow, num_classes: 2, reference: {encoder: resnet18, head_channels: 8}}"
+    model = "model: {name: deep_feature_flow, num_classes: 2, reference: {encoder: tu-test_resnet, head_channels: 8}}"
     flow = f"{{output: {tmp_path}/flow, {model}, {where}, train: {{steps: 1, batch_size: 1, loss: {{name: flow}}, "
     flow += "optimizer: {name: sgd, lr: 0.1}, freeze: [reference]}}"
     labels = f"{{base: {base.name}, output: {tmp_path}/labels, {where}, model: {{num_classes: 2}}}}"

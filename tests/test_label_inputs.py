@@ -21,7 +21,7 @@ SIZE = 48, 64
 def weights(tmp_path_factory):
     """A small model of three classes, as it starts."""
     torch.manual_seed(0)
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     values = {"name": "deep_feature_flow", "num_classes": 3, "reference": branch, "flow": {"width": 1 / 16}}
     config = parse_model(values, "test")
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"

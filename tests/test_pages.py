@@ -32,21 +32,27 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every command of tools/ on a page, as a shell would read them."""
+    """The words of every command on a page, as a shell would read them; the first is the source of the command."""
     text = re.sub(r" *\\\n *", " ", text_of(page))
-    found = re.findall(r"python (tools/\w+\.py[^`\n]*)", text)
-    return [shlex.split(command, comments=True) for command in found]
+    found = [shlex.split(words, comments=True) for words in re.findall(r"python (tools/\w+\.py[^`\n]*)", text)]
+    for words in re.findall(r"^ +accel ([a-z][^`\n]*)|`accel ([a-z][^`\n]*)`", text, re.M):
+        name, *rest = shlex.split(words[0] or words[1], comments=True)
+        found.append([f"accel/commands/{name}.py", *rest])
+    return found
 
 
 @cache
 def options(tool: str) -> set[str]:
     """The long and short options of a tool, as its source declares them."""
-    names = {"--help", "-h"}
-    names |= set(re.findall(r'"(--?[a-z][\w-]*)"', (ROOT / tool).read_text(encoding="utf-8")))
-    for module in re.findall(r"from (accel[\w.]*) import", (ROOT / tool).read_text(encoding="utf-8")):
-        source = ROOT / (module.replace(".", "/") + ".py")
-        if source.is_file():
-            names |= set(re.findall(r'add_argument\(\s*"(--?[a-z][\w-]*)"', source.read_text(encoding="utf-8")))
+    text = (ROOT / tool).read_text(encoding="utf-8")
+    names = {"--help", "-h"} | set(re.findall(r'"(--?[a-z][\w-]*)"', text))
+    for module in re.findall(r"from (accel[\w.]*) import", text):
+        source = module.replace(".", "/") + ".py"
+        if module.startswith("accel.commands."):
+            names |= options(source)
+        elif (ROOT / source).is_file():
+            declared = (ROOT / source).read_text(encoding="utf-8")
+            names |= set(re.findall(r'add_argument\(\s*"(--?[a-z][\w-]*)"', declared))
     return names | {f"--no-{name[2:]}" for name in names if name.startswith("--")}
 
 

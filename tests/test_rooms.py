@@ -54,6 +54,8 @@ ORDER = (
     # commands
     "demo",
     "cli",
+    "commands",
+    "__main__",
 )
 
 

@@ -37,7 +37,7 @@ def test_what_the_user_has_set_stays_alone(name):
 
 
 def test_once_pytorch_is_loaded_nothing_is_set_any_more():
-    assert told("import torch") == {}
+    assert told("sys.modules['torch'] = sys") == {}  # which takes seconds to load
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which reads GOMP_SPINCOUNT, comes with Linux")

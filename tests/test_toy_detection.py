@@ -137,7 +137,7 @@ class ToyDetection(Task):
     def truth(self, clip):
         return Truth(clip.labels)
 
-    def panel(self, frame, said, title):
+    def picture(self, frame, said, title, view):
         picture = frame.copy()
         for x1, y1, x2, y2 in said.boxes[: said.count].astype(int):
             picture[y1:y2, [x1, x2 - 1]] = picture[[y1, y2 - 1], x1:x2] = 255

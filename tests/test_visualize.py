@@ -11,7 +11,6 @@ from torchvision.utils import flow_to_image
 
 from accel.visualize import (
     colourise,
-    error_map,
     flow_to_colour,
     legend,
     overlay,
@@ -50,15 +49,6 @@ def test_an_overlay_mixes_and_leaves_ignored_pixels_alone():
     assert np.array_equal(half[1, 1], IMAGE[1, 1])
     assert np.array_equal(overlay(IMAGE, LABELS, PALETTE, opacity=0), IMAGE)
     assert np.array_equal(overlay(IMAGE, LABELS, PALETTE, opacity=1)[0], PALETTE[LABELS[0]])
-
-
-def test_errors_are_red_and_the_ignored_black():
-    truth = np.array([[0, 2, 255], [3, 1, 255]], np.uint8)
-    right, wrong, ignored = (225, 225, 225), (214, 30, 40), (0, 0, 0)
-    assert error_map(LABELS, truth).tolist() == [
-        [list(right), list(wrong), list(ignored)],
-        [list(right), list(wrong), list(ignored)],
-    ]
 
 
 def test_panels_hold_every_image_whole():
@@ -143,12 +133,6 @@ def test_unknown_flow_is_black_and_no_motion_white():
     assert flow_to_colour(flow).tolist() == [[[0] * 3, [0] * 3], [[255] * 3, [255] * 3]]
 
 
-def test_a_fixed_scale_makes_flow_pictures_agree():
-    short, long = np.full((1, 1, 2), 1.0, np.float32), np.array([[[1, 1], [30, 0]]], np.float32)
-    assert np.array_equal(flow_to_colour(short, largest=5)[0, 0], flow_to_colour(long, largest=5)[0, 0])
-    assert flow_to_colour(long, largest=5)[0, 1].max() == 191  # 0.75 of full: beyond the scale
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -159,7 +143,6 @@ def test_a_fixed_scale_makes_flow_pictures_agree():
         (lambda: overlay(IMAGE[:1], LABELS, PALETTE), "expected one size"),
         (lambda: overlay(IMAGE, LABELS, PALETTE, opacity=2), "opacity is 2"),
         (lambda: overlay(IMAGE / 255, LABELS, PALETTE), "image is float64"),
-        (lambda: error_map(LABELS, LABELS[:, :2]), "expected one size"),
         (lambda: panels([]), "no images"),
         (lambda: panels([IMAGE], ["a", "b"]), "2 titles for 1 images"),
         (lambda: panels([IMAGE], columns=0), "columns is 0"),
@@ -167,7 +150,6 @@ def test_a_fixed_scale_makes_flow_pictures_agree():
         (lambda: legend(["road"], PALETTE, 100), "1 class names"),
         (lambda: legend(["a", "b", "c", "d"], PALETTE, 0), "width is 0"),
         (lambda: flow_to_colour(np.zeros((2, 4, 4))), "flow is float64"),
-        (lambda: flow_to_colour(np.zeros((4, 4, 2)), largest=0), "largest is 0"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from accel.benchmark.resident import peak_resident
 from accel.clock import turns
 from accel.models import VideoModel
 
@@ -200,7 +200,7 @@ def peak_memory(device: torch.device) -> float:
     """Megabytes that this process has held at most: on the GPU if it runs there, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident()
 
 
 def two_frames(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import accel_ops
 import torch
 from torch import Tensor, nn
 
 from accel.benchmark.models import gflop, gflop_of, two_frames
+from accel.benchmark.resident import begin_anew, resident
 from accel.clock import interleaved
 from accel.devices import has_bfloat16
 from accel.models import FlowWarp, LearnedSampling, VideoModel, build_model
@@ -136,16 +136,11 @@ def _measure(size: tuple[int, int], dtype: torch.dtype, device: torch.device) ->
         _learn(*given)
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = _resident("VmRSS")
+        begin_anew()
+        before = resident()
         _learn(*given)
-        peak = _resident("VmHWM")
+        peak = resident("VmHWM")
     return {"added_megabytes": peak - before, "peak_megabytes": peak}
-
-
-def _resident(which: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

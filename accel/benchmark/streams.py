@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from accel.benchmark.resident import resident
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel
 from accel.models.prediction import of_first
@@ -79,16 +80,11 @@ def memory(model: VideoModel, size: tuple[int, int], interval: int, frames: int)
     first = 0.0
     for number, _ in enumerate(Segmenter(model, FixedInterval(interval)).stream(frames_of(size, frames))):
         if number == frames // 10:
-            first = _resident()
-    last = _resident()
+            first = resident()
+    last = resident()
     return {
         "frames": frames,
         "first_megabytes": first,
         "last_megabytes": last,
         "growth_percent": 100 * (last / first - 1),
     }
-
-
-def _resident() -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024

@@ -178,7 +178,7 @@ def _busy(count: int) -> Iterator[None]:
 def _used() -> float:
     """Processor seconds that all programs have used, and that other guests of the host took; 0 where nobody says."""
     try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
     except OSError:
         return 0.0
     user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])

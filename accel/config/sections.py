@@ -96,7 +96,7 @@ FlowConfig = Annotated[
 
 
 class LearnedSamplingConfig(Section):
-    """Attention over learned offsets instead of flow: `accel.models.propagation.flow_warp.LearnedSampling`.
+    """Attention over learned offsets instead of flow: `accel.models.propagation.learned_sampling.LearnedSampling`.
 
     How fast the offsets learn is said by `train.lr_multipliers: {propagation.offsets: 2.5}`.
     """

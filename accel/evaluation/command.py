@@ -1,4 +1,4 @@
-"""A command of `tools/evaluate.py`: what it asks for, and how that is done. What is wrong with the command itself is
+"""A command of `accel evaluate`: what it asks for, and how that is done. What is wrong with the command itself is
 told before anything is loaded."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Request:
 
 
 def evaluate(args: Namespace, processes: Processes) -> None:
-    """Carry out a command of `tools/evaluate.py`, printing and writing what it asks for.
+    """Carry out a command of `accel evaluate`, printing and writing what it asks for.
 
     processes: that share the work; all of them make this call, and the first prints and writes.
 

@@ -113,7 +113,7 @@ class DeepFeatureFlow(VideoModel):
 
 
 class Accel(DeepFeatureFlow):
-    """Propagated reference scores, corrected by an update branch on every frame (Jain et al., CVPR 2019, fig. 2).
+    """Propagated reference scores, corrected by an update branch on current frames (Jain et al., CVPR 2019, fig. 2).
 
     On key frames the reference branch's own scores count, as published.
     """

@@ -60,15 +60,21 @@ class Segmentation(Task):
     def near_borders(self, widths):
         return Segmentation(self.class_names, self.palette, widths)
 
-    def panel(self, frame, said, title):
-        """Input, labels and overlay side by side, over a legend."""
-        frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (frame, said.labels))
-        images = [
-            frame,
-            visualize.colourise(labels, self.palette),
-            visualize.overlay(frame, labels, self.palette),
-        ]
-        sheet = visualize.panels(images, [f"input, {title}", "labels", "overlay"], columns=3)
+    def picture(self, frame, said, title, view):
+        """Input, labels and overlay side by side, or one of the last two at full size, over a legend."""
+        labels = said.labels
+        if view == "panels":
+            frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (frame, labels))
+            images = [
+                frame,
+                visualize.colourise(labels, self.palette),
+                visualize.overlay(frame, labels, self.palette),
+            ]
+            sheet = visualize.panels(images, [f"input, {title}", "labels", "overlay"], columns=3)
+        elif view == "overlay":
+            sheet = visualize.overlay(frame, labels, self.palette)
+        else:
+            sheet = visualize.colourise(labels, self.palette)
         return np.concatenate([sheet, visualize.legend(self.class_names, self.palette, sheet.shape[1])])
 
     def save(self, path, said):

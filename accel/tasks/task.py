@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from accel import config as c
     from accel.datasets.clips import Clip
 
+View: TypeAlias = Literal["panels", "overlay", "labels"]
 Own = TypeVar("Own", bound="Score")
 
 
@@ -100,9 +101,13 @@ class Task(ABC):
         raise ValueError(f"models for {self.name} give no labels; temporal consistency and label images need some")
 
     @abstractmethod
-    def panel(self, frame: np.ndarray, said: NamedTuple, title: str) -> np.ndarray:
+    def picture(self, frame: np.ndarray, said: NamedTuple, title: str, view: View) -> np.ndarray:
         """A picture for people, (H, W, 3) uint8 RGB: a frame (H, W, 3) uint8 RGB, with what a model says of it as
-        arrays, under a title."""
+        arrays.
+
+        title: what kind of frame it is.  view: `panels` are pictures side by side under titles, `overlay` is the frame
+        at its own size with what was said drawn on it, `labels` that alone.
+        """
 
     @abstractmethod
     def save(self, path: Path, said: NamedTuple) -> None:

@@ -19,6 +19,7 @@ from accel.datasets.clips import Batch, ClipDataset, collate
 from accel.datasets.sampling import StepSampler, TrainingClips, init_worker
 from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
+from accel.training.launch import STOPPING
 
 DYING = 0.5  # seconds
 
@@ -107,7 +108,7 @@ class Feed:
 @contextmanager
 def _deaths_unnoticed() -> Iterator[None]:
     """Without PyTorch's signal handler, which raises at any line once a worker has been killed."""
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):  # as on Windows
         yield
         return
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -124,7 +125,7 @@ def _death(error: Exception) -> ChildProcessError:
 
 def _start_worker(worker: int) -> None:
     """Workers go on while the run finishes its step: what asks a run to stop often comes to all its processes."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     init_worker(worker)
 

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 LAUNCHER = "ACCEL_LAUNCHER"  # environment variable: the process that started this one, and ends it
 GRACE = 10.0  # seconds that the others may take to say why they end, too
 POLL = 0.1  # seconds
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# What asks a run to stop; Windows has the first two.
+STOPPING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, n))
 
 
 def launch(processes: int) -> int:
@@ -44,9 +46,10 @@ def launch(processes: int) -> int:
     def pass_on(number: int, _: object) -> None:
         for child in children:
             if child.poll() is None:
-                child.send_signal(number)
+                with suppress(ValueError):  # Windows sends Ctrl-C to all of them itself, and takes it from nobody
+                    child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    before = {number: signal.signal(number, pass_on) for number in STOPPING}
     try:
         return _watch_over(children)
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from accel.files.positions import open_binary, write_at
 from accel.models.propagation.learned_sampling import LearnedSampling
 
 OFFSETS = "offsets.jsonl"
@@ -45,12 +46,12 @@ def record_offsets(folder: Path, model: nn.Module, step: int) -> None:
 
 def _append(path: Path, line: bytes) -> None:
     """Add the whole line, or leave the file as it was and raise OSError."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    file = open_binary(path, os.O_WRONLY | os.O_CREAT)
     try:
         end = written = os.fstat(file).st_size
         try:
             while written < end + len(line):
-                written += os.pwrite(file, line[written - end :], written)
+                written += write_at(file, line[written - end :], written)
         except OSError:
             os.ftruncate(file, end)
             raise

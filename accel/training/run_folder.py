@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from accel.config import Config, dump_config, load_config
+from accel.datasets import ClipDataset, data_root
 from accel.files.whole_files import sweep, write_whole
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_log import LOG, remove_curves
+from accel.training.sources import SOURCES, has_other_data, knows_start, other_start, write_sources
 from accel.weights.checkpoints import WEIGHTS
 
 CONFIG = "config.yaml"
@@ -19,18 +20,19 @@ CARE = {"workers", "save_every", "keep", "timeout", "max_skipped", "preempt_sign
 
 
 def is_done(config: Config, overwrite: bool = False) -> bool:
-    """Whether the run's folder holds finished weights of exactly these settings, no older than those they start
-    from."""
+    """Whether the run's folder holds finished weights of exactly these settings, which started from the weights that
+    they would start from now."""
     if overwrite or not (config.output / WEIGHTS).is_file() or not has_settings(config):
         return False
-    return not newer_start(config)
+    return not other_start(config)
 
 
 def has_settings(config: Config) -> bool:
-    """Whether the run in the output folder, done or not, has these settings: all that decide what comes out."""
+    """Whether the run in the output folder, done or not, has these settings: all that decide what comes out. Where data
+    and runs lie does not."""
     try:
-        return _deciding(load_config(config.output / CONFIG)) == _deciding(config)
-    except (ValueError, FileNotFoundError):
+        return not _difference(config)
+    except FileNotFoundError:
         return False
 
 
@@ -47,15 +49,6 @@ def check_starts(stages: Sequence[Config]) -> None:
         made.add(stage.output)
 
 
-def newer_start(config: Config) -> str:
-    """The run in `init` that was trained again after this one was done or, if it is not done, began; if any."""
-    done = config.output / WEIGHTS
-    made = (done if done.is_file() else config.output / CONFIG).stat().st_mtime
-    sources = (source.partition("#")[0] for source in config.init.values())
-    files = {s: Path(s) / WEIGHTS if Path(s).is_dir() else Path(s) for s in sources}
-    return next((s for s, file in files.items() if file.is_file() and file.stat().st_mtime > made), "")
-
-
 def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     """Whether the run's folder holds checkpoints to go on from. FileExistsError if it holds what must not be
     touched."""
@@ -66,17 +59,20 @@ def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     if not held:
         _refuse_to_replace(folder / CONFIG, dump_config(config))
         return False
-    if not has_settings(config):
+    try:
+        difference = _difference(config)
+    except FileNotFoundError:
+        difference = "those are not there"
+    if difference:
         raise FileExistsError(
-            f"{folder} holds a run with other settings{_difference(config)}; "
-            "choose another output=FOLDER, or --overwrite"
+            f"{folder} holds a run with other settings ({difference}); choose another output=FOLDER, or --overwrite"
         )
     done = (folder / WEIGHTS).exists()
-    newer = newer_start(config) if done or checkpoints.steps() else ""
-    if newer:
+    other = other_start(config) if done or checkpoints.steps() else ""
+    if other:
         raise FileExistsError(
-            f"{folder} started from {newer}, which has been trained again since; "
-            "choose another output=FOLDER, or --overwrite"
+            f"{folder} started from other weights than those that are in {other} now; choose another output=FOLDER, "
+            "or --overwrite"
         )
     if done:
         raise FileExistsError(f"{folder}: another process has just finished this run")
@@ -85,21 +81,23 @@ def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     return bool(checkpoints.steps())
 
 
-def claim(config: Config, resumed: bool) -> None:
-    """Make the run's folder its own: without what another run left, unless this one goes on from it."""
+def claim(config: Config, resumed: bool, dataset: ClipDataset | None = None) -> None:
+    """Make the run's folder its own: without what another run left, unless this one goes on from it.
+
+    dataset: that it learns from, to be noted.
+    """
     folder = config.output
     Checkpoints(folder).sweep()
-    for name in (WEIGHTS, CONFIG):
+    for name in (WEIGHTS, CONFIG, SOURCES):
         sweep(folder / name)
     if not resumed:
         for name in (WEIGHTS, LOG):
             (folder / name).unlink(missing_ok=True)
         remove_curves(folder)
         Checkpoints(folder).clear()
-    began = (folder / CONFIG).stat() if resumed else None
     write_whole(folder / CONFIG, dump_config(config).encode())
-    if began:  # the time of the file says when the run began
-        os.utime(folder / CONFIG, ns=(began.st_atime_ns, began.st_mtime_ns))
+    if not resumed:
+        write_sources(config, dataset)
 
 
 def _refuse_to_replace(path: Path, settings: str) -> None:
@@ -117,26 +115,33 @@ def _refuse_to_replace(path: Path, settings: str) -> None:
         )
 
 
-def _deciding(config: Config) -> dict:
+def _deciding(config: Config, places: bool) -> dict:
+    """places: with where the weights lie that a run starts from, which says what they are if nothing else does."""
     values = config.model_dump(mode="json")
+    del values["output"], values["data"]["root"]
+    if not places:
+        values["init"] = {part: source.partition("#")[2] for part, source in values["init"].items()}
     values["train"] = {key: value for key, value in values["train"].items() if key not in CARE}
     del values["data"]["label_check"]  # it decides whether there is a run, not what comes out
     return values
 
 
 def _difference(config: Config) -> str:
-    """The first setting in which the run in the folder and this one differ."""
-    stored = config.output / CONFIG
-    if not stored.is_file():
-        return ""
+    """The first setting in which the run in the folder and this one differ, or other data; empty if there is none.
+
+    Raises FileNotFoundError where the run has no settings.
+    """
     try:
-        there = _deciding(load_config(stored))
-    except (ValueError, FileNotFoundError) as error:
-        return f" ({error})"
-    for key, now in _leaves(_deciding(config)).items():
-        before = _leaves(there).get(key)
-        if before != now:
-            return f" (there: {key}: {json.dumps(before)}; now: {key}: {json.dumps(now)})"
+        there = load_config(config.output / CONFIG)
+    except ValueError as error:
+        return str(error)
+    places = not knows_start(config.output)
+    before, now = (_leaves(_deciding(each, places)) for each in (there, config))
+    for key in (*now, *before):
+        if before.get(key) != now.get(key):
+            return f"there: {key}: {json.dumps(before.get(key))}; now: {key}: {json.dumps(now.get(key))}"
+    if has_other_data(config.output, there.data, config.data):
+        return f"it learns from other labelled frames than those at {data_root(config.data)}"
     return ""
 
 

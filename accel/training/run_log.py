@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from accel.files.positions import open_binary, read_at, write_at
 from accel.progress import console
 
 LOG, CURVES = "log.jsonl", "tensorboard"
@@ -27,7 +28,7 @@ class RunLog:
     def __init__(self, folder: Path, start: int, validated: int | None = None):
         self.folder = folder
         path = folder / LOG
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.file = open_binary(path, os.O_RDWR | os.O_CREAT)
         self.end = _length_up_to(path, start, start if validated is None else validated)
         os.ftruncate(self.file, self.end)
         self.waiting = b""
@@ -62,7 +63,7 @@ class RunLog:
         written = 0
         try:
             while written < len(self.waiting):
-                written += os.pwrite(self.file, self.waiting[written:], self.end + written)
+                written += write_at(self.file, self.waiting[written:], self.end + written)
         except OSError:
             os.ftruncate(self.file, self.end)
             raise
@@ -74,7 +75,7 @@ class RunLog:
 
         remove_curves(self.folder)
         self.curves = SummaryWriter(self.folder / CURVES)
-        for line in os.pread(self.file, self.end, 0).split(b"\n")[:-1]:
+        for line in read_at(self.file, self.end, 0).split(b"\n")[:-1]:
             self._draw(json.loads(line))
 
     def _draw(self, line: dict) -> None:

@@ -32,14 +32,14 @@ class StopSignals:
     """
 
     def __init__(self, preemption: str = "SIGUSR1"):
-        self.numbers = (signal.Signals[preemption], signal.SIGINT, signal.SIGTERM)
+        self.numbers = (getattr(signal, preemption, None), signal.SIGINT, signal.SIGTERM)  # Windows has no SIGUSR1
         self.received: signal.Signals | None = None
         self.since = 0.0
         self.before: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._receive) for number in self.numbers}
+            self.before = {number: signal.signal(number, self._receive) for number in self.numbers if number}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +55,7 @@ class StopSignals:
 
     def votes(self) -> list[float]:
         """One number a signal: 1 for the one received. Summed over the processes, they say what all should do."""
-        return [float(number is self.received) for number in self.numbers]
+        return [float(number is not None and number is self.received) for number in self.numbers]
 
     def vote(self, device: torch.device) -> signal.Signals | None:
         """The signal that any process has received; all processes ask this together, and are told the same."""

@@ -93,7 +93,8 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
 
     palette = tuple(map(tuple, dataset.palette.tolist()))
     description = Description(config.model, tuple(dataset.class_names), palette, config.train.steps)
-    on_main(fabric, lambda: claim(config, resumed))  # only now that everything fits is anything in the folder replaced
+    # Only now that everything fits is anything in the folder replaced.
+    on_main(fabric, lambda: claim(config, resumed, dataset))
     if fabric.is_global_zero:
         start_offsets(config.output, model, progress.step)
     loop = Loop(fabric, objective, model, optimizer, config, progress, description, validation)

@@ -130,7 +130,7 @@ def test_a_video_that_begins_later_has_no_gap(tiny_cityscapes):
     ]
 
 
-def test_generated_scenes_are_checked_once_they_are_made(tmp_path):
+def test_generated_scenes_are_checked_once_they_are_made(scenes_made_here, tmp_path):
     data = DataConfig(name="streetscape", root=tmp_path / "s", snippets={"train": 1}, size=(64, 64), clip_length=5)
     assert not checked(data).problems and checked(data).files == 6
     damage(next((tmp_path / "s").rglob("*_000017_leftImg8bit.png")))

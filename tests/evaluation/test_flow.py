@@ -98,12 +98,18 @@ def iou_in_the_overlap(labels, dx, steps):
     return [((carried == k) & (truth == k)).sum() / ((carried == k) | (truth == k)).sum() for k in range(3)]
 
 
+def carried_mious(flow, video, steps):
+    """The photometric error and the mIoU of labels carried so many steps."""
+    difference, matrices = carry_along(flow, video, steps)
+    return difference, {step: matrix.miou() for step, matrix in matrices.items()}
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_exact_flow_carries_all_that_stays_in_the_frame(steps):
     video = Shifting(2)
-    photometric, carried = carry_along(shift(2), Shifting(2, frames=steps + 1), [steps])
+    photometric, carried = carried_mious(shift(2), Shifting(2, frames=steps + 1), [steps])
     assert carried[steps] == pytest.approx(np.mean(iou_in_the_overlap(video.labels[0], 2, steps)))
-    still, left_behind = carry_along(unmoved, video, [steps])
+    still, left_behind = carried_mious(unmoved, video, [steps])
     assert left_behind[steps] < 0.3 < 0.8 < carried[steps]
     assert photometric < 0.1 * still
 
@@ -111,12 +117,12 @@ def test_exact_flow_carries_all_that_stays_in_the_frame(steps):
 def test_labels_do_not_leave_their_video():
     one, two = Shifting(2, frames=3, videos=1), Shifting(2, frames=3, videos=2)
     two.pictures[:], two.labels[:] = one.pictures, one.labels
-    (alone, carried), (together, both) = (carry_along(shift(2), video, [1, 2]) for video in (one, two))
+    (alone, carried), (together, both) = (carried_mious(shift(2), video, [1, 2]) for video in (one, two))
     assert together == pytest.approx(alone) and both == pytest.approx(carried)
 
 
 def test_what_is_not_labelled_counts_neither_here_nor_there():
-    _, carried = carry_along(unmoved, Shifting(0, unlabelled=True), [1, 3])
+    _, carried = carried_mious(unmoved, Shifting(0, unlabelled=True), [1, 3])
     assert carried == {1: 1.0, 3: 1.0}
 
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_models import standardise_scores
 
 from accel.config import parse_model
 from accel.datasets.camvid import CLASS_NAMES as CAMVID
@@ -31,14 +32,15 @@ def checkpoint(tmp_path):
 
     def save(kind):
         names, palette = (CAMVID, CAMVID_PALETTE) if kind == "camvid" else (CITYSCAPES, CITYSCAPES_PALETTE)
-        branch = {"encoder": "resnet18", "head_channels": 8}
+        branch = {"encoder": "tu-test_resnet", "head_channels": 8}
         values = {"name": "accel", "num_classes": len(names), "reference": branch, "update": branch}
         config = parse_model({**values, "flow": {"width": 1 / 16}}, "test")
         torch.manual_seed(0)
         model = build_model(config)
-        for name, parameter in model.named_parameters():
-            if "score" in name or "fusion" in name:
-                torch.nn.init.normal_(parameter)  # so that many classes are predicted
+        for branch in (model.reference, model.update):
+            standardise_scores(branch, (64, 96))  # so that many classes are predicted
+        for parameter in model.fusion.parameters():
+            torch.nn.init.normal_(parameter)
         path = tmp_path / f"{kind}.safetensors"
         save_weights(path, model, Description(config, names, tuple(map(tuple, palette.tolist())), 0))
         return path, model.eval()
@@ -215,7 +217,7 @@ def test_a_mapped_model_remembers_key_frames_as_its_own_does(checkpoint):
 
 def test_a_mapped_model_is_prepared_as_its_own_is():
     sizes = []
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))
     model.prepare = sizes.append
     MappedModel(model, find_class_map(CITYSCAPES, CAMVID)).prepare((64, 96))
@@ -223,7 +225,7 @@ def test_a_mapped_model_is_prepared_as_its_own_is():
 
 
 def test_a_mapped_model_without_memory_says_so():
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     model = build_model(parse_model({"name": "frame_by_frame", "num_classes": 19, "reference": branch}, "test"))
     assert not MappedModel(model, find_class_map(CITYSCAPES, CAMVID)).carries_state
 

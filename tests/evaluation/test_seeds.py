@@ -132,7 +132,7 @@ GOOD = result(1, 0.5)
 )
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=r"x\.json: not the result of tools/evaluate\.py --sweep"):
+    with pytest.raises(ValueError, match=r"x\.json: not the result of accel evaluate --sweep"):
         summarize([tmp_path / "x.json"])
     with pytest.raises(FileNotFoundError, match="y.json"):
         summarize([tmp_path / "y.json"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from films import CLASSES, SIZE, Films, Forgetful, Teller, said
+from small_models import standardise_scores
 
 from accel.datasets import Clip
 from accel.datasets.camvid import CamVid
@@ -132,7 +133,7 @@ def test_the_curve_at_interval_1_is_frame_by_frame_evaluation():
 def test_on_a_still_video_all_distances_agree(model):
     """Of a model whose flow is zero where nothing moves."""
     torch.manual_seed(0)
-    reference = DeepLab(SmpBackbone("resnet18"), CLASSES, 8)
+    reference = DeepLab(SmpBackbone("tu-test_resnet"), CLASSES, 8)
     models = {
         "frame by frame": FrameByFrame(reference),
         "deep feature flow": DeepFeatureFlow(reference, FlowWarp(NoFlow())),
@@ -164,9 +165,11 @@ class Snow(Films):
 
 
 def small_accel():
-    reference, update = (DeepLab(SmpBackbone("resnet18"), CLASSES, 8) for _ in range(2))
+    reference, update = (DeepLab(SmpBackbone("tu-test_resnet"), CLASSES, 8) for _ in range(2))
     flow = FlowNetS(1 / 16)
     torch.nn.init.normal_(flow.predict["2"].weight, std=0.1)  # as if trained: something moves
+    for branch in (reference, update):
+        standardise_scores(branch, (48, 64))
     return Accel(reference, FlowWarp(flow), update, ScoreFusion(CLASSES)).eval()
 
 
@@ -402,7 +405,7 @@ def test_camvid_is_swept_as_one_video(tiny_camvid):
         carries_state = True  # so that it is asked about every distance
 
         def __init__(self):
-            super().__init__(DeepLab(SmpBackbone("resnet18"), 11, 8))
+            super().__init__(DeepLab(SmpBackbone("tu-test_resnet"), 11, 8))
             self.keys = self.steps = 0
 
         def key_frame(self, image, state=None):

@@ -53,7 +53,7 @@ YAML = """\
 model:
   name: accel
   num_classes: 19
-  reference: &r {encoder: resnet18, head_channels: 16}
+  reference: &r {encoder: tu-test_resnet, head_channels: 16}
   update: *r
   flow: {width: 0.0625}
 data:
@@ -156,7 +156,7 @@ def small_model() -> nn.Module:
 
 
 def checkpoints(folder: Path) -> list[Kind]:
-    branch = {"encoder": "resnet18", "head_channels": 4}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 4}
     config = parse_model({"name": "frame_by_frame", "num_classes": 3, "reference": branch}, "test")
     save_weights(folder / "w", small_model(), Description(config, ("a", "b", "c"), ((1, 2, 3),) * 3, 7))
     weights = (folder / "w").read_bytes()

@@ -12,7 +12,7 @@ from accel.models import build_model
 from accel.playing.schedules import FixedInterval
 from accel.video.writer import VideoWriter
 
-BRANCH = {"encoder": "resnet18", "head_channels": 8}
+BRANCH = {"encoder": "tu-test_resnet", "head_channels": 8}
 FRAMES, WARM = 2000, 300
 
 

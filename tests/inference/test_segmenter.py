@@ -21,7 +21,7 @@ from accel.playing.schedules import FixedInterval
 from accel.video.opening import open_video
 
 SOON = 20  # seconds: what should come at once has come by then, on a busy machine, too
-BRANCH = {"encoder": "resnet18", "head_channels": 8}
+BRANCH = {"encoder": "tu-test_resnet", "head_channels": 8}
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_on_a_gpu_the_labels_are_those_of_a_plain_loop():
     from accel.config import parse_model
     from accel.models import build_model
 
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     values = {"name": "accel", "num_classes": 5, "reference": branch, "update": branch, "flow": {"width": 1 / 16}}
     torch.manual_seed(0)
     model = build_model(parse_model(values, "test")).eval().cuda()

@@ -18,11 +18,13 @@ from accel.models import (
     build_model,
 )
 from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
+from accel.models.images import subtract_mean
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 
 CLASSES = 5
 SIZE = (64, 96)
-BRANCH = {"encoder": "resnet18", "head_channels": 8}
+# timm's own network for tests, a ResNet of four blocks
+BRANCH = {"encoder": "tu-test_resnet", "head_channels": 8}
 WITH_FLOW = {
     "frame_by_frame": {"reference": BRANCH},
     "deep_feature_flow": {"reference": BRANCH, "flow": {"width": 1 / 16}},
@@ -45,7 +47,7 @@ WITHOUT_FLOW = {
         "name": "accel",
         "reference": BRANCH,
         "update": BRANCH,
-        "propagation": {"name": "learned_sampling", "embedding": 8, "encoder": "resnet18", "update_ratio": 0.5},
+        "propagation": {"name": "learned_sampling", "embedding": 8, "encoder": "tu-test_resnet", "update_ratio": 0.5},
     },
 }
 CONFIGURED = WITH_FLOW | WITHOUT_FLOW
@@ -60,6 +62,9 @@ def make(name: str) -> VideoModel:
     if name in PUBLISHED:
         return _published(name)
     model = build_model(parse_model({"name": name, "num_classes": CLASSES, **CONFIGURED[name]}, "test"))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # timm's residual blocks start as the identity, with zeros in their last one
     for key, parameter in model.named_parameters():
         if "flow.predict" in key:
             nn.init.normal_(parameter, std=0.05 if parameter.dim() > 1 else 0.3)
@@ -109,6 +114,16 @@ def enlivened(model: VideoModel) -> VideoModel:
         elif isinstance(module, nn.Conv2d) and module.bias is not None and module.bias.numel() > 2:
             module.bias.data.copy_(random(module.bias, -0.2, 0.2))
     return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def standardise_scores(branch: DeepLab, size: tuple[int, int]) -> None:
+    """Makes every class the likeliest one somewhere on noise of this size, on which a network with random weights says
+    the same everywhere: moves and scales the scores to mean 0 and standard deviation 1."""
+    branch.eval()
+    deviation, mean = torch.std_mean(branch(subtract_mean(clip_of(size, 1)[:, 0])).scores, (0, 2, 3))
+    branch.score_layer.weight /= deviation.view(-1, 1, 1, 1)
+    branch.score_layer.bias.sub_(mean).div_(deviation)
 
 
 def clip_of(size: tuple[int, int], frames: int = 4, batch: int = 1, seed: int = 0) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import run_code
 
 from accel.config import load_config
 from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowNetS, build_model
@@ -78,7 +77,7 @@ for size in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_frames_too_small_for_opencv_have_a_flow(preset):
+def test_frames_too_small_for_opencv_have_a_flow(tmp_path, preset):
     """In a process of its own: without the border that makes them larger, OpenCV ends it."""
     sides = (
         (15, 64),
@@ -94,8 +93,8 @@ def test_frames_too_small_for_opencv_have_a_flow(preset):
         (33, 33),
     )
     sizes = [f"{height}x{width}" for a, b in sides for height, width in ((a, b), (b, a))]
-    done = subprocess.run([sys.executable, "-c", SMALL, preset, *sizes], capture_output=True, text=True)
-    assert done.returncode == 0, (done.returncode, done.stderr)
+    done = run_code(SMALL, tmp_path, preset, *sizes)
+    assert done.process.exitcode == 0, (done.process.exitcode, done.errors)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -214,8 +213,8 @@ def test_the_last_of_several_at_once_gives_opencv_its_own_threads_again(usual_th
 def model(tmp_path, flow, name="accel"):
     path = tmp_path / "model.yaml"
     path.write_text(
-        f"model: {{name: {name}, num_classes: 3, reference: {{encoder: resnet18, head_channels: 8}}, flow: {flow}"
-        + (", update: {encoder: resnet18, head_channels: 8}}" if name == "accel" else "}")
+        f"model: {{name: {name}, num_classes: 3, reference: {{encoder: tu-test_resnet, head_channels: 8}}, flow: {flow}"
+        + (", update: {encoder: tu-test_resnet, head_channels: 8}}" if name == "accel" else "}")
         + "\ndata: {name: camvid}\ntrain: {steps: 1, batch_size: 1, optimizer: {name: sgd, lr: 1}}\n"
     )
     torch.manual_seed(0)

@@ -1,11 +1,10 @@
 """Constant tensors are kept, but never those that were made while a program was traced."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_code
 
 from accel.models.backbones.encoders import PixelScaling
 from accel.models.backbones.smp import SmpBackbone, scaled
@@ -23,7 +22,7 @@ TRACERS = {
     "fake tensors": "with FakeTensorMode() as mode: subtract_mean(mode.from_tensor(frame))",
     "derivatives": "torch.func.grad(lambda image: subtract_mean(image).sum())(frame)",
 }
-IN_A_FRESH_PROCESS = """
+IN_ANOTHER_PROCESS = """
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -44,10 +43,9 @@ assert torch.equal(eager, frame - torch.tensor(PIXEL_MEANS).view(3, 1, 1))
 
 
 @pytest.mark.parametrize("tracer", TRACERS.values(), ids=TRACERS)
-def test_a_frame_after_tracing_is_a_real_one(tracer):
-    code = IN_A_FRESH_PROCESS.format(tracer=tracer)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_frame_after_tracing_is_a_real_one(tmp_path, tracer):
+    done = run_code(IN_ANOTHER_PROCESS.format(tracer=tracer), tmp_path)
+    assert done.process.exitcode == 0, done.errors
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

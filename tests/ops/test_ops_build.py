@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from accel_ops import build, compilers, places
+from processes import Program, run_code
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="native operators are for Linux")
 
@@ -45,31 +46,25 @@ def compiler(place, monkeypatch):
     return place / "calls"
 
 
-def in_a_fresh_python(code: str, place: Path, **environment: str) -> subprocess.CompletedProcess:
+def in_another_process(code: str, place: Path, **environment: str) -> Program:
     head = "from pathlib import Path; from accel_ops import build\n"
     head += f"build.PREBUILT = Path({str(place / 'lib')!r})\n"
     head += "import torch, accel_ops; inputs = torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 4)\n"
-    return subprocess.run(
-        [sys.executable, "-c", head + code],
-        env={**os.environ, "ACCEL_OPS_CACHE": str(place / "cache"), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_code(head + code, place, **{"ACCEL_OPS_CACHE": str(place / "cache"), **environment})
 
 
 def test_importing_neither_builds_nor_loads(place):
-    done = in_a_fresh_python("print('accel_ops-' in open('/proc/self/maps').read())", place)
-    assert (done.stdout, done.stderr) == ("False\n", "")
+    done = in_another_process("print('accel_ops-' in open('/proc/self/maps').read())", place)
+    assert (done.said, done.errors) == ("False\n", "")
     assert not (place / "cache").exists()
 
 
 def test_without_a_compiler_the_reference_answers_with_one_warning(place):
     code = "for _ in range(3): assert torch.equal(accel_ops.warp(*inputs), inputs[0])\nprint(accel_ops.load())"
-    done = in_a_fresh_python(code, place, PATH="", CXX="")
-    assert done.stdout == "reference\n", done.stderr
-    assert done.stderr.count("RuntimeWarning") == 1
-    assert "the C++ compiler g++ was not found: install it (apt install g++) or set CXX" in done.stderr
+    done = in_another_process(code, place, PATH="", CXX="")
+    assert done.said == "reference\n", done.errors
+    assert done.errors.count("RuntimeWarning") == 1
+    assert "the C++ compiler g++ was not found: install it (apt install g++) or set CXX" in done.errors
 
 
 # A container often runs as a user whom the system does not know, with HOME set to the folder of another.
@@ -88,23 +83,23 @@ def test_a_cache_that_cannot_be_read_leaves_the_reference_with_one_warning(place
     closed.chmod(0)
     environment = {"ACCEL_OPS_CACHE": "", "XDG_CACHE_HOME": "", variable: str(closed / "cache")}
     try:
-        done = in_a_fresh_python(AS_A_STRANGER + CALL, place, **environment)
+        done = in_another_process(AS_A_STRANGER + CALL, place, **environment)
     finally:
         closed.chmod(0o755)
-    assert done.stdout == "reference\n", done.stderr
-    assert done.stderr.count("RuntimeWarning") == 1
-    assert "closed/cache" in done.stderr and "set ACCEL_OPS_CACHE to a folder that can" in done.stderr
+    assert done.said == "reference\n", done.errors
+    assert done.errors.count("RuntimeWarning") == 1
+    assert "closed/cache" in done.errors and "set ACCEL_OPS_CACHE to a folder that can" in done.errors
 
 
 @pytest.mark.parametrize("cache", ["", "~nobody_of_this_name/cache"])
 def test_a_user_without_a_home_gets_the_reference_with_one_warning(place, cache):
     code = "import os; os.environ.pop('HOME'); os.getuid = lambda: 54321\n" + CALL
-    done = in_a_fresh_python(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="")
-    assert done.stdout == "reference\n", done.stderr
-    assert done.stderr.count("RuntimeWarning") == 1
-    assert "there is no folder to keep them in" in done.stderr and "set ACCEL_OPS_CACHE to one" in done.stderr
-    with_native = in_a_fresh_python(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="", ACCEL_OPS="native")
-    assert "CannotBuild: ACCEL_OPS=native, but there is no folder" in with_native.stderr.splitlines()[-1]
+    done = in_another_process(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="")
+    assert done.said == "reference\n", done.errors
+    assert done.errors.count("RuntimeWarning") == 1
+    assert "there is no folder to keep them in" in done.errors and "set ACCEL_OPS_CACHE to one" in done.errors
+    with_native = in_another_process(code, place, ACCEL_OPS_CACHE=cache, XDG_CACHE_HOME="", ACCEL_OPS="native")
+    assert "CannotBuild: ACCEL_OPS=native, but there is no folder" in with_native.errors.splitlines()[-1]
 
 
 def test_building_ahead_without_a_home_prints_one_line(place, monkeypatch, capsys):
@@ -117,15 +112,15 @@ def test_building_ahead_without_a_home_prints_one_line(place, monkeypatch, capsy
 
 
 def test_native_without_a_compiler_is_an_error_that_names_it(place):
-    done = in_a_fresh_python("accel_ops.warp(*inputs)", place, PATH="", CXX="", ACCEL_OPS="native")
-    assert done.returncode == 1
-    assert "ACCEL_OPS=native, but the C++ compiler g++ was not found" in done.stderr.splitlines()[-1]
+    done = in_another_process("accel_ops.warp(*inputs)", place, PATH="", CXX="", ACCEL_OPS="native")
+    assert done.process.exitcode == 1
+    assert "ACCEL_OPS=native, but the C++ compiler g++ was not found" in done.errors.splitlines()[-1]
 
 
 def test_reference_is_quiet_and_the_same_operator(place):
     code = "print(torch.equal(torch.ops.accel_ops.warp(*inputs), inputs[0]), accel_ops.load())"
-    done = in_a_fresh_python(code, place, PATH="", ACCEL_OPS="reference")
-    assert (done.stdout, done.stderr) == ("True reference\n", "")
+    done = in_another_process(code, place, PATH="", ACCEL_OPS="reference")
+    assert (done.said, done.errors) == ("True reference\n", "")
 
 
 def test_another_value_of_accel_ops_is_an_error(place, monkeypatch):

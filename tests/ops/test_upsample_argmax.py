@@ -1,8 +1,5 @@
 """accel_ops.upsample_argmax against PyTorch's interpolation and the published transposed convolution."""
 
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from accel_ops import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operator_cases import LAYOUTS, TYPES, dtypes, gpu, layouts
+from processes import run_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
 borders = pytest.mark.parametrize("border", ["replicate", "zero"])
@@ -374,7 +372,7 @@ def test_tensors_on_two_devices_are_named():
 # torch.library and torch.compile
 
 
-def test_without_kernels_the_operator_is_the_reference_and_knows_its_defaults():
+def test_without_kernels_the_operator_is_the_reference_and_knows_its_defaults(tmp_path):
     code = """
 import accel_ops, torch
 scores, size = torch.arange(24.0).view(1, 2, 3, 4).cos(), (40, 50)
@@ -384,14 +382,8 @@ for arguments in ((scores, size), (scores, size, torch.ones(2)), (scores, size, 
     for ours, theirs in zip((labels, margin), accel_ops.reference.upsample_argmax_margin(*arguments), strict=True):
         assert torch.equal(ours, theirs)
 print(accel_ops.load())"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "ACCEL_OPS": "reference"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("reference\n", "")
+    done = run_code(code, tmp_path, ACCEL_OPS="reference")
+    assert (done.said, done.errors) == ("reference\n", "")
 
 
 @layouts

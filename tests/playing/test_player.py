@@ -189,7 +189,7 @@ def small_model():
     from accel.models import build_model
 
     torch.manual_seed(0)
-    branch = {"encoder": "resnet18", "head_channels": 8}
+    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
     values = {"name": "deep_feature_flow", "num_classes": 5, "reference": branch, "flow": {"width": 1 / 16}}
     return build_model(parse_model(values, "test")).eval()
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from processes import PATIENCE
 from safetensors.torch import load_file
 from torch import nn
-from train_processes import Job, course, logged, same_weights, wait_for_step
+from train_processes import TRAIN, Job, course, logged, same_weights, wait_for_step
 
 from accel.training.batch_norm import synchronise_batch_norms
 from accel.training.checkpoints import Checkpoints
@@ -68,14 +69,12 @@ def test_several_processes_resume_to_the_same_bits(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_rank_that_is_killed_ends_the_other_within_a_minute(tiny_run, tmp_path, killed):
+def test_a_rank_that_is_killed_ends_the_other(tiny_run, tmp_path, killed):
     run = tmp_path / "run"
     job = Job(tiny_run("frame_by_frame", "data.clip_length=1", "train.steps=100000"), run, 2)
     wait_for_step(run, 2, job)
     job.processes[killed].kill()
-    began = time.monotonic()
-    codes = job.wait(60)
-    assert time.monotonic() - began < 60
+    codes = job.wait()
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == 1
     assert f"error: process {killed} of 2" in job.output(1 - killed)
     assert "--resume goes on from the last checkpoint" in job.output(1 - killed)
@@ -90,7 +89,7 @@ def test_what_one_rank_ends_for_is_told_by_the_other(tiny_run, tiny_cityscapes, 
     wait_for_step(run, 1, job)
     for image in (tiny_cityscapes / "leftImg8bit_sequence/train/ulm").glob("*_000098_leftImg8bit.png"):
         image.write_bytes(b"no image")
-    codes = job.wait(60)
+    codes = job.wait()
     assert sorted(codes) == [1, 2]
     damaged, other = (0, 1) if codes[0] == 2 else (1, 0)
     assert "ulm_000000_000098_leftImg8bit.png" in job.output(damaged)
@@ -109,7 +108,7 @@ def test_what_one_rank_ends_for_is_told_by_the_other(tiny_run, tiny_cityscapes, 
 )
 def test_a_mistake_is_told_once(tiny_run, tmp_path, setting, message):
     job = Job(tiny_run("frame_by_frame", setting), tmp_path / "run", 2)
-    assert job.wait(60) == [2, 2], job.output(0) + job.output(1)
+    assert job.wait() == [2, 2], job.output(0) + job.output(1)
     assert job.output(0).count("error") == job.output(0).count(message) == 1
     assert "error" not in job.output(1) and "Traceback" not in job.output(0) + job.output(1)
 
@@ -191,34 +190,32 @@ def launched(child):
     [
         ("", 0, ""),
         ("sys.exit(2 if rank else 0)", 2, ""),
-        ("os.kill(os.getpid(), 9) if rank else time.sleep(99)", 137, "process 1 of 2 (pid"),
+        ("os.kill(os.getpid(), 9) if rank else time.sleep(9999)", 137, "process 1 of 2 (pid"),
     ],
 )
 def test_the_launcher_ends_as_its_processes_do(child, code, said):
     job = launched(child)
-    _, errors = job.communicate(timeout=30)
+    _, errors = job.communicate(timeout=PATIENCE)
     assert job.returncode == code and said in errors
 
 
 def test_the_launcher_passes_signals_on():
     child = (
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143 if rank == 0 else 0)); print('on', flush=True); "
-        "time.sleep(60)"
+        "time.sleep(9999)"
     )
     job = launched(child)
     for _ in range(2):
         job.stdout.readline()
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=30)
+    job.communicate(timeout=PATIENCE)
     assert job.returncode == 143
 
 
 @pytest.mark.slow
 def test_processes_that_do_not_come_are_not_waited_for_for_ever(tiny_run, tmp_path):
     job = Job(tiny_run("frame_by_frame", "train.timeout=1"), tmp_path / "run", 2, missing=1)
-    began = time.monotonic()
-    assert job.wait(100)[0] == 2
-    assert time.monotonic() - began < 90
+    assert job.wait()[0] == 2
     assert "error: 2 processes did not find each other" in job.output()
 
 
@@ -226,8 +223,6 @@ def test_processes_that_do_not_come_are_not_waited_for_for_ever(tiny_run, tmp_pa
 @pytest.mark.parametrize("way", ["killed", "Ctrl-C"])
 def test_devices_on_the_command_line(tiny_run, tmp_path, way):
     """`--devices 2` as a user types it; a killed process ends the other one, Ctrl-C saves."""
-    from train_processes import TRAIN
-
     arguments = tiny_run("frame_by_frame", "data.clip_length=1", "train.steps=100000")
     command = [sys.executable, str(TRAIN), *arguments, "--device", "cpu", "--devices", "2"]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -236,15 +231,14 @@ def test_devices_on_the_command_line(tiny_run, tmp_path, way):
         time.sleep(0.1)
     if way == "Ctrl-C":
         job.send_signal(signal.SIGINT)
-        _, errors = job.communicate(timeout=60)
+        _, errors = job.communicate(timeout=PATIENCE)
         assert job.returncode == 0 and "rror" not in errors
         assert Checkpoints(tmp_path / "run").newest() == logged(tmp_path / "run")[-1]["step"]
         return
     children = subprocess.run(["ps", "--ppid", str(job.pid), "-o", "pid="], capture_output=True, text=True, check=True)
     subprocess.run(["kill", "-KILL", children.stdout.split()[1]], check=True)
-    began = time.monotonic()
-    _, errors = job.communicate(timeout=60)
-    assert time.monotonic() - began < 60 and job.returncode == 137
+    _, errors = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 137
     assert "error: process 1 of 2 (pid" in errors and "was killed by SIGKILL" in errors
 
 

@@ -1,6 +1,7 @@
 """When a finished run counts as done, and when it must not."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -15,21 +16,30 @@ from accel.training.trainer import train
 from accel.weights.checkpoints import WEIGHTS
 
 
-def test_a_run_older_than_what_it_started_from_is_not_done(tiny_config, tmp_path):
+def test_the_weights_a_run_started_from_decide_whether_it_is_done(tiny_config, tmp_path):
+    """Not the times of their files, which copies do not have."""
     first = tiny_config("frame_by_frame", f"output={tmp_path / 'first'}", "train.steps=1")
     train(first, "cpu")
     second = tiny_config(
         "frame_by_frame", f"output={tmp_path / 'second'}", "train.steps=1", f"init={{all: {tmp_path / 'first'}}}"
     )
     train(second, "cpu")
-    assert is_done(second)
-    later = (second.output / WEIGHTS).stat().st_mtime + 10
-    os.utime(first.output / WEIGHTS, (later, later))
+    for time in (0, 2e9):
+        os.utime(first.output / WEIGHTS, (time, time))
+        assert is_done(second)
+    for run in ("second", "first"):  # the start is the newer one of the copies
+        shutil.copytree(tmp_path / run, tmp_path / "copies" / run, copy_function=shutil.copyfile)
+    start = f"init={{all: {tmp_path / 'copies/first'}}}"
+    assert is_done(tiny_config("frame_by_frame", f"output={tmp_path / 'copies/second'}", "train.steps=1", start))
+
+    train(
+        tiny_config("frame_by_frame", f"output={tmp_path / 'first'}", "train.steps=1", "seed=1"), "cpu", overwrite=True
+    )
+    os.utime(first.output / WEIGHTS, (0, 0))
     assert not is_done(second)
-    with pytest.raises(FileExistsError, match="first, which has been trained again since"):
+    with pytest.raises(FileExistsError, match="started from other weights than those that are in .*first now"):
         train(second, "cpu")
     train(second, "cpu", overwrite=True)
-    os.utime(first.output / WEIGHTS, (0, 0))
     assert is_done(second)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 from torch import nn
-from train_processes import Job, course, logged, same_weights
+from train_processes import Job, course, logged, same_weights, wait_for_step, waiting_at
 
 from accel.config import parse_model
 from accel.training.checkpoints import Checkpoints, Progress
@@ -175,11 +175,11 @@ def test_a_failed_save_leaves_what_was_there(three, monkeypatch):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A tmpfs of 250 MB, for two checkpoints of 90 MB; skips where one cannot be mounted."""
+    """A tmpfs of 16 MB, for two checkpoints of 3 MB; skips where one cannot be mounted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", disk], check=True, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("cannot mount a tmpfs here")
     yield disk
@@ -192,17 +192,13 @@ def test_training_goes_on_with_a_full_disk_and_leaves_a_loadable_checkpoint(tiny
     whole, run = tmp_path / "whole", small_disk / "run"
     assert Job([*arguments, f"output={whole}"], tmp_path / "a").wait() == [0]
 
-    (small_disk / "filler").write_bytes(b"x")
-    used = None
-    job = Job([*arguments, f"output={run}"], tmp_path / "b")
-    while job.processes[0].is_alive() and not used:
-        if Checkpoints(run).steps():
-            with (small_disk / "filler").open("wb", buffering=0) as filler:
-                try:
-                    while filler.write(b"x" * 4096):
-                        pass
-                except OSError:
-                    used = True
+    script, go_on = waiting_at(3, tmp_path)
+    job = Job([*arguments, f"output={run}"], tmp_path / "b", script=script)
+    wait_for_step(run, 3, job)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(b"x" * 4096)
+    go_on.touch()
     assert job.wait() == [2], job.output()
     said = job.output()
     assert "warning:" in said and "No space left on device" in said and "training goes on" in said

@@ -5,13 +5,15 @@ import random
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from lightning_fabric import Fabric
-from train_processes import Job, course, logged, same_weights, wait_for_step
+from train_processes import TRAIN, Job, course, logged, same_weights, wait_for_step, waiting_at
 
 from accel.datasets.simulation.simulated_clips import SimulatedClips
-from accel.training import loop, trainer, validation
+from accel.tasks.segmentation import MeanIou
+from accel.training import loop, signals, trainer, validation
 from accel.training.checkpoints import Checkpoints
 from accel.training.run_folder import is_done
 from accel.training.signals import Stopped, StopSignals, requeue
@@ -39,28 +41,76 @@ def kill_at_random(job, run, chance, while_writing):
     assert job.processes[0].exitcode == -signal.SIGKILL, job.output()
 
 
-@pytest.mark.parametrize(
-    ("kills", "steps", "workers"),
-    [(3, 14, 0), pytest.param(20, 80, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])],
-)
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tiny_run, tmp_path, kills, steps, workers):
-    settings = (*ONE_FRAME, f"train.steps={steps}", "train.save_every=2", f"train.workers={workers}")
-    arguments = tiny_run("frame_by_frame", *settings, "train.optimizer.momentum=0.9")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert Job([*arguments, f"output={whole}"], whole).wait(500) == [0]
-    chance, torn, resumed_from = random.Random(7), 0, set()
-    for number in range(kills):
-        job = Job(["--resume", *arguments, f"output={killed}"], tmp_path / f"job{number}")
-        kill_at_random(job, killed, chance, while_writing=number % 2 == 0)
-        torn += being_written(killed)
-        resumed_from.add(tuple(Checkpoints(killed).steps()))
-    assert torn >= max(1, kills // 5) and len(resumed_from) > kills // 4
-    job = Job(["--resume", *arguments, f"output={killed}"], tmp_path / "last")
-    assert job.wait(500) == [0], job.output()
+DIES = f"""
+import os, runpy, signal, sys
+from accel.training import checkpoints, loop
+
+module, name, left = {{"checkpoints": checkpoints, "loop": loop}}[sys.argv[1]], sys.argv[2], int(sys.argv[3])
+del sys.argv[1:4]
+call = getattr(module, name)
+
+def dies(*arguments):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call(*arguments)
+
+setattr(module, name, dies)
+runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def run_to_kill(tiny_run, tmp_path):
+    """run_to_kill(steps, workers): the arguments of a run that saves every other step, and its folder."""
+
+    def arguments(steps, workers):
+        settings = (*ONE_FRAME, f"train.steps={steps}", "train.save_every=2", f"train.workers={workers}")
+        killed = tmp_path / "killed"
+        return [*tiny_run("frame_by_frame", *settings, "train.optimizer.momentum=0.9"), f"output={killed}"], killed
+
+    return arguments
+
+
+def assert_ends_as_if_left_alone(arguments, killed, tmp_path):
+    """Once it has gone on: as a run that nobody killed."""
+    job, whole = Job(["--resume", *arguments], tmp_path / "last"), tmp_path / "whole"
+    assert job.wait() == [0], job.output()
     assert "going on at step" in job.output() and "damaged" not in job.output()
+    assert Job([*arguments, f"output={whole}"], whole).wait() == [0]
     assert same_weights(killed, whole)
     assert course(killed) == course(whole)
     assert not (killed / "checkpoints").exists()
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(run_to_kill, tmp_path):
+    """In the midst of a checkpoint, in a step, and when a checkpoint is there, but the one before not yet gone."""
+    arguments, killed = run_to_kill(10, 0)
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    moments = [("checkpoints", "save_state", 2), ("loop", "learning_rate", 7), ("checkpoints", "sync_folder", 1)]
+    left = []
+    for number, moment in enumerate(moments):
+        job = Job([*moment, "--resume", *arguments], tmp_path / f"job{number}", script=script)
+        assert job.wait() == [-signal.SIGKILL], job.output()
+        left.append((Checkpoints(killed).steps(), being_written(killed)))
+    assert left == [([2], True), ([2, 4], False), ([2, 4, 6], False)]
+    assert_ends_as_if_left_alone(arguments, killed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bits(run_to_kill, tmp_path):
+    arguments, killed = run_to_kill(80, 1)
+    chance, torn, resumed_from = random.Random(7), 0, set()
+    for number in range(20):
+        job = Job(["--resume", *arguments], tmp_path / f"job{number}")
+        kill_at_random(job, killed, chance, while_writing=number % 2 == 0)
+        torn += being_written(killed)
+        resumed_from.add(tuple(Checkpoints(killed).steps()))
+    assert torn >= 4 and len(resumed_from) > 5
+    assert_ends_as_if_left_alone(arguments, killed, tmp_path)
 
 
 # --- signals --------------------------------------------------------------------------------------------------
@@ -71,10 +121,10 @@ def endless(tiny_run, tmp_path):
     """`endless(SLURM_JOB_ID=...)`: a run that is under way, its folder and its arguments."""
     jobs = []
 
-    def start(*arguments, size=1, **environment):
+    def start(*arguments, size=1, script=TRAIN, **environment):
         run = tmp_path / "run"
         options = tiny_run("frame_by_frame", *ONE_FRAME, "train.steps=100000", "train.workers=1", *arguments)
-        jobs.append(Job(options, run, size, **environment))
+        jobs.append(Job(options, run, size, script=script, **environment))
         wait_for_step(run, 2, jobs[-1])
         return jobs[-1], run
 
@@ -91,7 +141,7 @@ def test_signals_save_and_end_the_run(endless, number, code):
     """Each in its own way; a signal that nobody asked for kills as it always does."""
     job, run = endless()
     os.kill(job.processes[0].pid, number)
-    assert job.wait(60) == [code], job.output()
+    assert job.wait() == [code], job.output()
     if code >= 0:
         assert Checkpoints(run).newest() == logged(run)[-1]["step"]
         assert f"{number.name}: saved; --resume goes on" in job.output()
@@ -101,7 +151,7 @@ def test_signals_save_and_end_the_run(endless, number, code):
 def test_one_rank_that_is_told_stops_all(endless):
     job, run = endless(size=2)
     os.kill(job.processes[1].pid, signal.SIGTERM)
-    assert job.wait(60) == [143, 143], job.output()
+    assert job.wait() == [143, 143], job.output()
     assert Checkpoints(run).newest() == logged(run)[-1]["step"]
 
 
@@ -110,30 +160,35 @@ def test_a_checkpoint_that_cannot_be_saved_on_a_stop_ends_all_ranks_with_one_lin
     job, run = endless("train.save_every=1000000", size=2)
     (run / "checkpoints").write_text("no folder")
     os.kill(job.processes[1].pid, signal.SIGTERM)
-    assert job.wait(60) == [2, 2], job.output() + job.output(1)
+    assert job.wait() == [2, 2], job.output() + job.output(1)
     assert job.output().count("rror") == 1 and "Traceback" not in job.output()
     assert re.search(r"error: .*run: no checkpoint of step \d+ \(.*\): there is none yet", job.output())
     assert "rror" not in job.output(1) and "Traceback" not in job.output(1)
 
 
-def test_a_second_ctrl_c_ends_at_once(endless):
+def test_a_second_ctrl_c_ends_at_once(endless, tmp_path):
     """While the first waits for a step that does not come to its end."""
-    job, _ = endless("train.timeout=60")
-    for pid in children_of(job.processes[0].pid):
-        os.kill(pid, signal.SIGSTOP)  # no more batches
-    time.sleep(5)  # those that were ready are used up
-    os.kill(job.processes[0].pid, signal.SIGINT)
-    time.sleep(0.2)
-    os.kill(job.processes[0].pid, signal.SIGINT)  # the same Ctrl-C, passed on by a launcher
-    time.sleep(1.5)
-    assert job.processes[0].is_alive()
-    os.kill(job.processes[0].pid, signal.SIGINT)
-    assert job.wait(20) == [130], job.output()
+    script, _ = waiting_at(2, tmp_path)
+    job, _ = endless(script=script)
+    while job.processes[0].is_alive():
+        job.ranks[0].interrupt()
+        time.sleep(0.2)
+    assert job.wait() == [130], job.output()
 
 
-def children_of(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
+def test_a_ctrl_c_that_comes_soon_after_another_is_the_same(monkeypatch):
+    """A launcher passes it on to a process that has received it already."""
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(signals, "time", clock)
+    with StopSignals() as received:
+        now = 50.0
+        signal.raise_signal(signal.SIGINT)
+        now += 0.9
+        signal.raise_signal(signal.SIGINT)
+        assert received.received is signal.SIGINT
+        now += 0.2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -155,7 +210,7 @@ def test_preemption_saves_and_requeues_the_slurm_job(endless, scontrol, signalle
     slurm = {"SLURM_JOB_ID": "4711", "PATH": os.environ["PATH"]}
     job, run = endless("train.preempt_signal=SIGUSR2", **slurm)
     os.kill(job.processes[0].pid, signalled)
-    assert job.wait(60) == [job_code]
+    assert job.wait() == [job_code]
     assert Checkpoints(run).newest() == logged(run)[-1]["step"]
     assert scontrol.exists() == (signalled == signal.SIGUSR2)
     if signalled == signal.SIGUSR2:
@@ -255,7 +310,7 @@ def test_a_signal_during_the_last_step_does_not_cost_the_last_validation(tiny_co
     assert [*measured(config.output)] == [2] and best_step(config.output) == 2
 
 
-@pytest.mark.parametrize("place", [(Validation, "miou"), (trainer, "save_weights")])
+@pytest.mark.parametrize("place", [(Validation, "score"), (trainer, "save_weights")])
 def test_a_signal_after_the_last_step_keeps_the_next_stage_from_starting(tiny_config, monkeypatch, place):
     """The run itself is done; whoever started it is told to stop."""
     config = tiny_config("frame_by_frame", *LAST)
@@ -269,7 +324,7 @@ def test_a_signal_after_the_last_step_keeps_the_next_stage_from_starting(tiny_co
 def test_a_signal_ends_a_validation_before_the_last_and_it_is_made_up_for(tiny_config, monkeypatch):
     """After the first of its frames; the last one of a run is finished whatever comes."""
     config = tiny_config("frame_by_frame", *LAST, "train.steps=4")
-    update, updated = validation.ConfusionMatrix.update, []
+    update, updated = MeanIou.update, []
 
     def sending(*arguments):
         updated.append(arguments)
@@ -278,7 +333,7 @@ def test_a_signal_ends_a_validation_before_the_last_and_it_is_made_up_for(tiny_c
 
     monkeypatch.setattr(validation, "VOTE_EVERY", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(validation.ConfusionMatrix, "update", sending)
+        patch.setattr(MeanIou, "update", sending)
         with pytest.raises(Stopped):
             train(config, "cpu")
     assert len(updated) == 1 and Checkpoints(config.output).newest() == 2 and measured(config.output) == {}

@@ -59,8 +59,8 @@ def keep_one_sample(root):
 def test_the_loss_falls_on_a_repeated_sample(tiny_config, tiny_cityscapes, model, loss):
     keep_one_sample(tiny_cityscapes)
     length = 1 if model == "frame_by_frame" else 3
-    overrides = [f"data.clip_length={length}", "data.augmentation={crop: null, flip: 0}", "train.steps=15"]
-    config = tiny_config(model, *overrides, f"train.loss={{name: {loss}}}", "train.optimizer={name: adamw, lr: 2e-3}")
+    overrides = [f"data.clip_length={length}", "data.augmentation={crop: null, flip: 0}", "train.steps=30"]
+    config = tiny_config(model, *overrides, f"train.loss={{name: {loss}}}", "train.optimizer={name: adamw, lr: 1e-2}")
     train(config, "cpu")
     losses = [line["loss"] for line in log_of(config)]
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_do(tiny_confi
     assert not (config.output / "weights.safetensors").exists()
 
 
-def test_flow_is_learnt_from_generated_scenes(tiny_config, tmp_path):
+def test_flow_is_learnt_from_generated_scenes(tiny_config, scenes_made_here, tmp_path):
     config = tiny_config(
         "deep_feature_flow",
         f"data={{name: streetscape, root: {tmp_path}/scenes, size: [64, 128], snippets: {{train: 1, val: 1}}}}",
@@ -219,6 +219,7 @@ def test_a_run_leaves_settings_log_curves_and_weights(finished):
     assert sorted(path.name for path in finished.output.iterdir()) == [
         "config.yaml",
         "log.jsonl",
+        "sources.json",
         "tensorboard",
         "weights.safetensors",
     ]

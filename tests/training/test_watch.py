@@ -5,18 +5,16 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from run_files import log_of, weights_of
 from torch import nn
-from train_processes import Job, wait_for_step
+from train_processes import TRAIN, Job, wait_for_step
 
 from accel.devices import has_bfloat16
 from accel.tasks.segmentation import CrossEntropy
@@ -26,7 +24,6 @@ from accel.training.objectives import build_objective
 from accel.training.trainer import train
 from accel.training.validation import Validation
 
-ROOT = Path(__file__).parents[2]
 ONE_FRAME = ("data.clip_length=1", "data.augmentation={crop: [32, 32]}")
 
 
@@ -69,8 +66,9 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tiny_config, monkeypa
     monkeypatch.setattr(feeding, "StepSampler", lambda start, stop, *rest: list(sampler(start, 2 * stop, *rest))[::2])
     short = tiny_config("frame_by_frame", *settings, "train.steps=2", f"output={config.output}-short")
     train(short, "cpu")
-    for name, tensor in weights_of(short).items():
-        assert torch.equal(tensor, weights_of(config)[name]), name
+    expected = weights_of(short)
+    for name, tensor in weights_of(config).items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_too_many_in_a_row_end_the_run_with_a_diagnosis(tiny_config, monkeypatch):
@@ -156,7 +154,7 @@ def test_out_of_memory_while_validating_names_the_settings_that_help(tiny_config
     def greedy(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(Validation, "miou", greedy)
+    monkeypatch.setattr(Validation, "score", greedy)
     validation = "train.validation={split: val, every: 1, interval: 3}"
     with pytest.raises(ValueError, match=r"out of memory on cpu at step 1 .*20\.00 GiB.*validating") as error:
         train(tiny_config("frame_by_frame", *ONE_FRAME, validation), "cpu")
@@ -208,43 +206,54 @@ def test_a_data_worker_that_dies_or_hangs_ends_the_run_with_the_cause(tiny_run, 
     job = Job(tiny_run("frame_by_frame", *settings), tmp_path / "run")
     wait_for_step(tmp_path / "run", 2, job)
     os.kill(of_worker(job), number)
-    assert job.wait(60)[0] in (1, 2), job.output()
+    assert job.wait()[0] in (1, 2), job.output()
     lines = [line for line in job.output().splitlines() if "s left" not in line]
     assert len(lines) == 1 and lines[0].startswith("error: ") and re.search(cause, lines[0])
 
 
-STUCK = """
-import runpy, sys, time
+STUCK = f"""
+import runpy, time
 from accel.training import feeding
 read = feeding.TrainingClips.__getitem__
 feeding.TrainingClips.__getitem__ = lambda self, number: read(self, number) if number < 4 else time.sleep(1000)
-runpy.run_path("tools/train.py", run_name="__main__")
+runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
 
 
-def test_a_step_that_hangs_ends_the_run_and_says_where(tiny_run):
+def test_a_step_that_hangs_ends_the_run_and_says_where(tiny_run, tmp_path):
     """Without data workers, on a disk that stops answering."""
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
     arguments = tiny_run("frame_by_frame", *ONE_FRAME, "train.steps=100000", "train.timeout=3")
-    command = [sys.executable, "-c", STUCK, *arguments, "--device", "cpu"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert run.returncode == 1, run.stderr
-    assert "error: no progress for" in run.stderr and "waiting for data" in run.stderr
-    assert "train.timeout=3" in run.stderr
+    job = Job(arguments, tmp_path / "run", script=script)
+    assert job.wait() == [1], job.output()
+    assert "error: no progress for" in job.output() and "waiting for data" in job.output()
+    assert "train.timeout=3" in job.output()
 
 
 # --- the cost of it -------------------------------------------------------------------------------------------
 
 
 def test_the_share_of_waiting_for_data_is_measured(tiny_config, monkeypatch):
-    quick = tiny_config("frame_by_frame", *ONE_FRAME, "train.steps=3")
-    late = quick.model_copy(update={"output": quick.output / "late"})
-    train(quick, "cpu")
-    clip = feeding.TrainingClips.__getitem__
-    monkeypatch.setattr(feeding.TrainingClips, "__getitem__", lambda self, i: (time.sleep(0.3), clip(self, i))[1])
-    train(late, "cpu")
-    for line in log_of(late):
-        assert line["waiting_for_data"] * line["seconds_per_step"] >= 0.6  # two clips a batch
-    assert max(line["waiting_for_data"] * line["seconds_per_step"] for line in log_of(quick)[1:]) < 0.3
+    """A clip takes 3 s to read, and there are two in a batch; gradients take 2 s."""
+    clock = 0
+
+    def costs(owner, name, seconds):
+        call = getattr(owner, name)
+
+        def costly(*arguments):
+            nonlocal clock
+            clock += seconds
+            return call(*arguments)
+
+        monkeypatch.setattr(owner, name, costly)
+
+    costs(feeding.TrainingClips, "__getitem__", 3)
+    costs(Fabric, "backward", 2)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock))
+    config = tiny_config("frame_by_frame", *ONE_FRAME, "train.steps=3")
+    train(config, "cpu")
+    assert [(line["seconds_per_step"], line["waiting_for_data"]) for line in log_of(config)] == [(8, 0.75)] * 3
 
 
 def counts():

@@ -1,35 +1,18 @@
-"""Runs of `tools/train.py` in processes of their own, to be signalled, killed and spread over several ranks.
-
-They are forked from a server that has imported what training needs: each starts in a fraction of a second.
-"""
+"""Runs of `tools/train.py` in processes of their own, to be signalled, killed and spread over several ranks."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import runpy
 import socket
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from processes import PATIENCE, TOOLS, Program
 from safetensors.torch import load_file
 
-TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
-PRELOADED = ["accel.training.trainer", "accel.datasets.cityscapes", "torch.utils.tensorboard", "albumentations"]
-
-
-def _main(arguments: list[str], environment: dict[str, str], output: Path, threads: int) -> None:
-    with output.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a run from the command line
-    torch.set_num_threads(threads)
-    sys.argv = [str(TRAIN), *arguments]
-    runpy.run_path(str(TRAIN), run_name="__main__")
+TRAIN = TOOLS / "train.py"
 
 
 def started_by(launcher: str, rank: int, size: int) -> dict[str, str]:
@@ -43,32 +26,34 @@ def started_by(launcher: str, rank: int, size: int) -> dict[str, str]:
 
 
 class Job:
-    """`size` ranks of one training on the CPU; the arguments are those of `tools/train.py`."""
+    """`size` ranks of one training on the CPU; the arguments are those of `tools/train.py`, or of another tool."""
 
     def __init__(
         self,
-        arguments: list[str],
+        arguments: list[object],
         folder: Path,
         size: int = 1,
         launcher: str = "torchrun",
         missing: int = 0,
+        script: Path = TRAIN,
         **environment: str,
     ):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.outputs, self.processes = [], []
+        self.ranks = []
         folder.mkdir(exist_ok=True, parents=True)
         for rank in range(size - missing):  # the last ones never come
             ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | started_by(launcher, rank, size)
-            self.outputs.append(folder / f"rank{rank}.txt")
-            values = (arguments + ["--device", "cpu"], environment | (ranks if size > 1 else {}), self.outputs[-1], 1)
-            self.processes.append(context.Process(target=_main, args=values))
-            self.processes[-1].start()
+            output = folder / f"rank{rank}.txt"
+            values = environment | (ranks if size > 1 else {})
+            self.ranks.append(Program(script, [*arguments, "--device", "cpu"], (output, output), values))
 
-    def wait(self, seconds: float = 120) -> list[int | None]:
+    @property
+    def processes(self) -> list[BaseProcess]:
+        return [rank.process for rank in self.ranks]
+
+    def wait(self, seconds: float = PATIENCE) -> list[int | None]:
         """The exit codes; None for ranks that are still running, which are then killed."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
@@ -78,21 +63,44 @@ class Job:
         return codes
 
     def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.join()
+        for rank in self.ranks:
+            rank.kill()
 
     def output(self, rank: int = 0) -> str:
-        return self.outputs[rank].read_text()
+        return self.ranks[rank].said
 
 
-def wait_for_step(folder: Path, step: int, job: Job, seconds: float = 120) -> None:
+def wait_for_step(folder: Path, step: int, job: Job) -> None:
     """Until the run in this folder has logged that step, or is no more."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and job.processes[0].is_alive():
         if any(line["step"] >= step for line in logged(folder)):
             return
         time.sleep(0.02)
+
+
+WAITS = """
+import runpy, time
+from pathlib import Path
+from accel.training import loop
+
+rate = loop.learning_rate
+
+def waits(step, settings):
+    while step == {step} and not Path("{go_on}").exists():
+        time.sleep(0.01)
+    return rate(step, settings)
+
+loop.learning_rate = waits
+runpy.run_path("{train}", run_name="__main__")
+"""
+
+
+def waiting_at(step: int, folder: Path) -> tuple[Path, Path]:
+    """A `tools/train.py` that waits once it has logged so many steps, and the file that it waits for."""
+    script, go_on = folder / "waits.py", folder / "go_on"
+    script.write_text(WAITS.format(step=step, go_on=go_on, train=TRAIN))
+    return script, go_on
 
 
 def logged(folder: Path) -> list[dict]:

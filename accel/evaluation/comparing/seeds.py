@@ -61,7 +61,7 @@ class _File:
 
 
 def summarize(paths: Sequence[str | Path]) -> Summary:
-    """The results of `tools/evaluate.py --sweep ... --json` in these files; "NAME #SEED" are runs of NAME.
+    """The results of `accel evaluate --sweep ... --json` in these files; "NAME #SEED" are runs of NAME.
 
     Raises FileNotFoundError, or ValueError for a file that holds something else, results on different data or in
     different classes, a model that stands twice, and runs of a model at different intervals.
@@ -176,7 +176,7 @@ def _read(path: Path) -> _File:
     except FileNotFoundError:
         raise FileNotFoundError(f"no result file {path}") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
-        raise ValueError(f"{path}: not the result of tools/evaluate.py --sweep ... --json FILE") from None
+        raise ValueError(f"{path}: not the result of accel evaluate --sweep ... --json FILE") from None
     return _File(path, data, predicted, models)
 
 

@@ -22,6 +22,7 @@ FRAMES = 40  # of a clip, at most
 WIDTH = 480  # pixels of a picture, at most
 BYTES = 10_000_000  # of all pictures of a page, before they become text, which takes a third more
 QUALITY = 75  # of the JPEGs of the input
+RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,10 @@ def _pictures(kept: _Kept, palette: np.ndarray) -> PlayerFrame:
 
 
 def _error_classes(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`visualize.error_map` as labels with a palette, which make smaller files."""
+    """Where labels are right (1), wrong (0) or not to be judged (`IGNORED`), and the colours of the first two."""
     classes = (labels == truth).astype(np.uint8)
     classes[truth == IGNORED] = IGNORED
-    return classes, np.array([visualize.WRONG, visualize.RIGHT], np.uint8)
+    return classes, np.array([WRONG, RIGHT], np.uint8)
 
 
 def _indexed(labels: np.ndarray, palette: np.ndarray) -> str:

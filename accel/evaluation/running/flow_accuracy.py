@@ -74,7 +74,7 @@ def score_flow(
     if simulated is not None:
         error = share(end_point_error(flow, simulated, advance))
     if video is not None:
-        photometric, matrices = _carry(flow, video, steps, advance)
+        photometric, matrices = carry_along(flow, video, steps, advance)
         carried = {step: share(matrix.miou()) for step, matrix in matrices.items()}
         shortest = matrices[min(steps)]  # what it lacks, the others lack, too
         caveats = shortest.caveats(video.class_names) if shortest.labelled() else ""
@@ -99,24 +99,17 @@ def end_point_error(flow: FlowOfPair, clips: ClipDataset, advance: Callable[[], 
 
 def carry_along(
     flow: FlowOfPair, video: ClipDataset, steps: Sequence[int], advance: Callable[[], None] = lambda: None
-) -> tuple[float, dict[int, float | None]]:
-    """Photometric error between neighbours, and the mIoU of ground truth carried `steps` frames.
+) -> tuple[float, dict[int, ConfusionMatrix]]:
+    """Photometric error between neighbours, and how ground truth that was carried `steps` frames compares with the
+    ground truth of the frame that it came to.
 
     Labels go frame by frame along the flow, each pixel taking the label nearest to where it points, at full size; what
     points outside takes the border's. One confusion matrix holds all frames of the set, for each number of steps.
-    Every frame of a video has to be labelled: those of the set that directly follow one another are used. A number of
-    steps for which there are not enough of them has None.
+    Every frame of a video has to be labelled: those of the set that directly follow one another are used. The matrix is
+    empty for a number of steps for which there are not enough of them.
 
     Raises ValueError where there are not even two, which `can_carry` tells beforehand.
     """
-    difference, matrices = _carry(flow, video, steps, advance)
-    return difference, {step: share(matrix.miou()) for step, matrix in matrices.items()}
-
-
-def _carry(
-    flow: FlowOfPair, video: ClipDataset, steps: Sequence[int], advance: Callable[[], None]
-) -> tuple[float, dict[int, ConfusionMatrix]]:
-    """`carry_along`, with what was counted."""
     matrices = {step: ConfusionMatrix(video.num_classes) for step in steps}
     difference, pixels = 0.0, 0
     on_the_way: dict[int, np.ndarray] = {}  # how many steps ago to what was true then, carried to the last frame

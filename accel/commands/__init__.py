@@ -1,0 +1,57 @@
+"""The commands of `accel`, each in a module of its own: its docstring is its help, its `main` does the work.
+
+Nothing heavy is imported before the arguments are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from accel._version import __version__
+from accel.cli import run
+
+COMMANDS = {
+    "label": "label a video, a folder, a camera or a stream",
+    "demo": "see labelled snippets and how right they are",
+    "models": "list the weights that can be used by name",
+    "train": "train an experiment or a recipe",
+    "evaluate": "score trained models on labelled video",
+    "benchmark": "measure how fast things run on this machine",
+    "convert": "convert published weights from or to MXNet",
+}
+
+HELP = """Accel labels every pixel of a video, at a fraction of the usual cost.
+
+Three things to try first:
+  accel label drive.mp4     label a video of your own; results in output/drive.mp4
+  accel demo                see how it works on videos whose labels are known
+  accel models              see which weights there are
+
+All commands (accel COMMAND --help says more):
+{commands}
+"""
+
+
+def command() -> None:
+    """The console script `accel`."""
+    first, *rest = sys.argv[1:] or ["--help"]
+    if first in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
+    elif first in ("-V", "--version"):
+        print(f"accel {__version__}")
+    elif first in COMMANDS:
+        run(lambda: main_of(first)(rest))
+    else:
+        near = difflib.get_close_matches(first, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        print(f"error: no command {first!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main_of(name: str) -> Callable[[Sequence[str]], int | None]:
+    """What carries out a command, given its arguments."""
+    sys.argv[0] = f"accel {name}"  # what its help and its messages call it
+    return import_module(f"accel.commands.{name}").main

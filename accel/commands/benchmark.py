@@ -1,0 +1,46 @@
+"""Measure how fast operators, models and streams run here, each beside something to compare with.
+
+accel benchmark --json docs/results/speed.json
+accel benchmark models --size 1024 2048 --versions accel-18 deeplab-101
+accel benchmark profile --versions accel-18
+accel benchmark propagation --size 608 1008
+accel benchmark accuracy --cfg experiments/demo/accel18.yaml --checkpoint runs/demo/accel18
+accel benchmark training --cfg experiments/demo/accel18.yaml --rounds 50
+accel benchmark waiting --versions deeplab-101 --rounds 30
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accel.cli import Parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        help="operators models streams (default); profile memory accuracy propagation training waiting",
+    )
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
+    parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns to take medians of (default: 10)")
+    parser.add_argument("--versions", nargs="+", default=["accel-18", "dff", "deeplab-101"], help="published networks")
+    parser.add_argument("--eager", action="store_true", help="time the models as they come, too")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--dtype", help="of the optimised models: bfloat16, float16, float32 (default: as fits here)")
+    parser.add_argument("--mxnet", metavar="PYTHON", help="times the original as well, with this interpreter")
+    parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="of its key-symbol.json and cur-symbol.json")
+    parser.add_argument("--cfg", help="accuracy, training: configuration")
+    parser.add_argument("--checkpoint", help="accuracy: folder of a run, or a .safetensors file")
+    parser.add_argument("--clips", type=int, default=20, help="accuracy: labelled frames to score (default: 20)")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    args = parser.parse_args(arguments)
+
+    from accel.benchmark.run import SECTIONS, Options, run_benchmark
+
+    args.sections = args.sections or list(SECTIONS[:3])
+    args.size = tuple(args.size)
+    run_benchmark(Options(**vars(args)))

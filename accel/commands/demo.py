@@ -1,0 +1,43 @@
+"""Show Accel at work: label snippets of Cityscapes (or of generated scenes), or any video.
+
+accel demo --interval 5 --num_ex 100
+accel demo --input drive.mp4 --interval 5 --output output/drive
+accel demo --input 0 --interval 5 --flat-latency
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accel.cli import Parser
+from accel.commands.label import VIEWS, add_ways
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("-v", "--version", default="18", choices=("18", "34", "50", "101"), help="update branch")
+    parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
+    parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
+    parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
+    parser.add_argument("--cfg", help="configuration (YAML) whose model and data to take")
+    parser.add_argument("--checkpoint", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
+    parser.add_argument(
+        "--input",
+        help="to label instead: video file, folder of frames, or folder of those; camera (0); rtsp://... or such",
+    )
+    add_ways(parser)
+    parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")
+    parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
+    parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
+    args = parser.parse_args(arguments)
+
+    from accel.demo import Options, compare_demo_models, run_demo
+    from accel.video.opening import source_name
+
+    args.output = args.output or Path("output") / (source_name(args.input) if args.input else "demo")
+    options = vars(args) | {"average": args.avg}
+    options = {key: options[key] for key in Options.__dataclass_fields__}
+    run_demo(Options(**options))
+    if args.compare:
+        compare_demo_models(args.version, args.interval, args.output, args.device)

@@ -1,0 +1,30 @@
+"""List the weights that can be used by name: those that came with the package, in model/, and fetched before.
+
+accel models
+accel label drive.mp4 --model NAME
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accel.cli import Parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = Parser(__doc__)
+    parser.parse_args(arguments)
+
+    from accel.progress import console
+    from accel.weights.listing import models_table
+    from accel.weights.names import known_weights
+
+    known = list(known_weights())
+    if known:
+        console.print(models_table(known))
+    else:
+        console.print(
+            "no weights with the package, in model/ or in the cache; a run's folder, a .safetensors file or "
+            "hf://OWNER/NAME can be used all the same",
+            soft_wrap=True,
+        )

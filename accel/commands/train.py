@@ -1,0 +1,61 @@
+"""Train an experiment, or all stages of a recipe.
+
+accel train --cfg experiments/accel/accel18_cityscapes.yaml train.steps=1000
+accel train --cfg experiments/accel/accel18_cityscapes.yaml --check-data
+accel train --cfg experiments/accel/accel18_cityscapes.yaml --devices 4 --resume
+torchrun --nproc-per-node 4 -m accel train --cfg experiments/accel/accel18_cityscapes.yaml --resume
+
+On several nodes: torchrun, or srun in a Slurm job; docs/training.md. Ctrl-C saves and ends; a second one ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from accel.cli import Parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of this machine")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run, or begin one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that stands in the output folder")
+    parser.add_argument("--check-data", action="store_true", help="only read all training files and list the bad ones")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the file's")
+    args = parser.parse_args(arguments)
+    if args.devices < 1:
+        parser.error(f"--devices {args.devices}: expected 1 or more")
+    if args.resume and args.overwrite:
+        parser.error("--resume goes on with a run, --overwrite begins it anew: choose one")
+
+    if args.devices > 1 or "RANK" in os.environ or "SLURM_NTASKS" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process tells what DDP need not look for
+
+    from accel.config import load_stages
+    from accel.progress import console
+    from accel.training.label_check import check_recipe
+    from accel.training.launch import launch
+    from accel.training.processes import is_first, launched
+    from accel.training.run_folder import check_starts
+    from accel.training.trainer import train
+
+    stages = load_stages(args.cfg, args.overrides)
+    if args.check_data:
+        from accel.datasets.checking import check_data
+
+        return check_data(stages) if is_first() else 0
+    if len(stages) > 1:  # one alone says so itself
+        check_starts(stages)
+        if is_first():
+            check_recipe(stages)
+    if args.devices > 1 and launched() == (1, 1):
+        return launch(args.devices)
+    for number, config in enumerate(stages, 1):
+        if len(stages) > 1:
+            console.print(f"stage {number} of {len(stages)}: {config.output}")
+        weights = train(config, args.device, args.resume, args.overwrite)
+        console.print(f"weights: {weights}")
+    return 0

@@ -1,0 +1,33 @@
+"""Known weights as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from accel.weights.names import Known
+
+
+def models_table(known: Sequence[Known]) -> Table:
+    """A row for each of the weights: what they know, how right and how fast they are, how large, and whose."""
+    table = Table(show_lines=True)
+    for head in ("name", "what it is", "accuracy", "ms, key / other frame", "MB", "licence"):
+        table.add_column(head, justify="right" if head == "MB" else "left", no_wrap=head in ("name", "MB", "licence"))
+    for each in known:
+        description, card = each.description, each.description.card
+        trained_on = f", trained on {card.trained_on}" if card.trained_on else ""
+        table.add_row(
+            f"{each.name}\n({each.where})",
+            f"{description.model.name}, {len(description.class_names)} classes{trained_on}",
+            "\n".join(f"{100 * a.value:.1f}% {a.measure}, {a.data}, interval {a.interval}" for a in card.accuracy)
+            or "not stated",
+            "\n".join(
+                f"{t.key:.0f} / {'-' if t.current is None else f'{t.current:.0f}'} at {t.size[1]}x{t.size[0]}"
+                for t in card.times
+            )
+            or "not stated",
+            f"{each.megabytes:.1f}",
+            card.licence or "not stated",
+        )
+    return table
