@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-CHOICES = ("model", "flow", "optimizer", "loss")  # sections whose `name` decides which keys they have
+# Sections whose `name` decides which keys they have.
+CHOICES = ("model", "reference", "update", "flow", "optimizer", "loss")
 INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
 
 
@@ -42,13 +43,39 @@ class Section(BaseModel):
 # --- models ---------------------------------------------------------------------------------------------------
 
 
-class Branch(Section):
-    """A DeepLab: backbone and head."""
+def _named(default: str) -> Discriminator:
+    """Which section it is, says `name`; without one it is the default."""
 
+    def name_of(values: Any) -> str:
+        return values.get("name", default) if isinstance(values, dict) else getattr(values, "name", default)
+
+    return Discriminator(name_of)
+
+
+class DeepLabConfig(Section):
+    """Backbone and head; scores of cells of 16 x 16 pixels."""
+
+    name: Literal["deeplab"] = "deeplab"
     encoder: str  # any segmentation-models-pytorch encoder
     pretrained: bool = False  # ImageNet weights
     head_channels: int = Field(1024, ge=1, le=8192)  # width of fc6
     zero_init_residual: bool = False  # residual blocks of a ResNet start as identities
+
+
+class PyramidConfig(Section):
+    """Encoder and a decoder that keeps detail: `accel.models.segmentation.feature_pyramid`."""
+
+    name: Literal["pyramid"]
+    encoder: str  # any segmentation-models-pytorch encoder with maps at strides 4 to 32
+    pretrained: bool = False  # ImageNet weights
+    stride: Literal[4, 8, 16] = 8  # pixels along the side of a cell of features and scores
+    channels: int = Field(128, ge=1, le=8192)  # of the decoder
+    enlarge: Literal[1, 2] = 1  # the encoder sees the frame so many times enlarged: small things better, but slower
+
+
+BranchConfig = Annotated[
+    Annotated[DeepLabConfig, Tag("deeplab")] | Annotated[PyramidConfig, Tag("pyramid")], _named("deeplab")
+]
 
 
 class FlowNetSConfig(Section):
@@ -63,14 +90,8 @@ class ClassicalFlowConfig(Section):
     preset: Literal["ultrafast", "fast", "medium"] = "medium"
 
 
-def _flow_name(values: Any) -> str:
-    """FlowNet-S, unless another is named."""
-    return values.get("name", "flownet_s") if isinstance(values, dict) else getattr(values, "name", "flownet_s")
-
-
 FlowConfig = Annotated[
-    Annotated[FlowNetSConfig, Tag("flownet_s")] | Annotated[ClassicalFlowConfig, Tag("dis")],
-    Discriminator(_flow_name),
+    Annotated[FlowNetSConfig, Tag("flownet_s")] | Annotated[ClassicalFlowConfig, Tag("dis")], _named("flownet_s")
 ]
 
 
@@ -101,7 +122,7 @@ class PropagatingConfig(Section):
 
     name: str
     num_classes: int = Field(ge=1, le=255)
-    reference: Branch
+    reference: BranchConfig
     flow: FlowConfig = FlowNetSConfig()
     propagation: LearnedSamplingConfig | None = None
 
@@ -109,6 +130,11 @@ class PropagatingConfig(Section):
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
             raise ValueError(f"`propagation: {self.propagation.name}` takes the place of `flow`; leave out one of them")
+        if self.propagation is not None and self.reference.name != "deeplab":
+            raise ValueError(
+                f"`propagation: {self.propagation.name}` carries the features of a deeplab; "
+                f"`reference: {self.reference.name}` goes with `flow`"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -121,7 +147,7 @@ class PropagatingConfig(Section):
 class FrameByFrameConfig(Section):
     name: Literal["frame_by_frame"]
     num_classes: int = Field(ge=1, le=255)
-    reference: Branch
+    reference: BranchConfig
 
 
 class DeepFeatureFlowConfig(PropagatingConfig):
@@ -130,7 +156,7 @@ class DeepFeatureFlowConfig(PropagatingConfig):
 
 class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
-    update: Branch
+    update: BranchConfig
 
 
 class AccelSharedConfig(PropagatingConfig):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from accel.models.backbones.pyramid import PyramidBackbone
 from accel.models.backbones.smp import EARLY, SmpBackbone
+from accel.models.branch import Branch
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.classical_flow import DenseInverseSearch
 from accel.models.propagation.flow_warp import FlowWarp
@@ -14,6 +16,7 @@ from accel.models.propagation.flownet_s import FlowNetS
 from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
 from accel.models.published_models import build_published
 from accel.models.segmentation.deeplab import DeepLab
+from accel.models.segmentation.feature_pyramid import FeaturePyramid
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 from accel.models.segmentation.score_map import ScoreMap
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, FrameState, VideoModel
@@ -27,21 +30,31 @@ def build_model(config: c.ModelConfig) -> VideoModel:
     return BUILDERS[config.name](config)
 
 
-def _deeplab(branch: c.Branch, num_classes: int, early_blocks: int | None = None) -> DeepLab:
-    start = {"pretrained": branch.pretrained, "zero_init_residual": branch.zero_init_residual}
-    return DeepLab(SmpBackbone(branch.encoder, early_blocks=early_blocks, **start), num_classes, branch.head_channels)
+def _branch(config: c.BranchConfig, num_classes: int) -> Branch:
+    return BRANCHES[config.name](config, num_classes)
+
+
+def _deeplab(config: c.DeepLabConfig, num_classes: int, early_blocks: int | None = None) -> DeepLab:
+    start = {"pretrained": config.pretrained, "zero_init_residual": config.zero_init_residual}
+    return DeepLab(SmpBackbone(config.encoder, early_blocks=early_blocks, **start), num_classes, config.head_channels)
+
+
+def _pyramid(config: c.PyramidConfig, num_classes: int) -> FeaturePyramid:
+    backbone = PyramidBackbone(config.encoder, config.pretrained, config.stride, config.channels, config.enlarge)
+    return FeaturePyramid(backbone, num_classes)
 
 
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
-    return FrameByFrame(_deeplab(config.reference, config.num_classes))
+    return FrameByFrame(_branch(config.reference, config.num_classes))
 
 
-def _reference(config: c.PropagatingConfig) -> DeepLab:
-    shared = config.propagation is not None and config.propagation.encoder is None
-    return _deeplab(config.reference, config.num_classes, config.propagation.blocks if shared else None)
+def _reference(config: c.PropagatingConfig) -> Branch:
+    if config.propagation is None or config.propagation.encoder is not None:
+        return _branch(config.reference, config.num_classes)
+    return _deeplab(config.reference, config.num_classes, config.propagation.blocks)
 
 
-def _propagation(config: c.PropagatingConfig, reference: DeepLab) -> Propagation:
+def _propagation(config: c.PropagatingConfig, reference: Branch) -> Propagation:
     settings = config.propagation
     return FlowWarp(_flow(config.flow)) if settings is None else _learned_sampling(settings, reference)
 
@@ -50,7 +63,7 @@ def _flow(config: c.FlowConfig) -> nn.Module:
     return FlowNetS(config.width) if config.name == "flownet_s" else DenseInverseSearch(config.preset)
 
 
-def _learned_sampling(settings: c.LearnedSamplingConfig, reference: DeepLab) -> LearnedSampling:
+def _learned_sampling(settings: c.LearnedSamplingConfig, reference: Branch) -> LearnedSampling:
     backbone = reference.backbone
     if settings.encoder is None:
         low_level, low_channels = backbone.early, backbone.early_channels
@@ -78,7 +91,7 @@ def _accel(config: c.AccelConfig) -> Accel:
     return Accel(
         reference=reference,
         propagation=_propagation(config, reference),
-        update=_deeplab(config.update, config.num_classes),
+        update=_branch(config.update, config.num_classes),
         fusion=ScoreFusion(config.num_classes),
     )
 
@@ -96,6 +109,7 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
+BRANCHES = {"deeplab": _deeplab, "pyramid": _pyramid}
 BUILDERS = {
     "frame_by_frame": _frame_by_frame,
     "deep_feature_flow": _deep_feature_flow,
@@ -111,12 +125,14 @@ __all__ = [
     "DeepLab",
     "DenseInverseSearch",
     "FeatureFusion",
+    "FeaturePyramid",
     "FlowNetS",
     "FlowWarp",
     "FrameByFrame",
     "FrameState",
     "LearnedSampling",
     "Propagation",
+    "PyramidBackbone",
     "ScoreFusion",
     "ScoreMap",
     "SmpBackbone",

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from accel.fast.parts import Work, work_of
 from accel.fast.pointwise import Pointwise
 from accel.fast.preparation import Preparation
 from accel.models.prediction import Prediction
@@ -34,6 +35,10 @@ class Branch(nn.Module, ABC):
 
     def forward(self, image: Tensor) -> Prediction:
         return self.predict(self.features(image))
+
+    def work(self, image: Tensor) -> Work:
+        """What there is to do for `features`: in parts, if the backbone was cut into any."""
+        return work_of(self.backbone, image)
 
     def simplified(self, linear: bool = True) -> Branch:
         """A branch of the same predictions, up to rounding, and less work. It takes over this one's layers.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from accel.fast.parts import Parts, Work, work_of
+from accel.fast.parts import Parts, Work
 from accel.fast.pointwise import Pointwise
 from accel.fast.streams import side_by_side
 from accel.models.branch import Branch, SplitBranch
@@ -109,7 +109,7 @@ class DeepFeatureFlow(VideoModel):
 
     def _reference_work(self, image: Tensor) -> Work:
         """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""
-        return work_of(self.reference.backbone, image)
+        return self.reference.work(image)
 
 
 class Accel(DeepFeatureFlow):

@@ -26,9 +26,10 @@ struct Shape {
   int64_t full_height, full_width;
   int64_t rows, columns;  // of patches
   bool zero_border;
-  Shape(const at::Tensor& t, at::IntArrayRef size, std::string_view border)
+  Shape(const at::Tensor& t, at::IntArrayRef size, std::string_view border, int64_t stride)
       : batch(t.size(0)), classes(t.size(1)), height(t.size(2)), width(t.size(3)), full_height(size[0]),
-        full_width(size[1]), rows(patches_of(size[0])), columns(patches_of(size[1])), zero_border(border == "zero") {}
+        full_width(size[1]), rows(patches_of(size[0], stride)), columns(patches_of(size[1], stride)),
+        zero_border(border == "zero") {}
 };
 
 // A row of cells, bias added: the corners above or below a row of patches, with those beyond the map.
@@ -103,40 +104,40 @@ struct Candidates {
   }
 };
 
-template <typename A>
+template <int stride, typename A>
 struct Weights {
-  A first[kStride] = {}, second[kStride] = {};
+  A first[stride] = {}, second[stride] = {};
   constexpr Weights() {
-    for (int i = 0; i < kStride; ++i) {
-      second[i] = fraction<A>(i);
+    for (int i = 0; i < stride; ++i) {
+      second[i] = fraction<stride, A>(i);
       first[i] = 1 - second[i];
     }
   }
 };
 
-// One patch: labels, and margins if places is 2, both with `stride` from row to row. upper and lower point at its left
+// One patch: labels, and margins if places is 2, both with `step` from row to row. upper and lower point at its left
 // corners of class 0; the next class's are `cells` further.
-template <int places, typename A>
+template <int stride, int places, typename A>
 void interpolate(
     const A* upper, const A* lower, int64_t cells, const uint8_t* classes, int count, uint8_t* labels, float* margins,
-    int64_t stride) {
-  static constexpr Weights<A> weights;
+    int64_t step) {
+  static constexpr Weights<stride, A> weights;
   constexpr A least = -std::numeric_limits<A>::infinity();
-  A best[kStride][kStride], winner[kStride][kStride], second[kStride][kStride];
-  for (int y = 0; y < kStride; ++y) {
-    for (int x = 0; x < kStride; ++x) best[y][x] = second[y][x] = least, winner[y][x] = 0;
+  A best[stride][stride], winner[stride][stride], second[stride][stride];
+  for (int y = 0; y < stride; ++y) {
+    for (int x = 0; x < stride; ++x) best[y][x] = second[y][x] = least, winner[y][x] = 0;
   }
   for (int c = 0; c < count; ++c) {
     const A *u = upper + classes[c] * cells, *l = lower + classes[c] * cells, label = classes[c];
-    A top[kStride], bottom[kStride];
-    for (int x = 0; x < kStride; ++x) {
+    A top[stride], bottom[stride];
+    for (int x = 0; x < stride; ++x) {
       top[x] = weights.first[x] * u[0] + weights.second[x] * u[1];
       bottom[x] = weights.first[x] * l[0] + weights.second[x] * l[1];
     }
-    for (int y = 0; y < kStride; ++y) {
+    for (int y = 0; y < stride; ++y) {
       const A above = weights.first[y], below = weights.second[y];
 #pragma omp simd
-      for (int x = 0; x < kStride; ++x) {
+      for (int x = 0; x < stride; ++x) {
         const A value = above * top[x] + below * bottom[x], held = best[y][x];
         // As argmax: ties to the lower class, the first NaN before all else.
         const bool better = !(value <= held) && held == held;
@@ -149,28 +150,29 @@ void interpolate(
       }
     }
   }
-  for (int y = 0; y < kStride; ++y) {
-    for (int x = 0; x < kStride; ++x) labels[y * stride + x] = static_cast<uint8_t>(static_cast<int>(winner[y][x]));
+  for (int y = 0; y < stride; ++y) {
+    for (int x = 0; x < stride; ++x) labels[y * step + x] = static_cast<uint8_t>(static_cast<int>(winner[y][x]));
     if constexpr (places == 2) {
-      for (int x = 0; x < kStride; ++x) margins[y * stride + x] = static_cast<float>(best[y][x] - second[y][x]);
+      for (int x = 0; x < stride; ++x) margins[y * step + x] = static_cast<float>(best[y][x] - second[y][x]);
     }
   }
 }
 
 // places: 1 for labels, 2 for labels and margins.
-template <int places, typename T>
+template <int stride, int places, typename T>
 void upsample_argmax(
     const T* scores, at::IntArrayRef strides, const accumulate_t<T>* bias, const Shape& s, uint8_t* labels,
     float* margins) {
   using A = accumulate_t<T>;
-  const int64_t cells = s.columns + 1, wide = s.columns * kStride;
-  const int64_t grain = std::max<int64_t>(1, 64 / s.columns);  // not less than 64 patches for a thread
+  const int64_t cells = s.columns + 1, wide = s.columns * stride;
+  // Not less than 16384 pixels for a thread: 64 patches at stride 16.
+  const int64_t grain = std::max<int64_t>(1, 64 * 256 / (stride * wide));
   at::parallel_for(0, s.batch * s.rows, grain, [&](int64_t begin, int64_t end) {
     Corners<A> upper, lower;
     Candidates<places, A> candidates(s);
     // A row of patches, whole; what of it belongs to the frame is copied.
-    Bytes label_rows(kStride * wide);
-    std::vector<float> margin_rows(places == 2 ? kStride * wide : 0);
+    Bytes label_rows(stride * wide);
+    std::vector<float> margin_rows(places == 2 ? stride * wide : 0);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / s.rows, row = task % s.rows;
       std::swap(upper, lower);
@@ -179,19 +181,19 @@ void upsample_argmax(
       candidates.find(upper, lower, s);
       for (int64_t column = 0; column < s.columns; ++column) {
         const uint8_t* classes = candidates.list.data() + column * s.classes;
-        uint8_t* to = label_rows.data() + column * kStride;
-        float* to_margins = places == 2 ? margin_rows.data() + column * kStride : nullptr;
+        uint8_t* to = label_rows.data() + column * stride;
+        float* to_margins = places == 2 ? margin_rows.data() + column * stride : nullptr;
         if (places == 1 && candidates.count[column] == 1) {
-          for (int y = 0; y < kStride; ++y) std::memset(to + y * wide, classes[0], kStride);
+          for (int y = 0; y < stride; ++y) std::memset(to + y * wide, classes[0], stride);
         } else {
-          interpolate<places>(
+          interpolate<stride, places>(
               upper.values.data() + column, lower.values.data() + column, cells, classes, candidates.count[column], to,
               to_margins, wide);
         }
       }
-      const int64_t first = row * kStride - kStride / 2;
-      for (int64_t y = std::max<int64_t>(first, 0); y < std::min(first + kStride, s.full_height); ++y) {
-        const int64_t from = (y - first) * wide + kStride / 2, to = (image * s.full_height + y) * s.full_width;
+      const int64_t first = row * stride - stride / 2;
+      for (int64_t y = std::max<int64_t>(first, 0); y < std::min(first + stride, s.full_height); ++y) {
+        const int64_t from = (y - first) * wide + stride / 2, to = (image * s.full_height + y) * s.full_width;
         std::copy_n(label_rows.data() + from, s.full_width, labels + to);
         if (places == 2) std::copy_n(margin_rows.data() + from, s.full_width, margins + to);
       }
@@ -201,9 +203,9 @@ void upsample_argmax(
 
 std::tuple<at::Tensor, at::Tensor> run(
     const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
-    bool with_margin) {
-  check_upsample_argmax(scores, size, bias, border);
-  const Shape shape(scores, size, border);
+    int64_t stride, bool with_margin) {
+  check_upsample_argmax(scores, size, bias, border, stride);
+  const Shape shape(scores, size, border, stride);
   at::Tensor labels = at::empty({shape.batch, size[0], size[1]}, scores.options().dtype(at::kByte));
   at::Tensor margin;
   if (with_margin) margin = at::empty(labels.sizes(), scores.options().dtype(at::kFloat));
@@ -219,23 +221,29 @@ std::tuple<at::Tensor, at::Tensor> run(
     const auto* from = scores.const_data_ptr<scalar_t>();
     const auto* b = offset.const_data_ptr<accumulate_t<scalar_t>>();
     auto* l = labels.mutable_data_ptr<uint8_t>();
-    if (with_margin) {
-      upsample_argmax<2>(from, scores.strides(), b, shape, l, margin.mutable_data_ptr<float>());
-    } else {
-      upsample_argmax<1>(from, scores.strides(), b, shape, l, nullptr);
-    }
+    auto* m = with_margin ? margin.mutable_data_ptr<float>() : nullptr;
+    with_stride(stride, [&](auto known) {
+      constexpr int S = decltype(known)::value;
+      if (with_margin) {
+        upsample_argmax<S, 2>(from, scores.strides(), b, shape, l, m);
+      } else {
+        upsample_argmax<S, 1>(from, scores.strides(), b, shape, l, m);
+      }
+    });
   });
   return {labels, margin};
 }
 
 at::Tensor upsample_argmax_cpu(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
-  return std::get<0>(run(scores, size, bias, border, false));
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    int64_t stride) {
+  return std::get<0>(run(scores, size, bias, border, stride, false));
 }
 
 std::tuple<at::Tensor, at::Tensor> upsample_argmax_margin_cpu(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
-  return run(scores, size, bias, border, true);
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    int64_t stride) {
+  return run(scores, size, bias, border, stride, true);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // accel_ops::upsample_argmax on CUDA GPUs, in one pass. A warp takes a patch: first its lanes share the classes and
-// find those that can win; then each lane has 8 of the 256 pixels, every second one of a column, so that the warp
-// writes 16 neighbours of two rows at a time. Warps need neither each other nor shared memory.
+// find those that can win; then each lane has an equal part of the pixels (8 of the 256, at stride 16: every second one
+// of a column), so that the warp writes whole rows of the patch at a time. Patches of less than 32 pixels leave lanes
+// idle. Warps need neither each other nor shared memory.
 #include "upsample_argmax.h"
 
 #include <ATen/Dispatch.h>
@@ -17,8 +18,7 @@ namespace accel_ops {
 namespace {
 
 constexpr int kLanes = 32;
-constexpr int kWarps = 4;                            // hence patches, in a block
-constexpr int kPixels = kStride * kStride / kLanes;  // of a lane
+constexpr int kWarps = 4;  // hence patches, in a block
 constexpr unsigned kAll = 0xFFFFFFFFu;
 constexpr int64_t kMostBlocks = 65535;  // along y and z
 
@@ -29,10 +29,10 @@ struct Shape {
   int64_t full_height, full_width;
   int64_t rows, columns;  // of patches
   bool zero_border;
-  Shape(const at::Tensor& t, at::IntArrayRef size, std::string_view border)
+  Shape(const at::Tensor& t, at::IntArrayRef size, std::string_view border, int64_t stride)
       : batch(t.size(0)), height(t.size(2)), width(t.size(3)), classes(static_cast<int>(t.size(1))),
-        full_height(size[0]), full_width(size[1]), rows(patches_of(size[0])), columns(patches_of(size[1])),
-        zero_border(border == "zero") {
+        full_height(size[0]), full_width(size[1]), rows(patches_of(size[0], stride)),
+        columns(patches_of(size[1], stride)), zero_border(border == "zero") {
     std::copy_n(t.strides().begin(), 4, strides);
   }
 };
@@ -102,16 +102,18 @@ __device__ accumulate_t<T> floor_of(const Cells<T>& cells, int classes) {
   return places == 1 ? first : second;
 }
 
-template <int places, typename T>
+template <int stride, int places, typename T>
 __device__ void upsample_patch(
     const T* scores, const accumulate_t<T>* bias, uint8_t* labels, float* margins, const Shape& s, int64_t image,
     int64_t row, int64_t column) {
   using A = accumulate_t<T>;
+  constexpr int kRows = kLanes / stride;                        // that the warp has at a time
+  constexpr int kPixels = stride > kRows ? stride / kRows : 1;  // of a lane
   const Cells<T> cells(scores, bias, s, image, row, column);
   const A floor = floor_of<places>(cells, s.classes);
 
-  const int lane = threadIdx.x, x = lane % kStride, odd = lane / kStride;
-  const A right = fraction<A>(x), left = A(1) - right;
+  const int lane = threadIdx.x, x = lane % stride, line = lane / stride;
+  const A right = fraction<stride, A>(x), left = A(1) - right;
   A best[kPixels], second[kPixels];
   int winner[kPixels];
 #pragma unroll
@@ -134,7 +136,7 @@ __device__ void upsample_patch(
       const A above = left * v0 + right * v1, below = left * v2 + right * v3;
 #pragma unroll
       for (int i = 0; i < kPixels; ++i) {
-        const A down = fraction<A>(odd) + A(2 * i) / A(kStride);  // fraction(2 * i + odd)
+        const A down = fraction<stride, A>(line) + A(kRows * i) / A(stride);  // fraction(kRows * i + line)
         const A value = (A(1) - down) * above + down * below;
         // As argmax: ties to the lower class, the first NaN before all else.
         const bool better = !(value <= best[i]) && best[i] == best[i];
@@ -145,10 +147,11 @@ __device__ void upsample_patch(
     }
   }
 
-  const int64_t full_x = column * kStride - kStride / 2 + x;
+  if (line >= stride) return;
+  const int64_t full_x = column * stride - stride / 2 + x;
 #pragma unroll
   for (int i = 0; i < kPixels; ++i) {
-    const int64_t full_y = row * kStride - kStride / 2 + 2 * i + odd;
+    const int64_t full_y = row * stride - stride / 2 + kRows * i + line;
     if (full_x >= 0 && full_x < s.full_width && full_y >= 0 && full_y < s.full_height) {
       const int64_t to = (image * s.full_height + full_y) * s.full_width + full_x;
       labels[to] = static_cast<uint8_t>(winner[i]);
@@ -158,7 +161,7 @@ __device__ void upsample_patch(
 }
 
 // places: how many of the highest logits are wanted; 1 for labels, 2 for labels and margins.
-template <int places, typename T>
+template <int stride, int places, typename T>
 __global__ void __launch_bounds__(kLanes * kWarps) upsample_argmax(
     const T* scores, const accumulate_t<T>* bias, uint8_t* labels, float* margins, Shape s) {
   // All lanes of a warp have the same patch, so they take the same turns and meet at the votes and shuffles.
@@ -167,29 +170,29 @@ __global__ void __launch_bounds__(kLanes * kWarps) upsample_argmax(
   for (int64_t image = blockIdx.z; image < s.batch; image += gridDim.z) {
     for (int64_t row = blockIdx.y; row < s.rows; row += gridDim.y) {
       for (int64_t column = first; column < s.columns; column += step) {
-        upsample_patch<places>(scores, bias, labels, margins, s, image, row, column);
+        upsample_patch<stride, places>(scores, bias, labels, margins, s, image, row, column);
       }
     }
   }
 }
 
-template <int places, typename T>
+template <int stride, int places, typename T>
 void launch(const T* scores, const accumulate_t<T>* bias, uint8_t* labels, float* margins, const Shape& s) {
   // Loops in the kernel take what does not fit.
   const auto fit = [](int64_t blocks, int64_t most) { return static_cast<unsigned>(std::min(blocks, most)); };
   const int64_t across = (s.columns + kWarps - 1) / kWarps;
   const dim3 grid(fit(across, 1 << 30), fit(s.rows, kMostBlocks), fit(s.batch, kMostBlocks));
   const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-  upsample_argmax<places><<<grid, dim3(kLanes, kWarps), 0, stream>>>(scores, bias, labels, margins, s);
+  upsample_argmax<stride, places><<<grid, dim3(kLanes, kWarps), 0, stream>>>(scores, bias, labels, margins, s);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 std::tuple<at::Tensor, at::Tensor> run(
     const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
-    bool with_margin) {
-  check_upsample_argmax(scores, size, bias, border);
+    int64_t stride, bool with_margin) {
+  check_upsample_argmax(scores, size, bias, border, stride);
   const c10::cuda::CUDAGuard guard(scores.device());
-  const Shape shape(scores, size, border);
+  const Shape shape(scores, size, border, stride);
   at::Tensor labels = at::empty({shape.batch, size[0], size[1]}, scores.options().dtype(at::kByte)), margin;
   if (with_margin) margin = at::empty(labels.sizes(), scores.options().dtype(at::kFloat));
   if (labels.numel() == 0) return {labels, margin};
@@ -205,23 +208,29 @@ std::tuple<at::Tensor, at::Tensor> run(
     const auto* from = scores.const_data_ptr<scalar_t>();
     const A* b = offset.defined() ? offset.const_data_ptr<A>() : nullptr;
     auto* to = labels.mutable_data_ptr<uint8_t>();
-    if (with_margin) {
-      launch<2>(from, b, to, margin.mutable_data_ptr<float>(), shape);
-    } else {
-      launch<1>(from, b, to, nullptr, shape);
-    }
+    auto* to_margins = with_margin ? margin.mutable_data_ptr<float>() : nullptr;
+    with_stride(stride, [&](auto known) {
+      constexpr int S = decltype(known)::value;
+      if (with_margin) {
+        launch<S, 2>(from, b, to, to_margins, shape);
+      } else {
+        launch<S, 1>(from, b, to, to_margins, shape);
+      }
+    });
   });
   return {labels, margin};
 }
 
 at::Tensor upsample_argmax_cuda(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
-  return std::get<0>(run(scores, size, bias, border, false));
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    int64_t stride) {
+  return std::get<0>(run(scores, size, bias, border, stride, false));
 }
 
 std::tuple<at::Tensor, at::Tensor> upsample_argmax_margin_cuda(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
-  return run(scores, size, bias, border, true);
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    int64_t stride) {
+  return run(scores, size, bias, border, stride, true);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // accel_ops::upsample_argmax: what the CPU and the CUDA kernels share. reference/ holds the definition.
 //
-// Both work in patches: the 16x16 pixels between the centres of four cells, its corners. Patch (row, column) lies
-// between the cells row - 1 and row, column - 1 and column, and begins at pixel 16 * row - 8, 16 * column - 8; its
-// pixel j of an axis has the weights 1 - fraction(j) and fraction(j). So it needs four values of a class, and they
+// Both work in patches: the stride x stride pixels between the centres of four cells, its corners. Patch (row, column)
+// lies between the cells row - 1 and row, column - 1 and column, and begins at pixel stride * row - stride / 2,
+// stride * column - stride / 2; its pixel j of an axis has the weights 1 - fraction(j) and fraction(j). So it needs four values of a class, and they
 // bound the class: where its highest corner is below the lowest corner of another class, it never wins.
 #pragma once
 
@@ -14,19 +14,31 @@
 #include <limits>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 
 namespace accel_ops {
 
-constexpr int kStride = 16;
 constexpr int kMostClasses = 255;  // the label 255 is "ignored"
 
-template <typename A>
+template <int stride, typename A>
 ACCEL_HOST_DEVICE constexpr A fraction(int pixel) {
-  return A(2 * pixel + 1) / A(2 * kStride);
+  return A(2 * pixel + 1) / A(2 * stride);
 }
 
 // How many patches an axis of so many pixels has a part in.
-ACCEL_HOST_DEVICE int64_t patches_of(int64_t pixels) { return (pixels - 1 + kStride / 2) / kStride + 1; }
+ACCEL_HOST_DEVICE int64_t patches_of(int64_t pixels, int64_t stride) { return (pixels - 1 + stride / 2) / stride + 1; }
+
+// Call a function with the stride as a number that the compiler knows.
+template <typename F>
+void with_stride(int64_t stride, F&& function) {
+  switch (stride) {
+    case 2: return function(std::integral_constant<int, 2>());
+    case 4: return function(std::integral_constant<int, 4>());
+    case 8: return function(std::integral_constant<int, 8>());
+    case 16: return function(std::integral_constant<int, 16>());
+    case 32: return function(std::integral_constant<int, 32>());
+  }
+}
 
 // A logit as computed lies within this of its highest and lowest corner. Interpolation rounds, but every step of it,
 // rounding included, is monotone in every corner, so no logit of a patch is above what four corners equal to the
@@ -46,7 +58,8 @@ ACCEL_HOST_DEVICE bool is_ordinary(A value) {
 }
 
 inline void check_upsample_argmax(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border) {
+    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    int64_t stride) {
   TORCH_CHECK_VALUE(scores.dim() == 4, "upsample_argmax: scores must be (B, K, h, w), got ", scores.sizes());
   const auto is_floating = [](const at::Tensor& t) {
     const auto type = t.scalar_type();
@@ -61,6 +74,9 @@ inline void check_upsample_argmax(
   TORCH_CHECK_VALUE(
       border == "replicate" || border == "zero", "upsample_argmax: border must be 'replicate' or 'zero', got '",
       border, "'");
+  TORCH_CHECK_VALUE(
+      stride == 2 || stride == 4 || stride == 8 || stride == 16 || stride == 32,
+      "upsample_argmax: stride must be 2, 4, 8, 16 or 32, got ", stride);
   if (bias.has_value()) {
     TORCH_CHECK_VALUE(
         bias->dim() == 1 && bias->size(0) == classes, "upsample_argmax: bias must be (K,) = [", classes, "], got ",
@@ -73,14 +89,14 @@ inline void check_upsample_argmax(
         bias->device());
   }
   TORCH_CHECK_VALUE(size.size() == 2, "upsample_argmax: size must be (H, W), got ", size);
-  const auto belong = [](int64_t cells, int64_t pixels) {
-    const int64_t expected = (pixels + kStride - 1) / kStride;
+  const auto belong = [stride](int64_t cells, int64_t pixels) {
+    const int64_t expected = (pixels + stride - 1) / stride;
     return pixels > 0 && cells > 0 && cells >= expected - 1 && cells <= expected + 1;
   };
   TORCH_CHECK_VALUE(
       belong(height, size[0]) && belong(width, size[1]), "a score map of (", height, ", ", width,
       ") cells does not belong to the frame size (", size[0], ", ", size[1],
-      "): each side must be ceil(pixels / 16) cells, give or take one");
+      "): each side must be ceil(pixels / ", stride, ") cells, give or take one");
 }
 
 }  // namespace accel_ops

@@ -1,4 +1,4 @@
-"""accel_ops.upsample_argmax: from scores at 1/16 of the frame to labels."""
+"""accel_ops.upsample_argmax: from the scores of coarse cells to labels."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from torch import Tensor
 
 
 def upsample_argmax(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> Tensor:
-    """The class of the highest logit of every pixel, from scores at 1/16 of the frame: fixed bilinear x16
+    """The class of the highest logit of every pixel, from the scores of cells of 16 x 16 pixels: fixed bilinear
     upsampling, bias and argmax in one, which never holds logits at full size.
 
-    Pixel (x, y) samples the map at ((x + 0.5) / 16 - 0.5, (y + 0.5) / 16 - 0.5). A tie goes to the lower class,
+    Pixel (x, y) samples the map at ((x + 0.5) / stride - 0.5, (y + 0.5) / stride - 0.5). A tie goes to the lower class,
     and the first NaN wins over all else, as in `torch.argmax`. An infinite or NaN score is seen only by the pixels
     between its cell's centre and those next to it.
 
     Args:
         scores: (B, K, h, w), float16, bfloat16, float32 or float64, in any layout; K from 1 to 255.
-        size: (H, W) of the frame. A map may be one cell smaller or larger than ceil(size / 16): what is over is
+        size: (H, W) of the frame. A map may be one cell smaller or larger than ceil(size / stride): what is over is
             cut off at the right and bottom, what is missing is as beyond any border.
         bias: (K,), of any of these types, added after upsampling; or None.
         border: what is beyond the map. "replicate" repeats the outermost cells, as
-            `torch.nn.functional.interpolate(scale_factor=16, mode="bilinear", align_corners=False)` does; "zero"
-            is zero, as in a transposed convolution (kernel 32, stride 16, cropped by 8).
+            `torch.nn.functional.interpolate(scale_factor=stride, mode="bilinear", align_corners=False)` does; "zero"
+            is zero, as in a transposed convolution (for 16: kernel 32, stride 16, cropped by 8).
+        stride: pixels along the side of a cell: 2, 4, 8, 16 or 32.
 
     Returns:
         (B, H, W) uint8. Sums are float32 (float64 for float64 scores), so logits that differ by no more than their
@@ -38,11 +39,11 @@ def upsample_argmax(
     Source: the upsampling of fully convolutional networks, Long et al., 2015, sec. 3.3, with fixed weights, as in
     the released networks of Jain et al., Accel, 2019, and in segmentation-models-pytorch's heads.
     """
-    return torch.ops.accel_ops.upsample_argmax(scores, size, bias, border)
+    return torch.ops.accel_ops.upsample_argmax(scores, size, bias, border, stride)
 
 
 def upsample_argmax_margin(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> tuple[Tensor, Tensor]:
     """`upsample_argmax`, and how sure it is: takes and raises the same.
 
@@ -51,20 +52,20 @@ def upsample_argmax_margin(
         second highest. Zero at a tie, +inf where there is only one class, NaN where the highest is NaN or both are
         the same infinity. No gradients: to differentiate through a margin, upsample the scores themselves.
     """
-    return torch.ops.accel_ops.upsample_argmax_margin(scores, size, bias, border)
+    return torch.ops.accel_ops.upsample_argmax_margin(scores, size, bias, border, stride)
 
 
 def _upsample_argmax_fake(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> Tensor:
-    reference.check_upsample_argmax(scores, size, bias, border)
+    reference.check_upsample_argmax(scores, size, bias, border, stride)
     return scores.new_empty((scores.shape[0], *size), dtype=torch.uint8)
 
 
 def _upsample_argmax_margin_fake(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> tuple[Tensor, Tensor]:
-    labels = _upsample_argmax_fake(scores, size, bias, border)
+    labels = _upsample_argmax_fake(scores, size, bias, border, stride)
     return labels, torch.empty_like(labels, dtype=torch.float32)
 
 

@@ -19,7 +19,7 @@ from accel_ops.reference.sample_attend import (
 from accel_ops.reference.tensors import FLOATING, layout_of
 from accel_ops.reference.upsample_argmax import (
     MOST_CLASSES,
-    STRIDE,
+    STRIDES,
     check_frame_size,
     check_upsample_argmax,
     upsample_argmax,
@@ -30,7 +30,7 @@ from accel_ops.reference.warp import check_warp, check_warp_backward, warp, warp
 __all__ = [
     "FLOATING",
     "MOST_CLASSES",
-    "STRIDE",
+    "STRIDES",
     "check_deform_conv",
     "check_deform_conv_backward",
     "check_frame_size",

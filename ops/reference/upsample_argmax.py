@@ -9,21 +9,23 @@ import torch.nn.functional as F
 from accel_ops.reference.tensors import FLOATING
 from torch import Tensor
 
-STRIDE = 16
+STRIDES = (2, 4, 8, 16, 32)
 MOST_CLASSES = 255  # the label 255 is "ignored"
 
 
-def check_frame_size(cells: tuple[int, int], size: tuple[int, int]) -> None:
+def check_frame_size(cells: tuple[int, int], size: tuple[int, int], stride: int = 16) -> None:
     """Raise a `ValueError` unless a score map of `cells` (h, w) belongs to frames of `size` (H, W) pixels."""
-    expected = [-(-pixels // STRIDE) for pixels in size]
+    expected = [-(-pixels // stride) for pixels in size]
     if min(*cells, *size) < 1 or any(abs(c - e) > 1 for c, e in zip(cells, expected, strict=True)):
         raise ValueError(
             f"a score map of {tuple(cells)} cells does not belong to the frame size {tuple(size)}: each side must be "
-            f"ceil(pixels / {STRIDE}) cells, give or take one"
+            f"ceil(pixels / {stride}) cells, give or take one"
         )
 
 
-def check_upsample_argmax(scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str) -> None:
+def check_upsample_argmax(
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str, stride: int = 16
+) -> None:
     """Raise a `ValueError` unless `upsample_argmax` is defined for these; says the same as csrc/upsample_argmax.h."""
     name = "upsample_argmax"
     if scores.dim() != 4:
@@ -35,6 +37,8 @@ def check_upsample_argmax(scores: Tensor, size: tuple[int, int], bias: Tensor | 
         raise ValueError(f"{name}: uint8 labels hold 1 to {MOST_CLASSES} classes, got {classes}")
     if border not in ("replicate", "zero"):
         raise ValueError(f"{name}: border must be 'replicate' or 'zero', got {border!r}")
+    if stride not in STRIDES:
+        raise ValueError(f"{name}: stride must be 2, 4, 8, 16 or 32, got {stride}")
     if bias is not None:
         if bias.shape != (classes,):
             raise ValueError(f"{name}: bias must be (K,) = [{classes}], got {list(bias.shape)}")
@@ -44,30 +48,30 @@ def check_upsample_argmax(scores: Tensor, size: tuple[int, int], bias: Tensor | 
             raise ValueError(f"{name}: scores are on {scores.device} but bias is on {bias.device}")
     if len(size) != 2:
         raise ValueError(f"{name}: size must be (H, W), got {list(size)}")
-    check_frame_size(scores.shape[2:], size)
+    check_frame_size(scores.shape[2:], size, stride)
 
 
 @torch.no_grad()
 def upsample_argmax(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> Tensor:
     """The class of the highest full-size logit, (B, H, W) uint8, from scores (B, K, h, w). See
     `accel_ops.upsample_argmax`.
     """
-    check_upsample_argmax(scores, size, bias, border)
-    return torch.cat([logits.argmax(1).to(torch.uint8) for logits in _strips(scores, size, bias, border)], 1)
+    check_upsample_argmax(scores, size, bias, border, stride)
+    return torch.cat([logits.argmax(1).to(torch.uint8) for logits in _strips(scores, size, bias, border, stride)], 1)
 
 
 @torch.no_grad()
 def upsample_argmax_margin(
-    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate"
+    scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> tuple[Tensor, Tensor]:
     """`upsample_argmax`, and how far the highest logit is above the next, (B, H, W) float32. See
     `accel_ops.upsample_argmax_margin`.
     """
-    check_upsample_argmax(scores, size, bias, border)
+    check_upsample_argmax(scores, size, bias, border, stride)
     labels, margins = [], []
-    for logits in _strips(scores, size, bias, border):
+    for logits in _strips(scores, size, bias, border, stride):
         first = logits.argmax(1, keepdim=True)
         highest = logits.gather(1, first)
         second = logits.scatter_(1, first, -torch.inf).amax(1, keepdim=True)
@@ -77,22 +81,23 @@ def upsample_argmax_margin(
     return torch.cat(labels, 1), margin.fill_(torch.inf) if scores.shape[1] == 1 else margin
 
 
-def _strips(scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str) -> Iterator[Tensor]:
-    """The full-size logits from the top down, (B, K, at most 64, W) at a time: what lies between 5 rows of cells."""
+def _strips(scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str, stride: int) -> Iterator[Tensor]:
+    """The full-size logits from the top down, (B, K, at most 4 strides, W) at a time: what lies between 5 rows of
+    cells."""
     height, width = size
     cells = scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
     # A cell before the map and two after it are as far as pixels reach.
     cells = F.pad(cells, (1, 2, 1, 2), mode="constant" if border == "zero" else "replicate")
-    half = STRIDE // 2  # the centre of the cell before the map is half a cell before the frame
-    for top in range(-half, height, 4 * STRIDE):
-        row = (top + half) // STRIDE
-        rows = _between(cells[:, :, row : row + 5].transpose(2, 3)).transpose(2, 3)  # (B, K, 64, w + 3)
+    half = stride // 2  # the centre of the cell before the map is half a cell before the frame
+    for top in range(-half, height, 4 * stride):
+        row = (top + half) // stride
+        rows = _between(cells[:, :, row : row + 5].transpose(2, 3), stride).transpose(2, 3)  # (B, K, 4 s, w + 3)
         rows = rows[:, :, max(-top, 0) : height - top]
-        logits = _between(rows)[..., half : half + width]
+        logits = _between(rows, stride)[..., half : half + width]
         yield logits if bias is None else logits + bias.to(logits.dtype).view(-1, 1, 1)
 
 
-def _between(cells: Tensor) -> Tensor:
-    """The pixels between the centres of neighbouring cells: (..., n) to (..., 16 * (n - 1))."""
-    fraction = (torch.arange(STRIDE, device=cells.device, dtype=cells.dtype) + 0.5) / STRIDE
+def _between(cells: Tensor, stride: int) -> Tensor:
+    """The pixels between the centres of neighbouring cells: (..., n) to (..., stride * (n - 1))."""
+    fraction = (torch.arange(stride, device=cells.device, dtype=cells.dtype) + 0.5) / stride
     return (cells[..., :-1, None] * (1 - fraction) + cells[..., 1:, None] * fraction).flatten(-2)

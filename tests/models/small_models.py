@@ -30,6 +30,12 @@ WITH_FLOW = {
     "deep_feature_flow": {"reference": BRANCH, "flow": {"width": 1 / 16}},
     "accel": {"reference": BRANCH, "update": BRANCH, "flow": {"width": 1 / 16}},
     "accel_shared": {"reference": BRANCH, "flow": {"width": 1 / 16}},
+    "accel_pyramid": {
+        "name": "accel",
+        "reference": {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": 8},
+        "update": {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": 4},
+        "flow": {"width": 1 / 8},
+    },
 }
 WITHOUT_FLOW = {
     "learned_sampling": {
@@ -140,6 +146,6 @@ def scores_of(model: VideoModel, clip: torch.Tensor) -> list[ScoreMap]:
 def assert_same(got: list[ScoreMap], expected: list[ScoreMap], tolerance: float) -> None:
     """Within `tolerance` times the scores' standard deviation."""
     for a, b in zip(got, expected, strict=True):
-        assert a.scores.dtype == torch.float32 and a.border == b.border
+        assert a.scores.dtype == torch.float32 and (a.border, a.stride) == (b.border, b.stride)
         spread = float(b.scores.std())
         torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=tolerance * spread)

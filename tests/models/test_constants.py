@@ -6,7 +6,8 @@ import pytest
 import torch
 from processes import run_code
 
-from accel.models.backbones.smp import IMAGENET_MEAN, IMAGENET_STD, SmpBackbone
+from accel.models.backbones.encoders import PixelScaling
+from accel.models.backbones.smp import SmpBackbone, scaled
 from accel.models.constants import constant, per_channel
 from accel.models.images import PIXEL_MEANS, subtract_mean
 from accel.models.propagation.classical_flow import _grey
@@ -82,15 +83,15 @@ def frames(dtype=torch.float32, size=(64, 96)):
 
 
 def with_tensors_of_python_numbers(image):
-    """`SmpBackbone._scale` as it was first written."""
-    published, mean, std = (image.new_tensor(c).view(3, 1, 1) for c in (PIXEL_MEANS, IMAGENET_MEAN, IMAGENET_STD))
+    """`scaled` as it was first written."""
+    published, mean, std = (image.new_tensor(c).view(3, 1, 1) for c in (PIXEL_MEANS, *PixelScaling()))
     return ((image + published) / 255 - mean) / std
 
 
 @DTYPES
 def test_smp_encoders_see_the_same_numbers(dtype):
     image = frames(dtype)
-    assert torch.equal(SmpBackbone._scale(image), with_tensors_of_python_numbers(image))
+    assert torch.equal(scaled(image, PixelScaling()), with_tensors_of_python_numbers(image))
 
 
 @DTYPES

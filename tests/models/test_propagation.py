@@ -14,6 +14,7 @@ from torch import nn
 
 from accel.config import parse_model
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowWarp, LearnedSampling, build_model
+from accel.models.backbones.smp import scaled
 from accel.models.images import subtract_mean
 from accel.models.propagation.learned_sampling import Aggregation, Quality, gaussian_offsets, grid_offsets
 from accel.models.segmentation.fusion import ScoreFusion
@@ -321,7 +322,7 @@ def test_low_level_features_are_the_references_or_of_an_own_network():
     with torch.no_grad():
         encoder = shared.reference.backbone.encoder
         padded = F.pad(image, (0, 80 - 70, 0, 64 - 50))
-        expected = encoder(shared.reference.backbone._scale(padded))[4][..., :4, :5]
+        expected = encoder(scaled(padded, shared.reference.backbone.scaling))[4][..., :4, :5]
         assert torch.equal(shared.propagation.low_level(image), expected)
     assert not any(key.startswith("propagation.low_level") for key in shared.state_dict())
     assert any(key.startswith("propagation.low_level") for key in own.state_dict())

@@ -124,6 +124,24 @@ def test_upsampling_has_the_gradient_of_interpolation(border):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (1, 1)])
+@pytest.mark.parametrize("stride", [2, 4, 8, 32])
+def test_cells_may_have_other_sides(stride, size, border):
+    scores = torch.randn(2, 5, *(-(-side // stride) for side in size), dtype=torch.float64)
+    scored, bias = ScoreMap(scores, border, stride=stride), torch.randn(5, dtype=torch.float64)
+    if border == "zero":  # a transposed convolution sees what is beyond as zeros
+        expected = F.interpolate(F.pad(scores, (1, 1, 1, 1)), scale_factor=stride, mode="bilinear")
+        expected = expected[..., stride : stride + size[0], stride : stride + size[1]]
+    else:
+        expected = F.interpolate(scores, scale_factor=stride, mode="bilinear")[..., : size[0], : size[1]]
+    torch.testing.assert_close(scored.upsample(size), expected)
+    expected = (expected + bias.view(-1, 1, 1)).topk(2, 1)
+    labels, margin = ScoreMap(scores, border, bias, stride).labels_and_margin(size)
+    assert torch.equal(labels.long(), expected.indices[:, 0])
+    torch.testing.assert_close(margin, (expected.values[:, 0] - expected.values[:, 1]).float())
+
+
 # --- fusion ---------------------------------------------------------------------------------------------------
 
 

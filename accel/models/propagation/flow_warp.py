@@ -46,7 +46,10 @@ class FlowWarp(Propagation):
 
     @staticmethod
     def move(features: Tensor, flow: Tensor) -> Tensor:
-        """Features (B, C, h, w) moved along a flow (B, 2, h, w)."""
+        """Features (B, C, h, w) moved along a flow (B, 2, h, w), or one of cells that are 2, 4 or 8 times as large."""
+        finer = _times_finer(features.shape[2:], flow.shape[2:])
+        if finer > 1:
+            return accel_ops.warp(features, _finer(flow, features.shape[2:], finer))
         missing = [f - m for f, m in zip(flow.shape[2:], features.shape[2:], strict=True)]
         if any(n not in (0, 1) for n in missing):
             raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} are not of one frame size")
@@ -87,6 +90,23 @@ class ScaledFlowWarp(FlowWarp):
         flow, scale = motion
         moved = FlowWarp.move(features, flow)
         return moved * scale.to(moved.dtype)
+
+
+def _times_finer(features: torch.Size, flow: torch.Size) -> int:
+    """How many cells of features (h, w) lie along the side of a cell of a flow (h', w') of the same frame; 1 where they
+    are as large, or belong to frames of two sizes."""
+    if features == flow:
+        return 1
+    for finer in (2, 4, 8):
+        if all(finer * (large - 1) < small <= finer * large for small, large in zip(features, flow, strict=True)):
+            return finer
+    return 1
+
+
+def _finer(flow: Tensor, size: torch.Size, times: int) -> Tensor:
+    """A flow of cells in cells that are so many times finer, (B, 2, *size)."""
+    flow = times * nn.functional.interpolate(_wide(flow), scale_factor=times, mode="bilinear")
+    return flow[..., : size[0], : size[1]]
 
 
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:

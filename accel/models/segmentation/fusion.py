@@ -11,8 +11,9 @@ from accel.models.segmentation.score_map import ScoreMap
 class ScoreFusion(nn.Module):
     """A 1x1 convolution over the stacked scores of reference and update branch.
 
-    It is applied at 1/16 of the frame. Published is the other order, upsampling first, but both are linear and the
-    upsampling treats all classes alike, so they commute; only the bias has to wait until after upsampling.
+    It is applied to the cells of the scores. Published is the other order, upsampling first, but both are linear and
+    the upsampling treats all classes alike, so they commute; only the bias has to wait until after upsampling. Of maps
+    with cells of two sizes, the coarser one is first brought to the finer one's cells.
     """
 
     def __init__(self, num_classes: int):
@@ -21,21 +22,15 @@ class ScoreFusion(nn.Module):
         _start_from_mean(self.correction)
 
     def forward(self, reference: ScoreMap, update: ScoreMap) -> ScoreMap:
-        """Two maps (B, K, h, w) to one; where one is a cell larger at the right or bottom, so is the result."""
+        """Two maps (B, K, h, w) to one, at the finer stride of the two; where both have the same and one is a cell
+        larger at the right or bottom, so is the result."""
         assert reference.bias is None and update.bias is None and reference.border == update.border
-        cells = [max(r, u) for r, u in zip(reference.scores.shape[2:], update.scores.shape[2:], strict=True)]
-        stacked = torch.cat([_extend(reference, *cells), _extend(update, *cells)], 1)
+        stride = min(reference.stride, update.stride)
+        sizes = [tuple(m.scores.shape[2:]) for m in (reference, update) if m.stride == stride]
+        cells = tuple(map(max, zip(*sizes, strict=True)))
+        stacked = torch.cat([m.on_cells(cells, stride) for m in (reference, update)], 1)
         fused = nn.functional.conv2d(stacked, self.correction.weight)
-        return ScoreMap(fused, reference.border, self.correction.bias)
-
-
-def _extend(scores: ScoreMap, height: int, width: int) -> Tensor:
-    """The scores (B, K, height, width) with what upsampling sees beyond their border made explicit."""
-    missing = (0, width - scores.scores.shape[3], 0, height - scores.scores.shape[2])
-    if not any(missing):
-        return scores.scores
-    mode = "constant" if scores.border == "zero" else "replicate"
-    return nn.functional.pad(scores.scores, missing, mode)
+        return ScoreMap(fused, reference.border, self.correction.bias, stride)
 
 
 class FeatureFusion(nn.Module):

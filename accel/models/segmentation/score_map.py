@@ -1,4 +1,4 @@
-"""Score maps: class logits at 1/16 of the frame, and how they become full-size labels."""
+"""Score maps: class logits of the cells of a frame, and how they become full-size labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal
 
 import accel_ops
 import torch
-from accel_ops.reference import STRIDE, check_frame_size
+import torch.nn.functional as F
+from accel_ops.reference import check_frame_size
 from torch import Tensor
 
 from accel.models.prediction import Labels, LabelsAndConfidence, Prediction
+from accel.models.strides import STRIDE
 
 Border = Literal["replicate", "zero"]
 
@@ -20,32 +22,41 @@ class ScoreMap(Prediction):
     """Class logits before upsampling, with what it takes to bring them to full size.
 
     scores: (B, K, h, w).
-    border: what fixed bilinear x16 upsampling sees outside the map. "replicate" repeats the outermost cells
+    border: what fixed bilinear upsampling sees outside the map. "replicate" repeats the outermost cells
         (`F.interpolate(align_corners=False)`); "zero" is the published transposed convolution (kernel 32,
         stride 16, cropped by 8), which fades to zero over the outermost 8 pixels.
     bias:   (K,) added after upsampling, or None.
+    stride: pixels of the frame along the side of a cell: 2, 4, 8, 16 or 32.
 
-    Upsampled pixel (x, y) samples the map at ((x + 0.5) / 16 - 0.5, (y + 0.5) / 16 - 0.5): maps of frames that
-    are no multiple of 16 cover the frame and a little more, and what is over is cut off at the right and bottom.
-    Published networks end a cell earlier or later at some sizes (see `backbones.published_resnets`): a map may be one
-    cell smaller or larger than ceil(size / 16).
+    Upsampled pixel (x, y) samples the map at ((x + 0.5) / stride - 0.5, (y + 0.5) / stride - 0.5): maps of frames that
+    are no multiple of the stride cover the frame and a little more, and what is over is cut off at the right and
+    bottom. Published networks end a cell earlier or later at some sizes (see `backbones.published_resnets`): a map may
+    be one cell smaller or larger than ceil(size / stride).
     """
 
     scores: Tensor
     border: Border = "replicate"
     bias: Tensor | None = None
+    stride: int = STRIDE
 
     def upsample(self, size: tuple[int, int]) -> Tensor:
         """Full-size logits (B, K, H, W), differentiable: for the loss. Inference takes `labels`."""
-        scores = self.scores
-        check_frame_size(scores.shape[2:], size)
-        if scores.dtype in (torch.float16, torch.bfloat16):
-            scores = scores.float()
-        down, across = (_interpolation(n, s, self.border, scores) for n, s in zip(scores.shape[2:], size, strict=True))
-        # Under autocast the products would fall back to half precision, which shifts class borders.
-        with torch.autocast(scores.device.type, enabled=False):
-            full = down @ (scores @ across.T)
+        check_frame_size(self.scores.shape[2:], size, self.stride)
+        full = _interpolated(self.scores, size, self.stride, self.border)
         return full if self.bias is None else full + self.bias.to(full.dtype).view(-1, 1, 1)
+
+    def on_cells(self, cells: tuple[int, int], stride: int) -> Tensor:
+        """The scores, without the bias, as the cells (h', w') of another map of the frame see them: (B, K, h', w').
+
+        stride: of the other map: the same, whose map may be a cell larger at the right and bottom, or a finer one.
+        """
+        if stride != self.stride:
+            return _interpolated(self.scores, cells, self.stride // stride, self.border)
+        missing = (0, cells[1] - self.scores.shape[3], 0, cells[0] - self.scores.shape[2])
+        if not any(missing):
+            return self.scores
+        mode = "constant" if self.border == "zero" else "replicate"
+        return F.pad(self.scores, missing, mode)
 
     def at(self, size: tuple[int, int]) -> Labels:
         """`labels`."""
@@ -57,18 +68,28 @@ class ScoreMap(Prediction):
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """(B, H, W) uint8 class indices; a tie goes to the lower class. Never holds full-size logits."""
-        return accel_ops.upsample_argmax(self.scores, size, self.bias, self.border)
+        return accel_ops.upsample_argmax(self.scores, size, self.bias, self.border, self.stride)
 
     def labels_and_margin(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """`labels`, and how sure they are: the highest logit less the second highest, (B, H, W) float32 without a
         gradient. Zero at a tie, +inf with one class. Never holds full-size logits either.
         """
-        return accel_ops.upsample_argmax_margin(self.scores, size, self.bias, self.border)
+        return accel_ops.upsample_argmax_margin(self.scores, size, self.bias, self.border, self.stride)
 
 
-def _interpolation(cells: int, pixels: int, border: Border, like: Tensor) -> Tensor:
+def _interpolated(scores: Tensor, size: tuple[int, int], stride: int, border: Border) -> Tensor:
+    """Scores (B, K, h, w) at the centres of cells that are so many times finer, (B, K, *size), at least float32."""
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    down, across = (_weights(n, s, stride, border, scores) for n, s in zip(scores.shape[2:], size, strict=True))
+    # Under autocast the products would fall back to half precision, which shifts class borders.
+    with torch.autocast(scores.device.type, enabled=False):
+        return down @ (scores @ across.T)
+
+
+def _weights(cells: int, pixels: int, stride: int, border: Border, like: Tensor) -> Tensor:
     """(pixels, cells) matrix of bilinear weights from the cells to the pixels of one axis."""
-    position = (torch.arange(pixels, device=like.device, dtype=like.dtype) + 0.5) / STRIDE - 0.5
+    position = (torch.arange(pixels, device=like.device, dtype=like.dtype) + 0.5) / stride - 0.5
     if border == "replicate":
         position = position.clamp(0, cells - 1)
     centre = torch.arange(cells, device=like.device, dtype=like.dtype)

