@@ -108,9 +108,19 @@ def test_bfloat16_gives_nearly_the_same_scores(name):
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
-def test_compiled_models_give_the_same_scores(dtype):
-    model = lively("published_accel")
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("scaled_flow", torch.bfloat16),
+        *(
+            pytest.param("published_accel", dtype, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+            for dtype in (torch.bfloat16, torch.float32)
+        ),
+    ],
+)
+def test_compiled_models_give_the_same_scores(name, dtype):
+    """Every layer takes TorchInductor seconds: of a few ones, unless there is time."""
+    model = lively(name) if name in ALL else enlivened(small(name))
     clip = clip_of(SIZE, 3)
     fast = model.optimized(SIZE, dtype=dtype, parts=2)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3 if dtype == torch.float32 else 0.25)
