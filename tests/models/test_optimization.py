@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, scores_of
+from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, make, scores_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +28,8 @@ from accel.models.branch import Branch
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.learned_sampling import grid_offsets
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+
+UNEVEN = (50, 70)
 
 
 class Patches(nn.Conv2d):
@@ -59,6 +61,7 @@ def small(name):
     sampling = LearnedSampling(Patches(), 8, 8, grid_offsets(1), embedding=8)
     update = DeepLab(Patches(), CLASSES, 8)
     return {
+        "deep_feature_flow": lambda: DeepFeatureFlow(deeplab, FlowWarp(FlowOfPatches())),
         "accel": lambda: Accel(deeplab, FlowWarp(FlowOfPatches()), update, ScoreFusion(CLASSES)),
         "learned_sampling": lambda: DeepFeatureFlow(deeplab, sampling),
         "shared_sampling": lambda: AccelShared(deeplab, sampling, FeatureFusion(8)),
@@ -72,37 +75,45 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def fast(model):
-    return model.optimized(SIZE, dtype=torch.float32, compile=False, parts=3)
+def before(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def fast(model, before):
+    """Of a size at which published networks lose a row of features, and stretch them."""
+    return model.optimized(UNEVEN, dtype=torch.float32, compile=False, parts=3)
 
 
 def test_optimised_models_give_the_same_scores(model, fast):
-    clip = clip_of(SIZE)
+    clip = clip_of(UNEVEN)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accel", "published_accel", "published_shared"])
-@pytest.mark.parametrize("size", [(50, 70), pytest.param((65, 98), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [SIZE, (65, 98)])
 def test_any_frame_size_can_be_optimised_for(name, size):
-    """Published networks lose a row of features at some sizes, and stretch them."""
     model, clip = lively(name), clip_of(size)
     fast = model.optimized(size, dtype=torch.float32, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
 
 
-def test_the_model_itself_stays_as_it_was():
-    model = lively("published_accel")
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    model.optimized(SIZE, compile=False)
+def test_the_model_itself_stays_as_it_was(model, before, fast):
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
 @pytest.mark.parametrize(
-    "name", ["accel", "published_shared", pytest.param("learned_sampling", marks=pytest.mark.slow)]
+    ("name", "kind"),
+    [
+        ("accel", small),
+        ("published_shared", make),
+        *(pytest.param(name, make, marks=pytest.mark.slow) for name in ("accel", "learned_sampling")),
+    ],
 )
-def test_bfloat16_gives_nearly_the_same_scores(name):
-    model = lively(name)
+def test_bfloat16_gives_nearly_the_same_scores(name, kind):
+    model = enlivened(kind(name))
     clip = clip_of(SIZE)
     fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
     assert_same(scores_of(fast, clip), scores_of(model, clip), 0.25)
@@ -215,7 +226,7 @@ def test_inputs_are_copied_only_where_they_lie_elsewhere():
 
 
 def test_fc6_is_taken_once_a_key_frame():
-    model = lively("deep_feature_flow")
+    model = enlivened(small("deep_feature_flow"))
     channels = model.reference.fc6.out_channels
     fast = model.optimized(SIZE, dtype=torch.float32, compile=False)
     with torch.inference_mode():
@@ -225,7 +236,7 @@ def test_fc6_is_taken_once_a_key_frame():
 
 def test_features_are_renewed_in_parts(model, fast):
     """Optimised and cut or not, a renewal gives the same."""
-    clip = clip_of(SIZE, 6)
+    clip = clip_of(UNEVEN, 6)
 
     def run(model):
         with torch.inference_mode():
@@ -241,7 +252,8 @@ def test_features_are_renewed_in_parts(model, fast):
 
 
 def test_one_share_of_a_renewal_is_done_a_frame():
-    model = lively("published_accel").optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
+    model = enlivened(DeepFeatureFlow(make("published_18").reference, FlowWarp(FlowOfPatches())))
+    model = model.optimized(SIZE, dtype=torch.float32, compile=False, parts=6)
     clip = clip_of(SIZE, 4)
     with torch.inference_mode():
         _, state = model.key_frame(clip[:, 0])
@@ -304,7 +316,7 @@ def test_a_video_goes_on_after_its_size_was_dropped(name):
 
 
 def test_user_mistakes_are_told():
-    model = lively("frame_by_frame")
+    model = enlivened(FrameByFrame(DeepLab(Patches(), CLASSES, 8)))
     with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels"):
         model.optimized((64,))
     with pytest.raises(ValueError, match="size must be"):
