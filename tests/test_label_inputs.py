@@ -161,7 +161,7 @@ def write_scenes(path, scenes, count=6):
     rng = np.random.default_rng(0)
     with VideoWriter(path, 25) as video:
         for _ in range(scenes):
-            picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
+            picture = cv2.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), (256, 192), interpolation=cv2.INTER_CUBIC)
             for _ in range(count):
                 video.write(picture)
     return path
