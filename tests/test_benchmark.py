@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from small_models import lively, make
+from small_models import lively, make, small
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel import machine
@@ -168,7 +168,7 @@ def test_the_profile_accounts_for_all_time():
 
 
 def test_streams_are_measured():
-    model = make("accel").eval()
+    model = small("accel").eval()
     cut = model.optimized((32, 48), torch.float32, compile=False, parts=3)
     flat = latencies(cut, (32, 48), 3, flat=True, frames=12)
     assert flat["slowest"] >= flat["p99"] >= flat["p50"] > 0 and flat["frames"] == 12

@@ -173,11 +173,11 @@ def test_the_models_own_flow_is_refused_before_anything_is_scored(untrained):
 
 def test_optimised_models_of_other_classes_are_scored(untrained, tiny_camvid, monkeypatch):
     monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)  # it takes a minute
-    cfgs, checkpoints = zip(*map(untrained, ("accel", "frame_by_frame")), strict=True)
+    cfgs, checkpoints = zip(*map(untrained, ("deep_feature_flow", "frame_by_frame")), strict=True)
     where, found = ["data.name=camvid", f"data.root={tiny_camvid}"], []
     for optimize in (False, True):
         comparison = load_comparison(pair_up(cfgs, checkpoints), where, "val", torch.device("cpu"), optimize)
-        assert [*comparison.class_maps] == ["accel", "frame_by_frame"]
+        assert [*comparison.class_maps] == ["deep_feature_flow", "frame_by_frame"]
         found.append(run_comparison(comparison, (1, 3), flow="dis", workers=0))
     assert found[0].class_maps == found[1].class_maps and len(found[1].class_names) == 11
     for name in found[0].models:

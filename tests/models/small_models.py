@@ -9,16 +9,20 @@ from accel.config import parse_model
 from accel.models import (
     Accel,
     AccelShared,
+    DeepFeatureFlow,
     DeepLab,
     FlowNetS,
     FlowWarp,
     FrameByFrame,
+    LearnedSampling,
     ScoreMap,
     VideoModel,
     build_model,
 )
 from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
 from accel.models.images import subtract_mean
+from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.learned_sampling import grid_offsets
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 
 CLASSES = 5
@@ -90,6 +94,43 @@ def _published(name):
     if name == "published_18":
         return FrameByFrame(update)
     return Accel(reference, flow, update, ScoreFusion(CLASSES))
+
+
+class Patches(nn.Conv2d):
+    """A backbone of one layer, which is quick to trace."""
+
+    def __init__(self):
+        super().__init__(3, 8, 16, 16)
+
+    def forward(self, image):
+        height, width = image.shape[2:]
+        return super().forward(nn.functional.pad(image / 255, (0, -width % 16, 0, -height % 16)))
+
+
+class FlowOfPatches(Patches):
+    def forward(self, current, previous):
+        return 0.1 * super().forward(current - previous)[:, :2]
+
+
+class FlowAndScale(Patches):
+    def forward(self, current, previous):
+        made = super().forward(current - previous)
+        return 0.1 * made[:, :2], made[:, 2:3].sigmoid()
+
+
+def small(name: str, classes: int = CLASSES) -> VideoModel:
+    """A model of few layers, which is quick to optimise."""
+    torch.manual_seed(0)
+    deeplab = DeepLab(Patches(), classes, 8)
+    sampling = LearnedSampling(Patches(), 8, 8, grid_offsets(1), embedding=8)
+    update = DeepLab(Patches(), classes, 8)
+    return {
+        "deep_feature_flow": lambda: DeepFeatureFlow(deeplab, FlowWarp(FlowOfPatches())),
+        "accel": lambda: Accel(deeplab, FlowWarp(FlowOfPatches()), update, ScoreFusion(classes)),
+        "learned_sampling": lambda: DeepFeatureFlow(deeplab, sampling),
+        "shared_sampling": lambda: AccelShared(deeplab, sampling, FeatureFusion(8)),
+        "scaled_flow": lambda: DeepFeatureFlow(deeplab, ScaledFlowWarp(FlowAndScale())),
+    }[name]()
 
 
 def lively(name: str) -> VideoModel:

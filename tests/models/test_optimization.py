@@ -4,7 +4,20 @@ import copy
 
 import pytest
 import torch
-from small_models import ALL, CLASSES, SIZE, assert_same, clip_of, enlivened, lively, make, scores_of
+from small_models import (
+    ALL,
+    CLASSES,
+    SIZE,
+    FlowOfPatches,
+    Patches,
+    assert_same,
+    clip_of,
+    enlivened,
+    lively,
+    make,
+    scores_of,
+    small,
+)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,61 +25,18 @@ from accel.fast.batch_norms import fold_batch_norms
 from accel.fast.compilation import _in_form
 from accel.fast.parts import Parts
 from accel.models import (
-    Accel,
-    AccelShared,
     DeepFeatureFlow,
     DeepLab,
     FlowWarp,
     FrameByFrame,
-    LearnedSampling,
     Propagation,
     ScoreMap,
     SmpBackbone,
     VideoModel,
 )
 from accel.models.branch import Branch
-from accel.models.propagation.flow_warp import ScaledFlowWarp
-from accel.models.propagation.learned_sampling import grid_offsets
-from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 
 UNEVEN = (50, 70)
-
-
-class Patches(nn.Conv2d):
-    """A backbone of one layer, which is quick to trace."""
-
-    def __init__(self):
-        super().__init__(3, 8, 16, 16)
-
-    def forward(self, image):
-        height, width = image.shape[2:]
-        return super().forward(nn.functional.pad(image / 255, (0, -width % 16, 0, -height % 16)))
-
-
-class FlowOfPatches(Patches):
-    def forward(self, current, previous):
-        return 0.1 * super().forward(current - previous)[:, :2]
-
-
-class FlowAndScale(Patches):
-    def forward(self, current, previous):
-        made = super().forward(current - previous)
-        return 0.1 * made[:, :2], made[:, 2:3].sigmoid()
-
-
-def small(name):
-    """A model of few layers."""
-    torch.manual_seed(0)
-    deeplab = DeepLab(Patches(), CLASSES, 8)
-    sampling = LearnedSampling(Patches(), 8, 8, grid_offsets(1), embedding=8)
-    update = DeepLab(Patches(), CLASSES, 8)
-    return {
-        "deep_feature_flow": lambda: DeepFeatureFlow(deeplab, FlowWarp(FlowOfPatches())),
-        "accel": lambda: Accel(deeplab, FlowWarp(FlowOfPatches()), update, ScoreFusion(CLASSES)),
-        "learned_sampling": lambda: DeepFeatureFlow(deeplab, sampling),
-        "shared_sampling": lambda: AccelShared(deeplab, sampling, FeatureFusion(8)),
-        "scaled_flow": lambda: DeepFeatureFlow(deeplab, ScaledFlowWarp(FlowAndScale())),
-    }[name]()
 
 
 @pytest.fixture(scope="module", params=ALL)

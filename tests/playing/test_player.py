@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import small
 
 from accel.models import VideoModel
 from accel.models.prediction import Labels, Prediction
@@ -122,7 +123,7 @@ def test_a_decider_is_told_what_there_is_to_know():
 
 
 def test_flat_latency_is_refused_with_the_call_that_prepares_the_model():
-    model = small_model()
+    model = small("deep_feature_flow").eval()
     with pytest.raises(ValueError, match=r"flat latency needs .* model\.optimized\(parts=N\)"):
         Player(model, FixedInterval(3), flat_latency=True)
     Player(model.optimized((32, 48), torch.float32, compile=False, parts=3), FixedInterval(3), flat_latency=True)
@@ -131,7 +132,7 @@ def test_flat_latency_is_refused_with_the_call_that_prepares_the_model():
 @torch.no_grad()
 def test_flat_latency_renews_as_one_would_by_hand():
     size, interval = (32, 48), 3
-    model = small_model().optimized(size, torch.float32, compile=False, parts=interval)
+    model = small("deep_feature_flow").eval().optimized(size, torch.float32, compile=False, parts=interval)
     frames = torch.rand(2 * interval + 2, 1, 3, *size, generator=torch.Generator().manual_seed(1)) * 255
     player = Player(model, FixedInterval(interval), flat_latency=True)
     played = [player.step(frame).prediction.scores for frame in frames]
@@ -152,7 +153,7 @@ def test_flat_latency_renews_as_one_would_by_hand():
 @torch.no_grad()
 def test_a_cut_during_a_renewal_throws_it_away():
     size = (32, 48)
-    model = small_model().optimized(size, torch.float32, compile=False, parts=2)
+    model = small("deep_feature_flow").eval().optimized(size, torch.float32, compile=False, parts=2)
     frames = torch.rand(8, 1, 3, *size, generator=torch.Generator().manual_seed(1)) * 255
 
     class CutAtFour(Schedule, Decider):
@@ -181,17 +182,7 @@ def test_what_cannot_be_spread_is_refused_before_the_first_frame():
     with pytest.raises(ValueError, match="flat latency needs a schedule with an interval, and KeyFramesAt has none"):
         Player(Noting(), KeyFramesAt((2,)), flat_latency=True)
     with pytest.raises(ValueError, match=r"model\.optimized\(parts=N\)"):
-        Player(small_model(), Renewing(3))
-
-
-def small_model():
-    from accel.config import parse_model
-    from accel.models import build_model
-
-    torch.manual_seed(0)
-    branch = {"encoder": "tu-test_resnet", "head_channels": 8}
-    values = {"name": "deep_feature_flow", "num_classes": 5, "reference": branch, "flow": {"width": 1 / 16}}
-    return build_model(parse_model(values, "test")).eval()
+        Player(small("deep_feature_flow").eval(), Renewing(3))
 
 
 def test_a_model_that_cannot_renew_is_refused_in_its_fast_form_too():
@@ -204,4 +195,4 @@ def test_a_model_that_cannot_renew_is_refused_in_its_fast_form_too():
 
     with pytest.raises(ValueError, match="Plain cannot spread a key frame's work over several frames"):
         Player(Plain().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)
-    Player(small_model().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)
+    Player(small("deep_feature_flow").eval().optimized(parts=3, compile=False), FixedInterval(3), flat_latency=True)
