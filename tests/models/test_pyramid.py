@@ -146,6 +146,9 @@ def test_a_deeplab_and_a_pyramid_are_one_accel():
 
 def test_an_accel_of_pyramids_learns_in_all_its_parts():
     model = built(pyramid(8), pyramid(4))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)  # as in `make`
     clip = clip_of((64, 96), 3, batch=2)
     model(clip).upsample((64, 96)).square().mean().backward()
     still = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
