@@ -9,9 +9,10 @@ STAMP := $(VENV)/.installed
 demo: install
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
 
-# Up to four tests at a time, each on one thread: more threads would wait for each other.
+# Up to four tests at a time, each on one thread: more threads would wait for each other. Neighbours, which share what
+# they need, stay together; a process that has done its share takes from another's.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: install
 	$(BIN)/ruff check .
