@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accel.models.backbones import efficientnet_lite
-from accel.models.backbones.efficientnet_lite import PACKAGED, as_published, load_packaged, renamed, version_of
+from accel.models.backbones.efficientnet_lite import (
+    PACKAGED,
+    Mirrored,
+    as_published,
+    load_packaged,
+    renamed,
+    version_of,
+)
 from accel.models.backbones.encoders import make_encoder, pixel_scaling
 from accel.models.backbones.smp import SmpBackbone, scaled
 from accel.models.images import PIXEL_MEANS
@@ -132,6 +139,22 @@ def test_published_tensors_make_the_published_features(name):
     tensors, encoder = random_weights(version_of(name)), undilated(name)
     encoder.load_state_dict(renamed(tensors, encoder))
     assert_same_features(encoder, tensors, version_of(name))
+
+
+@pytest.mark.parametrize("name", ["timm-tf_efficientnet_lite2", "tu-tf_efficientnet_lite0"])
+def test_mirrored_it_computes_the_same_without_padding_its_maps(name):
+    version = version_of(name)
+    tensors, encoder = random_weights(version), undilated(name)
+    encoder.load_state_dict(renamed(tensors, encoder))
+    mirrored = Mirrored(encoder)
+    x = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tensors = {key: tensor.double() for key, tensor in tensors.items()}
+    with torch.no_grad():
+        maps, expected = mirrored.double()(x)[2:], published_features(tensors, version, x)
+    for got, stride in zip(maps, (4, 8, 16, 32), strict=True):
+        torch.testing.assert_close(got, expected[stride], rtol=0, atol=1e-9 * float(expected[stride].std()))
+    graph = torch.export.export(mirrored, (x,)).graph
+    assert not any("pad" in str(node.target) for node in graph.nodes)
 
 
 def test_smp_alone_would_make_other_features():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import CLASSES, SIZE, clip_of, enlivened, lively, scores_of
+from small_models import CLASSES, SIZE, assert_same, clip_of, enlivened, lively, scores_of
 
 from accel.config import parse_model, without_pretrained
 from accel.models import FeaturePyramid, PyramidBackbone, ScoreFusion, ScoreMap, build_model
@@ -104,7 +104,7 @@ def test_a_stride_that_there_is_not_and_encoders_without_its_maps_are_refused():
 
 
 def pyramid(stride, **more):
-    return {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": stride, **more}
+    return {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": stride} | more
 
 
 def built(reference, update, **more):
@@ -212,6 +212,17 @@ def test_optimised_pyramids_give_the_same_labels(name):
         clear = expected.labels_and_margin(size)[1] > 1e-3 * float(expected.scores.std())
         assert clear.float().mean() > 0.98
         assert torch.equal(got.at(size).labels[clear], expected.at(size).labels[clear])
+
+
+@pytest.mark.parametrize(("enlarge", "size"), [(1, (50, 70)), (2, (40, 64))])
+def test_an_optimised_efficientnet_lite_gives_the_same_scores(enlarge, size):
+    torch.manual_seed(0)
+    branch = pyramid(8, encoder="tu-tf_efficientnet_lite0", enlarge=enlarge)
+    model = build_model(parse_model({"name": "frame_by_frame", "num_classes": CLASSES, "reference": branch}, "test"))
+    model, clip = enlivened(model), clip_of(size, 1)
+    fast = model.optimized(size, dtype=torch.float32, compile=False)
+    assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
+    assert not any("Mirrored" in type(module).__name__ for module in model.modules())
 
 
 def test_an_optimised_pyramid_carries_its_scores():

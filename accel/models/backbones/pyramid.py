@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accel.models.backbones import efficientnet_lite
 from accel.models.backbones.encoders import WHOLE, first_line, make_encoder, pixel_scaling
 from accel.models.backbones.smp import SMALLEST, TRIAL, scaled
 
@@ -32,6 +33,7 @@ class PyramidBackbone(nn.Module):
         super().__init__()
         if stride not in STRIDES:
             raise ValueError(f"stride of features must be 4, 8 or 16, got {stride}")
+        self.name = name
         self.encoder = make_encoder(name, pretrained, dilated=False)[0]
         self.scaling = pixel_scaling(name)
         self.stride, self.enlarge, self.out_channels = stride, enlarge, channels
@@ -45,6 +47,12 @@ class PyramidBackbone(nn.Module):
         features = self.decoder([maps[stage] for stage in self.stages])
         height, width = (-(-side // self.stride) for side in image.shape[2:])
         return features[..., :height, :width]
+
+    def simplified(self) -> PyramidBackbone:
+        """The same features, up to rounding, for less work. It takes over this one's layers."""
+        if efficientnet_lite.version_of(self.name):
+            self.encoder = efficientnet_lite.Mirrored(self.encoder)
+        return self
 
     def _seen(self, image: Tensor) -> Tensor:
         """What the encoder takes. It wants whole cells of its coarsest map; zero is the mean colour here."""

@@ -44,6 +44,8 @@ class FeaturePyramid(Branch):
         return SimplifiedPyramid(self.split()) if linear else self.split()
 
     def split(self) -> SplitPyramid:
+        # A backbone that knows of work to save says so.
+        self.backbone = getattr(self.backbone, "simplified", lambda: self.backbone)()
         return SplitPyramid(self)
 
 
