@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from accel.fast.graphs import CudaGraph
 from accel.fast.parts import Parts
 from accel.fast.streams import streams_of
-from accel.fast.tracing import TracingError, first_line, is_of_the_machine, trace
+from accel.fast.tracing import TracingError, first_line, functional, is_of_the_machine, trace
 
 
 def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:
     """A network as `Parts`, compiled if the compiler does; as it is, with a warning, where it cannot be traced."""
     try:
-        graph = trace(network, examples).run_decompositions({}).module()
+        graph = functional(trace(network, examples))
     except TracingError as error:
         warnings.warn(f"a network runs uncompiled because it cannot be exported: {error}", stacklevel=2)
         return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 # The tracer calls the network's own code with stand-ins for tensors. Where that code asks them for what they do not
 # have, such as numbers, it fails in ways of its own. What is missing here (no disk, no module, an interrupt) says
@@ -23,6 +23,44 @@ def trace(network: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.Expo
         if is_of_the_machine(error):
             raise
         raise TracingError(first_line(error)) from error
+
+
+def functional(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The graph of a program in which no operator changes a tensor in place, as a module."""
+    graph = program.module(check_guards=False)
+    changed = [node for node in graph.graph.nodes if _changes_a_tensor(node)]
+    for node in changed:
+        elsewhere = _elsewhere(node, changed)
+        if elsewhere is None:
+            return program.run_decompositions({}).module(check_guards=False)  # traces once more: slow
+        node.target = elsewhere
+    graph.recompile()
+    return graph
+
+
+def _changes_a_tensor(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _elsewhere(node: fx.Node, changed: list[fx.Node]) -> torch._ops.OpOverload | None:
+    """The operator that leaves its first input alone and is else like this node's. None where there is none, or where
+    anything but what this node gives shows the change: another node reads that tensor, or it is a view.
+
+    changed: the nodes that change tensors; those before this one do so no more.
+    """
+    first = node.args[0]
+    its_own = first in changed or _storage(first) not in map(_storage, first.all_input_nodes)
+    operator, name = node.target, node.target._schema.name.split("::")[1]
+    if first.op != "call_function" or len(first.users) > 1 or not its_own or not name.endswith("_"):
+        return None
+    alike = getattr(getattr(torch.ops, operator.namespace), name.removesuffix("_"), None)
+    return getattr(alike, operator._overloadname, None)
+
+
+def _storage(node: fx.Node) -> int | None:
+    """Which memory the tensor that a node made when it was traced lies in; None if it made no tensor."""
+    made = node.meta.get("val")
+    return made.untyped_storage()._cdata if isinstance(made, Tensor) else None
 
 
 def is_of_the_machine(error: BaseException) -> bool:

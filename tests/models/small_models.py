@@ -36,8 +36,8 @@ WITH_FLOW = {
     "accel_shared": {"reference": BRANCH, "flow": {"width": 1 / 16}},
     "accel_pyramid": {
         "name": "accel",
-        "reference": {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": 8},
-        "update": {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": 4},
+        "reference": {"name": "pyramid", "encoder": "tu-test_resnet", "channels": 8, "stride": 8},
+        "update": {"name": "pyramid", "encoder": "tu-test_resnet", "channels": 8, "stride": 4},
         "flow": {"width": 1 / 8},
     },
 }

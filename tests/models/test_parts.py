@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from accel.fast.parts import Parts, Work, work_of
+from accel.fast.tracing import functional, trace
 
 
 class Residual(nn.Module):
@@ -23,7 +24,7 @@ class Residual(nn.Module):
 
 
 def graph_of(network, *examples):
-    return torch.export.export(network, examples).run_decompositions({}).module()
+    return functional(trace(network, examples))
 
 
 @pytest.fixture(scope="module")

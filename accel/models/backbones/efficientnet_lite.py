@@ -70,10 +70,11 @@ def as_published(encoder: nn.Module) -> None:
 class Mirrored(nn.Module):
     """An encoder as published, for frames whose sides are multiples of its coarsest cells, without copies of maps.
 
-    On even sides, TensorFlow's padding for a stride of 2 adds one row or column more at the bottom and right than at the
-    top and left. PyTorch's convolutions cannot do that; each needs a padded copy of its input, which takes a fifth of
-    the time of EfficientNet-Lite0. What they can do is one row or column more at the top and left. So the network looks
-    at the mirrored frame with mirrored kernels, and its maps are mirrored back: the same numbers.
+    On even sides, TensorFlow's padding for a stride of 2 adds one row and column more at the bottom and right than at
+    the top and left. PyTorch's convolutions cannot do that: each first makes a padded copy of its input, which takes a
+    fifth of the time of EfficientNet-Lite0. But a padding of 2 on all sides is right if the frame is mirrored: the row
+    and column too many then lie where no kernel reaches. So this network looks at the mirrored frame with mirrored
+    kernels, and mirrors its maps back. The numbers are the same.
 
     encoder: with timm's `Conv2dSame`. Its layers are taken over.
     """
