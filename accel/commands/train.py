@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process tells what DDP need not look for
 
     from accel.config import load_stages
+
+    stages = load_stages(args.cfg, args.overrides)  # its mistakes are told before anything heavy is loaded
+
     from accel.progress import console
     from accel.training.label_check import check_recipe
     from accel.training.launch import launch
@@ -42,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from accel.training.run_folder import check_starts
     from accel.training.trainer import train
 
-    stages = load_stages(args.cfg, args.overrides)
     if args.check_data:
         from accel.datasets.checking import check_data
 
