@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import gc
 import os
 import runpy
 import shutil
@@ -19,6 +20,14 @@ import yaml
 from stream_server import StreamServer
 
 from accel.config import Config, load_config
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end. Python's search for what is left over, which took a fourth of the time of
+    all tests, need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -104,7 +104,7 @@ def test_a_stride_that_there_is_not_and_encoders_without_its_maps_are_refused():
 
 
 def pyramid(stride, **more):
-    return {"name": "pyramid", "encoder": "resnet18", "channels": 8, "stride": stride} | more
+    return {"name": "pyramid", "encoder": "tu-test_resnet", "channels": 8, "stride": stride} | more
 
 
 def built(reference, update, **more):
@@ -139,7 +139,7 @@ def test_branches_of_two_strides_are_fused_at_the_finer_one(strides, size):
 
 
 def test_a_deeplab_and_a_pyramid_are_one_accel():
-    model = enlivened(built({"encoder": "resnet18", "head_channels": 8}, pyramid(8)))
+    model = enlivened(built({"encoder": "tu-test_resnet", "head_channels": 8}, pyramid(8)))
     key, current = scores_of(model, clip_of(SIZE, 2))
     assert (key.stride, current.stride) == (16, 8)
 

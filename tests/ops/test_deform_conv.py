@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
-from operator_cases import dtypes, gpu, layouts
+from operator_cases import dtypes, gpu, layouts, opcheck
 from torchvision.ops import deform_conv2d
 
 # groups, (kh, kw), stride, padding, dilation
@@ -233,11 +233,11 @@ def test_opcheck(layout, dtype):
     features, offset, weight = sample((1, 4, 5, 6), geometry, 3, dtype, layout, torch.float32)
     trained = [t.clone().requires_grad_() for t in (features, offset, weight)]
     operators = torch.ops.accel_ops
-    torch.library.opcheck(operators.deform_conv.default, (*trained, *geometry[2:]), rtol=1e-2, atol=1e-2)
+    opcheck(operators.deform_conv.default, (*trained, *geometry[2:]), dtype, rtol=1e-2, atol=1e-2)
     slope = torch.ones(1, 3, *offset.shape[2:], dtype=dtype)
     for needs in ([True, True, True], [True, False, False], [False, True, False], [False, False, True]):
         inputs = (slope, features, offset, weight, *geometry[2:], needs)
-        torch.library.opcheck(operators.deform_conv_backward.default, inputs)
+        opcheck(operators.deform_conv_backward.default, inputs, dtype)
 
 
 # --- unusual inputs -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
-from operator_cases import dtypes, gpu, layouts
+from operator_cases import dtypes, gpu, layouts, opcheck
 
 NOWHERE = [float("nan"), float("inf"), float("-inf"), 1e30, -1e30, 2.0**31, -(2.0**63), 1000.0]
 
@@ -186,13 +186,13 @@ def test_gradcheck_of_all_but_offsets_at_whole_offsets(attend):
 @dtypes
 def test_opcheck(layout, dtype):
     inputs = sample((1, 3, 5, 4, 5), dtype, layout, torch.float32)
-    torch.library.opcheck(
-        torch.ops.accel_ops.sample_attend.default, [t.requires_grad_() for t in inputs], rtol=1e-2, atol=1e-2
+    opcheck(
+        torch.ops.accel_ops.sample_attend.default, [t.requires_grad_() for t in inputs], dtype, rtol=1e-2, atol=1e-2
     )
     inputs = [t.detach() for t in inputs]
     for needs in ([True] * 4, [True, False, False, True], [False, True, True, False]):
         given = (torch.ones_like(inputs[2]), *inputs, needs)
-        torch.library.opcheck(torch.ops.accel_ops.sample_attend_backward.default, given)
+        opcheck(torch.ops.accel_ops.sample_attend_backward.default, given, dtype)
 
 
 @layouts

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from accel_ops import reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from operator_cases import LAYOUTS, TYPES, dtypes, gpu, layouts
+from operator_cases import LAYOUTS, TYPES, dtypes, gpu, layouts, opcheck
 from processes import run_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -397,8 +397,8 @@ def test_opcheck(layout, dtype, border):
         (scores.requires_grad_(), [20, 40], torch.zeros(5), border),
         (finer, [20, 40], None, border, 8),
     ):
-        torch.library.opcheck(torch.ops.accel_ops.upsample_argmax.default, inputs)
-        torch.library.opcheck(torch.ops.accel_ops.upsample_argmax_margin.default, inputs)
+        opcheck(torch.ops.accel_ops.upsample_argmax.default, inputs, dtype)
+        opcheck(torch.ops.accel_ops.upsample_argmax_margin.default, inputs, dtype)
 
 
 @layouts

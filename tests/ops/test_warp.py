@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accel_ops import reference
-from operator_cases import dtypes, gpu, layouts
+from operator_cases import dtypes, gpu, layouts, opcheck
 
 
 @pytest.fixture(scope="session")
@@ -111,15 +111,16 @@ def test_gradcheck(warp, layout):
 @dtypes
 def test_opcheck(layout, dtype):
     features, flow = sample((1, 3, 4, 5), dtype, layout, flow_dtype=torch.float32)
-    torch.library.opcheck(
+    opcheck(
         torch.ops.accel_ops.warp.default,
         (features.requires_grad_(), flow.requires_grad_()),
+        dtype,
         rtol=1e-2,
         atol=1e-2,
     )
     for needs in ([True, True], [True, False], [False, True]):
         inputs = (torch.ones_like(features).detach(), features.detach(), flow.detach(), needs)
-        torch.library.opcheck(torch.ops.accel_ops.warp_backward.default, inputs)
+        opcheck(torch.ops.accel_ops.warp_backward.default, inputs, dtype)
 
 
 @layouts
