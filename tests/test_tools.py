@@ -593,15 +593,20 @@ runpy.run_path({str(TOOLS / "demo.py")!r}, run_name="__main__")
 """
 
 
-def interrupted_demo(folder, *arguments, once="*", again_and_again=False):
-    """Sends the demo Ctrl-C once it has labelled a frame (of this name), when there is much more to label; its code and
-    output."""
+def interrupted_demo(folder, *arguments, silent=0.0, again_and_again=False):
+    """Sends the demo Ctrl-C once it has labelled a frame, when there is much more to label; its code and output.
+
+    silent: not before no frame was labelled for so many seconds.
+    """
     script = folder / "slowly.py"
     script.write_text(SLOWLY)
     outputs = folder / "stdout.txt", folder / "stderr.txt"
     demo = Program(script, [*arguments, "--output", "out", "--device", "cpu"], outputs, folder=folder)
-    while not list(folder.glob(f"out/**/{once}.png")) and demo.process.is_alive():
+    labelled, last = 0, time.monotonic()
+    while demo.process.is_alive() and not (labelled and time.monotonic() - last >= silent):
         time.sleep(0.02)
+        if (count := len(list(folder.glob("out/**/*.png")))) > labelled:
+            labelled, last = count, time.monotonic()
     demo.interrupt()
     while again_and_again and demo.process.is_alive():
         time.sleep(0.2)
@@ -660,7 +665,7 @@ def test_ctrl_c_in_a_folder_of_videos_keeps_those_that_are_done_and_begins_no_ot
 def test_a_second_ctrl_c_does_not_wait_for_a_silent_stream(trained, tmp_path, stream_server):
     """The first waits for the source to give its next frame, at most for the ten seconds that a stream is given."""
     url = stream_server("mpegts", stalls=True)
-    code, _, err = interrupted_demo(tmp_path, *trained[2:], "--input", url, once="000049", again_and_again=True)
+    code, _, err = interrupted_demo(tmp_path, *trained[2:], "--input", url, silent=2, again_and_again=True)
     assert (code, err) == (130, "interrupted\n")
 
 
