@@ -221,9 +221,9 @@ def test_the_reference_gradient_is_that_of_its_autograd(geometry, layout):
 
 @layouts
 @geometries
-def test_gradcheck(deform_conv, geometry, layout):
+def test_gradcheck(native, geometry, layout):
     inputs = [t.requires_grad_() for t in sample((1, 4, 3, 4), geometry, 2, layout=layout, reach=1.0)]
-    assert torch.autograd.gradcheck(deform_conv, (*inputs, *geometry[2:]))
+    assert torch.autograd.gradcheck(native, (*inputs, *geometry[2:]))
 
 
 @layouts

@@ -157,9 +157,9 @@ def test_the_reference_gradient_is_that_of_its_autograd(layout):
 
 
 @layouts
-def test_gradcheck(attend, layout):
+def test_gradcheck(native, layout):
     inputs = sample((2, 2, 3, 2, 3), layout=layout, reach=2.0, count=3)
-    assert torch.autograd.gradcheck(attend, [t.requires_grad_() for t in inputs])
+    assert torch.autograd.gradcheck(native, [t.requires_grad_() for t in inputs])
 
 
 def test_the_gradient_at_whole_offsets_is_that_of_a_step_right_or_down(attend):
@@ -176,10 +176,10 @@ def test_the_gradient_at_whole_offsets_is_that_of_a_step_right_or_down(attend):
             torch.testing.assert_close(to_offsets[k, axis], change, rtol=1e-4, atol=1e-5)
 
 
-def test_gradcheck_of_all_but_offsets_at_whole_offsets(attend):
+def test_gradcheck_of_all_but_offsets_at_whole_offsets(native):
     query, key, value, _ = sample((2, 2, 3, 2, 3))
     maps = [t.requires_grad_() for t in (query, key, value)]
-    assert torch.autograd.gradcheck(lambda *maps: attend(*maps, grid_of(1, 1)), maps)
+    assert torch.autograd.gradcheck(lambda *maps: native(*maps, grid_of(1, 1)), maps)
 
 
 @layouts

@@ -198,11 +198,11 @@ def of_worker(job):
     [
         (signal.SIGKILL, "a data worker died"),
         # The second where it was stopped while it handed over a batch.
-        (signal.SIGSTOP, "no batch came from the data workers for 3 s|no progress for .*waiting for data"),
+        (signal.SIGSTOP, "no batch came from the data workers for 2 s|no progress for .*waiting for data"),
     ],
 )
 def test_a_data_worker_that_dies_or_hangs_ends_the_run_with_the_cause(tiny_run, tmp_path, number, cause):
-    settings = (*ONE_FRAME, "train.steps=100000", "train.workers=1", "train.timeout=3")
+    settings = (*ONE_FRAME, "train.steps=100000", "train.workers=1", "train.timeout=2")
     job = Job(tiny_run("frame_by_frame", *settings), tmp_path / "run")
     wait_for_step(tmp_path / "run", 2, job)
     os.kill(of_worker(job), number)
@@ -224,11 +224,11 @@ def test_a_step_that_hangs_ends_the_run_and_says_where(tiny_run, tmp_path):
     """Without data workers, on a disk that stops answering."""
     script = tmp_path / "stuck.py"
     script.write_text(STUCK)
-    arguments = tiny_run("frame_by_frame", *ONE_FRAME, "train.steps=100000", "train.timeout=3")
+    arguments = tiny_run("frame_by_frame", *ONE_FRAME, "train.steps=100000", "train.timeout=2")
     job = Job(arguments, tmp_path / "run", script=script)
     assert job.wait() == [1], job.output()
     assert "error: no progress for" in job.output() and "waiting for data" in job.output()
-    assert "train.timeout=3" in job.output()
+    assert "train.timeout=2" in job.output()
 
 
 # --- the cost of it -------------------------------------------------------------------------------------------
