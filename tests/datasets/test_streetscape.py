@@ -139,9 +139,9 @@ def test_mistakes_in_a_scenes_numbers_are_named():
 
 def test_the_files_lie_as_in_cityscapes(root):
     names = set(all_files(root))
-    assert "streetscape.json" in names and len(names) == 1 + 2 * 33
+    assert "streetscape.json" in names and len(names) == 1 + 2 * 23
     for split, city in (("train", "northgate"), ("val", "eastbrook")):
-        frames = {f"leftImg8bit_sequence/{split}/{city}/{city}_000000_{f:06d}_leftImg8bit.png" for f in range(30)}
+        frames = {f"leftImg8bit_sequence/{split}/{city}/{city}_000000_{f:06d}_leftImg8bit.png" for f in range(20)}
         assert frames < names
         truth = root / "gtFine" / split / city
         read = {
@@ -185,7 +185,7 @@ def test_growing_writes_only_what_is_missing_and_repairs_what_was_interrupted(tm
     assert calls == [(1, 2), (2, 2)]
     assert {p: p.stat().st_mtime_ns for p in times} == times
     grown = all_files(tmp_path)
-    assert {name: grown[name] for name in whole} == whole and len(grown) == 1 + 3 * 33
+    assert {name: grown[name] for name in whole} == whole and len(grown) == 1 + 3 * 23
     generate_streetscape(tmp_path, {"train": 1}, SMALL, workers=0, progress=lambda *x: calls.append(x))
     assert len(calls) == 2
 

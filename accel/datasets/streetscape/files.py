@@ -1,7 +1,7 @@
-"""Streetscape on disk: generated scenes in the layout of Cityscapes with 30-frame snippets.
+"""Streetscape on disk: generated scenes in the layout of Cityscapes. Snippets end with their labelled frame.
 
     ROOT/streetscape.json
-    ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png    FRAME 000000..000029
+    ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png    FRAME 000000..000019
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_000019_gtFine_{labelIds,instanceIds,color}.png
 
 A snippet's label files are written last, so a snippet whose files are all there is whole.
@@ -28,7 +28,7 @@ from accel.threads import usable_cores
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
 CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}
 MAX_SIDE = 8192  # pixels of a frame
-LABELLED = 19  # the 20th frame, as in Cityscapes
+LABELLED = 19  # the 20th frame, as in Cityscapes; the ten frames after it, which nobody reads, are not written
 DESCRIPTION = "streetscape.json"
 _NAME = re.compile(r"([a-z]+)_(\d{6})_(\d{6})_(?:leftImg8bit|gtFine_\w+)\.png")
 _PALETTE = np.zeros((256, 3), np.uint8)
@@ -92,10 +92,10 @@ def generate_streetscape(
 
 
 def snippet_files(root: str | Path, split: str, index: int) -> Iterator[Path]:
-    """All files of a snippet in the order of writing: 30 frames, then instanceIds, color, labelIds."""
+    """All files of a snippet in the order of writing: 20 frames, then instanceIds, color, labelIds."""
     city = CITIES[split]
     images, truth = Path(root, "leftImg8bit_sequence", split, city), Path(root, "gtFine", split, city)
-    for frame in range(FRAMES):
+    for frame in range(LABELLED + 1):
         yield images / f"{city}_{index:06d}_{frame:06d}_leftImg8bit.png"
     for kind in ("instanceIds", "color", "labelIds"):
         yield truth / f"{city}_{index:06d}_{LABELLED:06d}_gtFine_{kind}.png"
