@@ -51,7 +51,7 @@ from accel_ops.places import cache_folder, is_file, locked, make_folder, newest,
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "csrc"
-SCHEMAS_FOR_CUDA = SOURCES / "schemas_aten.cpp"
+SCHEMAS_FOR_CUDA = "schemas_aten.cpp"
 PREBUILT = HERE / "lib"
 
 CUDA_ARCHITECTURES = ("8.0", "9.0+PTX")  # where there is no GPU to ask
@@ -68,8 +68,8 @@ class Library:
     @property
     def sources(self) -> list[Path]:
         if self.device == "cpu":
-            return sorted(path for path in SOURCES.glob("*.cpp") if path != SCHEMAS_FOR_CUDA)
-        return [*sorted(SOURCES.glob("*.cu")), SCHEMAS_FOR_CUDA]
+            return sorted(path for path in SOURCES.glob("*.cpp") if path.name != SCHEMAS_FOR_CUDA)
+        return [*sorted(SOURCES.glob("*.cu")), SOURCES / SCHEMAS_FOR_CUDA]
 
     @property
     def processor(self) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ class InstructionSet:
     needs: frozenset[str] = frozenset()
 
 
-_AVX2 = frozenset("avx2 fma f16c bmi1 bmi2 abm movbe".split())
-_AVX512 = _AVX2 | set("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_AVX2 = frozenset(["avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"])
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # The best first. The last is what every x86-64 processor has.
 PORTABLE = (

@@ -54,6 +54,17 @@ int64_t tile_of_each(int64_t row, int64_t cells) {
   return std::clamp(divide_up(even, kMultiple) * kMultiple, kLeast, tile);
 }
 
+// A span of time that PyTorch's profiler shows.
+struct Recorded {
+  AtenRecordFunctionHandle span;
+  explicit Recorded(const char* name) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_record_function_start(name, nullptr, nullptr, 0, &span));
+  }
+  Recorded(const Recorded&) = delete;
+  Recorded& operator=(const Recorded&) = delete;
+  ~Recorded() { aoti_record_function_end(span); }
+};
+
 // Is oneDNN there, and has nobody switched it off?
 bool has_onednn() {
   if (!aoti_torch_cpu__linear_pointwise) return false;
@@ -63,6 +74,7 @@ bool has_onednn() {
 // a (M, K) times the transpose of b (N, K). These are C functions of the kernels themselves: neither autograd nor
 // autocast, of which a kernel's own threads do not know that they are off, stand before them.
 Tensor product(const Tensor& a, const Tensor& b) {
+  const Recorded recorded("accel_ops::product");
   AtenTensorHandle made;
   // oneDNN multiplies float32 at the full rate of AMD's CPUs too, MKL, which the other takes, at half of it.
   if (a.scalar_type() != ScalarType::Double && has_onednn()) {
