@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test lint docs wheel install clean
 
 demo: install
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
@@ -23,6 +23,11 @@ docs: install
 	$(BIN)/python -m sphinx -c docs/site -b html -j auto -W --keep-going --quiet . build/docs
 	@echo "written: build/docs/index.html"
 
+# dist/accel_vss-*.whl, which needs no compiler where it is installed: its CPU operators are compiled here, for every
+# x86-64 processor and for PyTorch 2.11 and later.
+wheel: install
+	$(BIN)/python tools/build_wheel.py
+
 # The environment is made once; the native operators are compiled once for this machine, and reused.
 install: $(STAMP)
 	@$(BIN)/python -m accel_ops.build || echo "going on without the native operators: slower, same results"
@@ -33,4 +38,4 @@ $(STAMP): setup.cfg setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info ops/lib .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info ops/lib .pytest_cache .ruff_cache

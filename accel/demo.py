@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from accel.config import Config, DataConfig, load_config, load_stages
+from accel.config.experiments import EXPERIMENTS
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.clips import frames_to_tensor, long_enough
 from accel.devices import choose_device
@@ -42,7 +43,6 @@ from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 from accel.weights.names import find_weights
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
