@@ -90,9 +90,8 @@ class Library:
         made_of = _digest(flags, *((path.name, path.read_bytes()) for path in read))
         if self.instructions:  # made elsewhere, of these sources
             return f"accel_ops-cpu-{self.instructions.name}-{made_of}.so"
-        if self.device == "cpu":
-            target = c_library(), processor()
-        else:
+        target: tuple[object, ...] = c_library(), processor()
+        if self.device == "cuda":
             torch_here = torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi()
             target = *torch_here, c_library(), *self.architectures
         return f"accel_ops-{self.device}-{_digest(*target)}-{compiler}-{made_of}.so"
@@ -166,8 +165,8 @@ def cuda_architectures() -> tuple[str, ...]:
 
 
 def _capability(architecture: str) -> tuple[int, int]:
-    major, minor = re.match(r"(\d+)\.(\d)", architecture).groups()
-    return int(major), int(minor)
+    major, minor = architecture.split(".")  # "8.0", "9.0a", "9.0+PTX"
+    return int(major), int(minor[0])
 
 
 # Building

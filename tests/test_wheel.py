@@ -84,8 +84,8 @@ def test_installed_without_a_compiler_and_a_source_tree_it_labels_a_video(wheel,
         with VideoWriter(home / "drive.mp4", 10) as video:
             for frame in frames:
                 video.write(frame)
-        carry_out(bin / "accel", "label", "drive.mp4", "--model", trained_run, "--device", "cpu")
-        assert len(list((home / "output" / "drive" / "labels").glob("*.png"))) == len(frames)
-        with av.open(home / "output" / "drive" / "video.mp4") as video:
+        carry_out(bin / "accel", "label", "drive.mp4", "--model", trained_run, "--device", "cpu", "--output", "out")
+        assert len(list((home / "out" / "labels").glob("*.png"))) == len(frames)
+        with av.open(home / "out" / "video.mp4") as video:
             assert sum(1 for _ in video.decode(video=0)) == len(frames)
         assert not list(home.rglob("accel_ops*.so"))

@@ -47,7 +47,8 @@ def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     Raises as `load_config`; ValueError also for two stages with one output, and for an override of what a stage written
     in place sets itself.
     """
-    path, read = find_experiment(path), []
+    path = find_experiment(path)
+    read: list[Path] = []
     values = _read(path, read)
     if "stages" not in values:
         return [_validate(values, overrides, path)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class PyramidBackbone(nn.Module):
         if stride not in STRIDES:
             raise ValueError(f"stride of features must be 4, 8 or 16, got {stride}")
         self.name = name
-        self.encoder = make_encoder(name, pretrained, dilated=False)[0]
+        self.encoder: Any = make_encoder(name, pretrained, dilated=False)[0]
         self.scaling = pixel_scaling(name)
         self.stride, self.enlarge, self.out_channels = stride, enlarge, channels
         self.stages = tuple(stage for stage in range(2, WHOLE + 1) if 2**stage >= stride * enlarge)
