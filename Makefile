@@ -17,6 +17,8 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p build/types && ln -sfn ../../ops build/types/accel_ops
+	$(BIN)/mypy
 
 # The site of these pages, with the API reference: build/docs/index.html.
 docs: install

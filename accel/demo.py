@@ -121,8 +121,9 @@ def run_demo(options: Options) -> None:
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
-    for name in videos.videos() if videos is not None else ():
-        videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
+    if videos is not None:
+        for name in videos.videos():
+            videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
         folders = [_output_folder(options.output)]
@@ -307,6 +308,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
     scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
+        writing: Consumer[SegmentedFrame]
         with Consumer(lambda segmented: video.write(picture_of(job.task, segmented, job.options.view))) as writing:
             _score_snippets(job, dataset, chosen, folder, scores, writing)
     except BaseException as stopped:

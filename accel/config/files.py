@@ -20,7 +20,7 @@ MAX_FILES = 500  # that an experiment or a recipe may have, counting each as oft
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read one experiment.
 
     path: YAML file, or the name of one that came with the package (`camvid/accel18`). Its `base:` (one path or a list,
@@ -35,7 +35,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return stages[0]
 
 
-def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> list[Config]:
+def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Config]:
     """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
 
     A stage is the path of a file, relative to the recipe, or a configuration written in place, which has an `output`:

@@ -12,8 +12,8 @@ import hashlib
 import importlib.util
 import io
 import re
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,7 @@ def as_published(encoder: nn.Module) -> None:
             if type(conv) is nn.Conv2d and conv.stride != (1, 1):
                 kernel: Any = conv.kernel_size
                 stride: Any = conv.stride
-                same = Conv2dSame(
-                    conv.in_channels, conv.out_channels, kernel, stride, groups=conv.groups, bias=False
-                )
+                same = Conv2dSame(conv.in_channels, conv.out_channels, kernel, stride, groups=conv.groups, bias=False)
                 same.weight = conv.weight
                 setattr(module, name, same)
 

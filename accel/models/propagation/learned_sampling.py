@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from typing import Any
-from collections.abc import Callable
 
 import accel_ops
 import torch
