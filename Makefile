@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test lint docs wheel install clean
 
 demo: install
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
@@ -17,11 +17,18 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p build/types && ln -sfn ../../ops build/types/accel_ops
+	$(BIN)/mypy
 
 # The site of these pages, with the API reference: build/docs/index.html.
 docs: install
 	$(BIN)/python -m sphinx -c docs/site -b html -j auto -W --keep-going --quiet . build/docs
 	@echo "written: build/docs/index.html"
+
+# dist/accel_vss-*.whl, which needs no compiler where it is installed: its CPU operators are compiled here, for every
+# x86-64 processor and for PyTorch 2.11 and later.
+wheel: install
+	$(BIN)/python tools/build_wheel.py
 
 # The environment is made once; the native operators are compiled once for this machine, and reused.
 install: $(STAMP)
@@ -33,4 +40,4 @@ $(STAMP): setup.cfg setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info ops/lib .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info ops/lib .pytest_cache .ruff_cache

@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):  # type: ignore[override] # it has overloads
         """`key=value` settings may stand anywhere among the options, in several places too."""
         return self.parse_intermixed_args(args, namespace)
 

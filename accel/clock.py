@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+T = TypeVar("T", bound=Hashable)
 
 
 def now(device: torch.device) -> float:
@@ -16,15 +19,15 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def interleaved(functions: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each function, called in turns, so that what slows the machine slows all of them."""
     return {name: float(np.median(taken)) for name, taken in turns(functions, rounds, device).items()}
 
 
 @torch.inference_mode()
-def turns(functions: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def turns(functions: Mapping[T, Callable[[], object]], rounds: int, device: torch.device) -> dict[T, list[float]]:
     """Seconds of every call of each function, called in turns `rounds` times after one turn to warm up."""
-    taken: dict[str, list[float]] = {name: [] for name in functions}
+    taken: dict[T, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
             start = now(device)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from accel.config import Config, DataConfig, load_config, load_stages
+from accel.config.experiments import EXPERIMENTS
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.clips import frames_to_tensor, long_enough
 from accel.devices import choose_device
@@ -42,7 +43,6 @@ from accel.weights.checkpoints import WEIGHTS, describe_weights
 from accel.weights.conversion import find_published
 from accel.weights.names import find_weights
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
@@ -121,8 +121,9 @@ def run_demo(options: Options) -> None:
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
-    for name in videos.videos() if videos else ():
-        videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
+    if videos is not None:
+        for name in videos.videos():
+            videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
         folders = [_output_folder(options.output)]
@@ -132,7 +133,7 @@ def run_demo(options: Options) -> None:
         _table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
-    dataset = data and _dataset(data)
+    dataset = None if data is None else _dataset(data)
     loaded = _load(options, data)
     model = loaded.model
     if options.optimize or options.flat_latency:  # which needs a model cut into parts
@@ -145,13 +146,13 @@ def run_demo(options: Options) -> None:
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
-    if videos is None:
+    if dataset is not None:
         check_classes(loaded.source, dataset)
     with Interrupts() as interrupts:
         job = Job(options, segmenter, loaded.task, origin, interrupts)
-        if videos is None:
+        if dataset is not None:
             _label_snippets(job, dataset, folders[0])
-        else:
+        elif videos is not None:
             for name, folder in zip(videos.videos(), folders, strict=True):
                 with videos.open(name, on_damage=_report) as reader:
                     _label_video(job, reader, folder)
@@ -207,8 +208,9 @@ def compare_demo_models(version: str, interval: int, output: Path, device: str) 
 
 def _title(stage: Config) -> str:
     name = stage.output.name
-    alone = stage.model.name == "frame_by_frame"
-    return f"{name} ({stage.model.reference.encoder}) frame by frame" if alone else name
+    if stage.model.name != "frame_by_frame":
+        return name
+    return f"{name} ({stage.model.reference.encoder}) frame by frame"
 
 
 # --- which model, which data ----------------------------------------------------------------------------------
@@ -306,6 +308,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
     scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
+        writing: Consumer[SegmentedFrame]
         with Consumer(lambda segmented: video.write(picture_of(job.task, segmented, job.options.view))) as writing:
             _score_snippets(job, dataset, chosen, folder, scores, writing)
     except BaseException as stopped:

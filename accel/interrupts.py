@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 SAME = 0.5  # seconds; sooner, a second signal is the same Ctrl-C, passed on by what started this program as well
 
@@ -22,7 +24,7 @@ class Interrupts:
     def __init__(self) -> None:
         self._since: float | None = None  # the first Ctrl-C
         self._holding = self._owed = False
-        self._before: object = None
+        self._before: Callable[[int, FrameType | None], Any] | int | signal.Handlers | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

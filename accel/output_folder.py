@@ -13,7 +13,7 @@ from typing import TextIO
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LIST = ".accel-written"  # the files that runs of this program wrote: a JSON string a line, relative to the folder
 MAX_NAMED = 3  # files named in an error

@@ -27,7 +27,8 @@ class Bar:
     def __init__(self, title: str, total: int | None, progress: Progress | None, before: int = 0):
         self.title, self.total, self.progress, self.before = title, total, progress, before
         self.start = self.last = time.monotonic()
-        self.task = progress.add_task(title, total=total, completed=before, note="") if progress else None
+        if progress is not None:
+            self.task = progress.add_task(title, total=total, completed=before, note="")
 
     def update(self, done: int, note: str = "") -> None:
         if self.progress is not None:

@@ -27,7 +27,7 @@ class Timer:
     """Seconds that key and current frames took, and the latency of all."""
 
     def __init__(self) -> None:
-        self._seconds = {True: deque(maxlen=REMEMBERED), False: deque(maxlen=REMEMBERED)}
+        self._seconds: dict[bool, deque[float]] = {True: deque(maxlen=REMEMBERED), False: deque(maxlen=REMEMBERED)}
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._sum, self._count, self._keys = 0.0, 0, 0
 

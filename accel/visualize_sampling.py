@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,7 +75,8 @@ def attention_at(model: VideoModel, key: np.ndarray, current: np.ndarray, positi
         raise ValueError(f"position {x},{y} lies outside the frame of {current.shape[1]}x{current.shape[0]} pixels")
     frames = torch.from_numpy(np.stack([key, current])).to(model.device).permute(0, 3, 1, 2)
     older, newer = subtract_mean(frames).split(1)
-    features = model.reference.features(older)
+    reference: Any = model.reference
+    features = reference.features(older)
     use = sampling.key_to_current
     weights = use.attention(features, sampling.motion(newer, older), sampling.offsets)
     return weights[0, :, y // STRIDE, x // STRIDE].float().cpu().numpy()

@@ -6,11 +6,17 @@ the cache. The CPU and the CUDA kernels are two libraries, made from csrc/*.cpp 
 the first tensor of their kind arrives, so that the absence of `nvcc` costs CPU tensors nothing. A library that
 another user may have put there (accel_ops/places.py) is not loaded.
 
+A wheel brings CPU libraries, one an instruction set (accel_ops/instruction_sets.py), and needs no compiler. A CPU
+library runs with PyTorch 2.11 and every later version, a CUDA library with the one that it was compiled with.
+
 Environment:
     ACCEL_OPS             `native` or `reference` forces one; the default is native where possible
+    ACCEL_OPS_CPU         avx512_bf16, avx512, avx2 or x86-64 forces the CPU library for these instructions; the
+                          default is the best one here, up to what ATEN_CPU_CAPABILITY says
     ACCEL_OPS_CACHE       the cache's folder; default $XDG_CACHE_HOME/accel_ops or ~/.cache/accel_ops
     ACCEL_OPS_CUDA        1: `python -m accel_ops.build` compiles CUDA kernels although there is no GPU here
     TORCH_CUDA_ARCH_LIST  the GPUs to compile for, such as "8.0 9.0+PTX"; default the GPUs here
+    MAX_JOBS              how many compilers to run at a time; default as many as there are processors
     CXX, CUDA_HOME        the C++ compiler (default g++; also a command, such as "ccache g++"); the CUDA toolkit
                           with bin/nvcc
 """
@@ -32,18 +38,20 @@ import torch
 from accel_ops.compilers import (
     CPU_FLAGS,
     CUDA_FLAGS,
+    NATIVE,
     CannotBuild,
     c_library,
     compile_library,
     compiler_version,
     find_compiler,
     find_nvcc,
-    instruction_set,
 )
+from accel_ops.instruction_sets import InstructionSet, allowed, asked_for, processor
 from accel_ops.places import cache_folder, is_file, locked, make_folder, newest, safe_path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "csrc"
+SCHEMAS_FOR_CUDA = "schemas_aten.cpp"
 PREBUILT = HERE / "lib"
 
 CUDA_ARCHITECTURES = ("8.0", "9.0+PTX")  # where there is no GPU to ask
@@ -55,12 +63,18 @@ class Library:
 
     device: str  # "cpu" or "cuda"
     architectures: tuple[str, ...] = ()  # of the GPUs; empty for "cpu"
+    instructions: InstructionSet | None = None  # for "cpu": of any processor that has them; None: of the one here
 
     @property
     def sources(self) -> list[Path]:
         if self.device == "cpu":
-            return sorted(SOURCES.glob("*.cpp"))
-        return [*sorted(SOURCES.glob("*.cu")), SOURCES / "schemas.cpp"]  # defined by whichever is loaded first
+            return sorted(path for path in SOURCES.glob("*.cpp") if path.name != SCHEMAS_FOR_CUDA)
+        return [*sorted(SOURCES.glob("*.cu")), SOURCES / SCHEMAS_FOR_CUDA]
+
+    @property
+    def processor(self) -> tuple[str, ...]:
+        """The compiler's flags that say for which processor it is."""
+        return self.instructions.flags if self.instructions else NATIVE
 
     @property
     def file_name(self) -> str:
@@ -68,14 +82,18 @@ class Library:
 
         Raises `CannotBuild` if there is no compiler.
         """
-        return self._named(_digest(compiler_version(self.device)))
+        return self._named("" if self.instructions else _digest(compiler_version(self.device)))
 
     def _named(self, compiler: str) -> str:
-        machine = self.architectures if self.device == "cuda" else (instruction_set(),)
-        target = torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi(), c_library(), *machine
-        flags = CPU_FLAGS if self.device == "cpu" else CUDA_FLAGS
+        flags = [*CPU_FLAGS, *self.processor] if self.device == "cpu" else CUDA_FLAGS
         read = [*sorted(SOURCES.glob("*.h")), *sorted(SOURCES.glob("*.inc")), *self.sources]
         made_of = _digest(flags, *((path.name, path.read_bytes()) for path in read))
+        if self.instructions:  # made elsewhere, of these sources
+            return f"accel_ops-cpu-{self.instructions.name}-{made_of}.so"
+        target: tuple[object, ...] = c_library(), processor()
+        if self.device == "cuda":
+            torch_here = torch.__version__, torch.version.cuda, torch.compiled_with_cxx11_abi()
+            target = *torch_here, c_library(), *self.architectures
         return f"accel_ops-{self.device}-{_digest(*target)}-{compiler}-{made_of}.so"
 
     def find_in(self, folder: Path) -> Path | None:
@@ -95,11 +113,14 @@ class Library:
 
         Raises `CannotBuild` if there is none or no safe one in `PREBUILT`, and there is no cache or no safe one there.
         """
+        return self.prebuilt() or self.find_in(cache_folder())
+
+    def prebuilt(self) -> Path | None:
+        """The library, if it came with the package or was built ahead of time, and is safe."""
         try:
-            prebuilt = self.find_in(PREBUILT)
+            return self.find_in(PREBUILT)
         except CannotBuild:
-            prebuilt = None
-        return prebuilt or self.find_in(cache_folder())
+            return None
 
 
 def _digest(*parts: object) -> str:
@@ -112,12 +133,15 @@ def _digest(*parts: object) -> str:
 def libraries_for(device: str) -> list[Library]:
     """Those that serve tensors on `device` ("cpu" or "cuda") here, the one to build first.
 
-    Raises `CannotBuild` if there can be none.
+    Raises `CannotBuild` if there can be none, ValueError if ACCEL_OPS_CPU names none that runs here.
     """
     if not sys.platform.startswith("linux"):
         raise CannotBuild(f"native operators are for Linux only, this is {sys.platform}")
     if device == "cpu":
-        return [Library("cpu")]
+        asked = asked_for()
+        if asked:
+            return [Library("cpu", instructions=asked)]
+        return [Library("cpu"), *(Library("cpu", instructions=each) for each in allowed())]
     if device != "cuda" or torch.version.cuda is None:
         raise CannotBuild(f"native operators are for CPUs and CUDA GPUs only, this torch is for {device!r}")
     # A library built where there was no GPU serves these too, unless they are older than it.
@@ -141,8 +165,8 @@ def cuda_architectures() -> tuple[str, ...]:
 
 
 def _capability(architecture: str) -> tuple[int, int]:
-    major, minor = re.match(r"(\d+)\.(\d)", architecture).groups()
-    return int(major), int(minor)
+    major, minor = architecture.split(".")  # "8.0", "9.0a", "9.0+PTX"
+    return int(major), int(minor[0])
 
 
 # Building
@@ -169,7 +193,7 @@ def build(library: Library, folder: Path, say=lambda text: None) -> Path:
                     shutil.rmtree(left, ignore_errors=True)
                 say(f"accel_ops: compiling the {library.device} operators, once for this machine ...")
                 start = time.monotonic()
-                compile_library(library.device, library.sources, path, library.architectures)
+                compile_library(library.device, library.sources, path, library.architectures, library.processor)
                 say(f"accel_ops: compiled in {time.monotonic() - start:.0f} s to {path}")
     except OSError as error:
         raise CannotBuild(f"{folder} cannot be written ({error}): set ACCEL_OPS_CACHE to a folder that can") from None
@@ -193,8 +217,9 @@ def mode() -> str:
 def library_file(device: str = "cpu") -> Path:
     """See `accel_ops.library_file`."""
     libraries = libraries_for(device)
-    built = (library.find() for library in libraries)
-    return next(filter(None, built), None) or build(libraries[0], cache_folder(), _say)
+    found = next(filter(None, (library.prebuilt() for library in libraries)), None)
+    found = found or next(filter(None, (library.find_in(cache_folder()) for library in libraries)), None)
+    return found or build(libraries[0], cache_folder(), _say)
 
 
 def load(device: str = "cpu") -> str:

@@ -16,16 +16,21 @@ from pathlib import Path
 
 import torch
 
+# The CPU library uses PyTorch's stable ABI as it was in this version, so it runs with every later one.
+OLDEST_TORCH = (2, 11)
+
 CPU_FLAGS = [
     "-std=c++20",
     "-O3",
-    "-march=native",
     "-fPIC",
-    "-fopenmp",
+    "-fopenmp-simd",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-fvisibility=hidden",
+    f"-DTORCH_TARGET_VERSION=0x{OLDEST_TORCH[0]:02x}{OLDEST_TORCH[1]:02x}000000000000",
 ]
 CPU_FLAGS += ["-DNDEBUG", "-w"]
+NATIVE = ("-march=native",)
 CUDA_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC", "--expt-relaxed-constexpr", "-DNDEBUG", "-w"]
 
 
@@ -85,17 +90,6 @@ def _version(*command: str) -> str:
     return done.stdout
 
 
-@functools.cache
-def instruction_set() -> str:
-    """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    words = next((line.split(":", 1)[1] for line in lines if re.match(r"(flags|Features)\s*:", line)), "")
-    return f"{platform.machine()} {' '.join(sorted(words.split()))}"
-
-
 def c_library() -> str:
     """The C library, such as "glibc 2.36": what is linked to one does not load into an older one."""
     try:
@@ -104,39 +98,51 @@ def c_library() -> str:
         return "-".join(platform.libc_ver())
 
 
-def compile_library(device: str, sources: Sequence[Path], to: Path, architectures: Sequence[str] = ()) -> None:
-    """Compile and link `sources` for `device`, and for GPUs of these architectures, to the file `to`.
+def compile_library(
+    device: str,
+    sources: Sequence[Path],
+    to: Path,
+    architectures: Sequence[str] = (),
+    processor: Sequence[str] = NATIVE,
+) -> None:
+    """Compile and link `sources` for `device` to the file `to`, in a folder that exists.
 
-    Its folder must exist. Raises `CannotBuild`.
+    architectures: of the GPUs, for "cuda".
+    processor: the flags that say which instructions there are, for "cpu".
+
+    Raises `CannotBuild`.
     """
     cxx = find_compiler()
     torch_folder = Path(torch.__file__).parent
     lib = torch_folder / "lib"
-    includes = [
-        f"-I{torch_folder / 'include'}",
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-    ]
-    link = [f"-L{lib}", f"-Wl,-rpath,{lib}", "-Wl,--no-undefined", "-ltorch", "-ltorch_cpu", "-lc10"]
+    include = f"-I{torch_folder / 'include'}"
     with tempfile.TemporaryDirectory(prefix="building-", dir=to.parent) as folder:
         if device == "cpu":
-            command = [*cxx, *CPU_FLAGS, *includes]
-            # torch's own OpenMP: with a second one the threads would be counted and started twice.
-            link += [str(path) for path in sorted(lib.glob("libgomp*.so*"))[:1]] or ["-fopenmp"]
+            command = [*cxx, *CPU_FLAGS, *processor, include]
+            # No path of this machine's: whoever loads it has loaded torch. Threads are torch's too.
+            link = [f"-L{lib}", "-Wl,--no-undefined", "-ltorch_cpu", "-s"]
         else:
             nvcc = find_nvcc()
             host = _one_program(cxx, Path(folder))
-            command = [nvcc, f"-ccbin={host}", *CUDA_FLAGS, *_gencode(architectures), *includes]
+            abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+            command = [nvcc, f"-ccbin={host}", *CUDA_FLAGS, *_gencode(architectures), include, abi]
+            link = [f"-L{lib}", f"-Wl,-rpath,{lib}", "-Wl,--no-undefined", "-ltorch", "-ltorch_cpu", "-lc10"]
             link += ["-lc10_cuda", _cuda_runtime(nvcc)]
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         commands = [
             [*command, "-c", str(source), "-o", str(made)] for source, made in zip(sources, objects, strict=True)
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(_jobs()) as threads:
             list(threads.map(_run, commands))
         made = Path(folder) / to.name
         _run([*cxx, "-shared", *map(str, objects), "-o", str(made), *link])
         made.chmod(made.stat().st_mode & ~0o002)  # what everyone may change is not loaded, whatever the umask
         os.replace(made, to)  # all or nothing, whenever we are interrupted
+
+
+def _jobs() -> int:
+    asked = os.environ.get("MAX_JOBS", "")
+    return int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1
 
 
 def _one_program(command: list[str], folder: Path) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from accel.config import MotionConfig, TrainConfig, dump_config, load_config, load_stages
 from accel.training.run_folder import check_starts
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).resolve().parents[1] / "experiments").glob("*/*.yaml"))
 
 WHOLE = """
 model: {name: frame_by_frame, num_classes: 19, reference: {encoder: resnet18}}
@@ -44,6 +44,22 @@ def test_the_experiments_load():
     for path in experiments:
         counts = (2,) if path.parent.name == "folder" else (11, 19)
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
+
+
+@pytest.mark.parametrize("name", ["experiments/camvid/accel18.yaml", "camvid/accel18.yaml", "camvid/accel18"])
+def test_the_experiments_are_found_by_name_from_anywhere(write, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    there = next(path for path in EXPERIMENTS if path.parts[-2:] == ("camvid", "accel18.yaml"))
+    assert load_config(name) == load_config(there.resolve())
+    write(name, WHOLE)  # a file of one's own comes first
+    assert load_config(name).data.name == "cityscapes"
+
+
+@pytest.mark.parametrize("name", ["camvid/accel180", "experiments", "../experiments/camvid/accel18.yaml"])
+def test_what_is_neither_a_file_nor_the_name_of_an_experiment_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no configuration file {name}"):
+        load_config(name)
 
 
 def test_recipes_start_from_nothing(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int
     for index in chosen:
         clip = dataset.clip(index, length)
         frames = frames_to_tensor(clip.frames).to(model.device)
-        size = tuple(frames.shape[2:])
+        size = frames.shape[2], frames.shape[3]
         if size not in optimised:
             optimised[size] = model.optimized(size)
         players = [Player(network, FixedInterval(interval)) for network in (model, optimised[size])]

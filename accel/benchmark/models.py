@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,7 +143,8 @@ def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, C
         step = _labelling(network, frame)
         contenders[f"{name}, eager float32"] = Contender(step, key_gflop=gflop(step))
         start = time.perf_counter()
-        compiled = _labelling(torch.compile(network), frame)
+        fast: Any = torch.compile(network)
+        compiled = _labelling(fast, frame)
         compiled()
         preparation = time.perf_counter() - start
         contenders[f"{name}, compiled float32"] = Contender(compiled, key_gflop=gflop(step), preparation=preparation)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import accel_ops
 import torch
@@ -52,11 +55,11 @@ def propagation_times(size: tuple[int, int], device: torch.device, rounds: int) 
         use = sampling.key_to_current
         with torch.inference_mode():
             motion, query, key = sampling.motion(low, low), use.embed_current(features), use.embed_memory(features)
-        ways = {
-            "learned sampling: Low2High and move": lambda s=sampling, f=features, x=low: s(f, x, x),
-            "learned sampling: move": lambda s=sampling, f=features, m=motion: s.move(f, m),
-            "learned sampling: the operator in it": lambda s=sampling, f=features, q=query, k=key: _attend(s, f, q, k),
-            "flow: move": lambda f=features, w=flow: FlowWarp.move(f, w),
+        ways: dict[str, Callable[[], object]] = {
+            "learned sampling: Low2High and move": partial(sampling, features, low, low),
+            "learned sampling: move": partial(sampling.move, features, motion),
+            "learned sampling: the operator in it": partial(_attend, sampling, features, query, key),
+            "flow: move": partial(FlowWarp.move, features, flow),
         }
         seconds = interleaved(ways, rounds, device)
         results[name] = {way: 1e3 * taken for way, taken in seconds.items()}
@@ -83,7 +86,8 @@ def model_operations() -> dict[str, dict[str, float]]:
     rows = {}
     for name, (encoder, way) in MODELS.items():
         branch = {"encoder": encoder, "head_channels": 256}
-        values = {"name": "deep_feature_flow", "num_classes": 19, "reference": branch, **way}
+        changed: Any = way
+        values = {"name": "deep_feature_flow", "num_classes": 19, "reference": branch, **changed}
         model = build_model(parse_model(values, name)).eval().requires_grad_(False)
         with torch.inference_mode():
             rows[name] = gflop_of(model, two_frames(FRAME, model.device), FRAME) | _parts(model)
@@ -114,7 +118,7 @@ def _sampling(
     offsets = grid_offsets() + 0.2 * torch.randn(81, 2)
     sampling = LearnedSampling(nn.Identity(), CHANNELS, CHANNELS, offsets, EMBEDDING).to(device)
     for part in (sampling.low_to_high, sampling.key_to_current):
-        part.to(dtype, memory_format=torch.channels_last)
+        part.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload] # undeclared
     maps = torch.randn(2, CHANNELS, *cells, device=device).to(dtype, memory_format=torch.channels_last)
     return maps[:1], maps[1:], sampling
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from accel.benchmark.accuracy import optimisation_accuracy
 from accel.benchmark.models import (
+    Contender,
     benchmark_models,
     image_contenders,
     peak_memory,
@@ -116,13 +117,13 @@ def _operators(options: Options, device: torch.device) -> dict:
 
 def _models(options: Options, device: torch.device) -> dict:
     times = {}
-    if options.mxnet:
+    if options.mxnet and options.symbols:
         version, original = time_mxnet(options.mxnet, options.symbols, options.size, options.interval, options.rounds)
         times[f"original graph, MXNet {version}"] = original
-    contenders = {}
+    contenders: dict[str, Contender] = {}
     for version in options.versions:
         model = build_published(version).eval().to(device)
-        contenders |= video_contenders(version, model, options.size, TYPES.get(options.dtype), options.eager)
+        contenders |= video_contenders(version, model, options.size, _type(options), options.eager)
     contenders |= image_contenders(options.size, device)
     rate = max(matrix_gflops(device).values())
     times |= benchmark_models(contenders, options.interval, options.rounds, device, rate)
@@ -137,7 +138,7 @@ def _models(options: Options, device: torch.device) -> dict:
                 f"of {options.versions[0]}": f"{t.mean / first.mean:.2f}",
                 "p95 ms": f"{1e3 * t.p95:.1f}",
                 "GFLOP": "-" if t.gflop is None else f"{t.gflop:.0f}",
-                "share": "-" if t.gflop is None else f"{100 * t.share_of_matrix_rate:.0f}%",
+                "share": "-" if t.share_of_matrix_rate is None else f"{100 * t.share_of_matrix_rate:.0f}%",
             }
             for name, t in times.items()
         },
@@ -148,7 +149,11 @@ def _models(options: Options, device: torch.device) -> dict:
 
 def _fast_model(options: Options, device: torch.device, parts: int = 1):
     model = build_published(options.versions[0]).eval().to(device)
-    return model.optimized(options.size, TYPES.get(options.dtype), parts=parts)
+    return model.optimized(options.size, _type(options), parts=parts)
+
+
+def _type(options: Options) -> torch.dtype | None:
+    return None if options.dtype is None else TYPES.get(options.dtype)
 
 
 def _streams(options: Options, device: torch.device) -> dict:
@@ -186,6 +191,7 @@ def _accuracy(options: Options, device: torch.device) -> dict:
     from accel.datasets import build_dataset
     from accel.inference.loading import check_classes, load_model
 
+    assert options.cfg is not None and options.checkpoint is not None, "the section was refused without them"
     config = load_config(options.cfg)
     model = load_model(options.checkpoint, config.model, device)
     dataset = build_dataset(config.data, config.data.test_split)
@@ -201,6 +207,7 @@ def _training(options: Options, device: torch.device) -> dict:
     from accel.benchmark.training import training_overhead
     from accel.config import load_config
 
+    assert options.cfg is not None, "the section was refused without it"
     result = training_overhead(load_config(options.cfg), str(device), options.rounds)
     _print("training", {name: {"seconds or share": f"{value:.4f}"} for name, value in result.items()})
     return {"cfg": options.cfg, **result}
@@ -236,7 +243,7 @@ def _waiting(options: Options, device: torch.device) -> dict:
     return {"version": version, "form": form, **results}
 
 
-def _round(values: dict[str, float]) -> dict[str, str]:
+def _round(values: Mapping[str, float | None]) -> dict[str, str]:
     return {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in values.items()}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -58,7 +60,7 @@ def training_overhead(config: Config, device: str, rounds: int) -> dict[str, flo
         bar.last = float("inf")
 
         def guarded() -> None:
-            loop.step(Same(), signals, watch, bar)
+            loop.step(cast(Any, Same()), signals, watch, bar)
 
         def bare() -> None:
             set_learning_rate(optimizer, learning_rate(0, config.train))
@@ -70,14 +72,14 @@ def training_overhead(config: Config, device: str, rounds: int) -> dict[str, flo
             optimizer.step()
             optimizer.zero_grad()
 
-        taken = {guarded: [], bare: []}
+        taken: dict[Callable[[], None], list[tuple[float, float]]] = {guarded: [], bare: []}
         for turn in range(rounds + 1):
             loop.progress.step = 0  # every step is alike
             for step in (guarded, bare) if turn % 2 else (bare, guarded):
-                start, processor = now(fabric.device), time.process_time()
+                start, began = now(fabric.device), time.process_time()
                 step()
                 if turn:
-                    taken[step].append((now(fabric.device) - start, time.process_time() - processor))
+                    taken[step].append((now(fabric.device) - start, time.process_time() - began))
         saving = []
         for number in range(1, 4):
             start = time.monotonic()

@@ -119,8 +119,8 @@ def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
     """A process that runs a frame for each line it is sent. It has run some when this returns."""
     environment = {key: value for key, value in os.environ.items() if key not in WAITING} | settings
     command = [sys.executable, "-m", __name__, json.dumps(what)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         try:
             _answer(process)
             yield process
@@ -130,12 +130,15 @@ def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
 
 def _next(process: subprocess.Popen) -> tuple[float, float]:
     """Seconds of a frame by the clock, and of processor time."""
+    assert process.stdin is not None, "it was started with pipes"
     process.stdin.write("\n")
     process.stdin.flush()
-    return tuple(_answer(process))
+    by_the_clock, of_the_processor = _answer(process)
+    return by_the_clock, of_the_processor
 
 
 def _answer(process: subprocess.Popen) -> list[float]:
+    assert process.stdout is not None, "it was started with pipes"
     line = process.stdout.readline()
     if not line:
         raise RuntimeError(f"a process that measures has ended with exit code {process.wait()}")
@@ -150,7 +153,7 @@ def _serve(version: str, size: tuple[int, int], optimised: bool) -> None:
 
     model = build_published(version).eval()
     if optimised:
-        model = model.optimized(tuple(size))
+        model = model.optimized((size[0], size[1]))
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     with torch.inference_mode():
         for _ in range(3):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from accel.config.experiments import find_experiment
 from accel.config.layers import give_way, lay, merge, parse_override
 from accel.config.mistakes import first_mistake, shown
 from accel.config.sections import Config, ModelConfig, Section
@@ -19,10 +20,11 @@ MAX_FILES = 500  # that an experiment or a recipe may have, counting each as oft
 MAX_DEPTH = 16  # how deep `base:` files and recipes may stand on each other
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read one experiment.
 
-    path: YAML file. Its `base:` (one path or a list, relative to the file) is read first and overridden.
+    path: YAML file, or the name of one that came with the package (`camvid/accel18`). Its `base:` (one path or a list,
+        relative to the file) is read first and overridden.
     overrides: `section.key=value` strings, values in YAML.
 
     Raises FileNotFoundError, or ValueError with file and key for anything that does not fit.
@@ -33,7 +35,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     return stages[0]
 
 
-def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> list[Config]:
+def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Config]:
     """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
 
     A stage is the path of a file, relative to the recipe, or a configuration written in place, which has an `output`:
@@ -45,7 +47,8 @@ def load_stages(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     Raises as `load_config`; ValueError also for two stages with one output, and for an override of what a stage written
     in place sets itself.
     """
-    path, read = Path(path), []
+    path = find_experiment(path)
+    read: list[Path] = []
     values = _read(path, read)
     if "stages" not in values:
         return [_validate(values, overrides, path)]

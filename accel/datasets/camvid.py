@@ -165,8 +165,9 @@ def _part(names: list[str], part: str) -> list[str]:
 
 def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:
     """For each frame of a video: the frame directly before it and how many numbers earlier that is."""
-    by_number = {numbered(name): name for name in names if numbered(name)}
-    before = {}
+    places = {name: numbered(name) for name in names}
+    by_number = {place: name for name, place in places.items() if place is not None}
+    before: dict[str, tuple[str, int]] = {}
     for (recording, number), name in by_number.items():
         for step in range(1, _VIDEO_STEP + 1):
             if (recording, number - step) in by_number:

@@ -161,10 +161,10 @@ def _read_colours(path: Path) -> dict[str, tuple[int, int, int]]:
         where = f"{path} line {number}"
         if len(words) != 4 or not all(w.isdecimal() and len(w) <= 3 and int(w) <= 255 for w in words[:3]):
             raise ValueError(f"{where}: expected R G B Class, found {line.strip()!r:.100}")
-        *channels, name = words
+        red, green, blue, name = words
         if name not in _GROUP:
             raise ValueError(f"{where}: {name!r:.100} is none of CamVid's 32 classes")
-        colour = tuple(map(int, channels))
+        colour = int(red), int(green), int(blue)
         if name in colours or colour in colours.values():
             raise ValueError(f"{where}: a second line for this class or this colour")
         colours[name] = colour

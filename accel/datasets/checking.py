@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -255,7 +255,7 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
     found: dict[tuple, _Use] = {}
     for config in configs:
         each, validation = config.data, config.train.validation
-        learned = None if config.train.loss.name == "flow" else "training"
+        learned: Use | None = None if config.train.loss.name == "flow" else "training"
         uses = [_Use(each, each.train_split, (1 if each.motion else each.clip_length,), learned)]
         if validation is not None:
             length = 1 if each.simulated_test_frames else validation.interval
@@ -280,5 +280,5 @@ def _number(lines: Sequence[object], name: str) -> str:
     return f"{len(lines)} {name}{'s' if len(lines) > 1 else ''}"
 
 
-def _as_is(item: _Checked) -> _Checked:
+def _as_is(item: Any) -> Any:
     return item

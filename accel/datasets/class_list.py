@@ -183,6 +183,7 @@ def _cvat(lines: Sequence[tuple[int, str]]) -> Iterator[_Line]:
     """Lines "name:r,g,b:parts:actions"."""
     for number, line in lines:
         found = _CVAT.fullmatch(line)
+        assert found is not None, "the file was taken for CVAT's"
         colour = found["colour"] and _colour(found["colour"].split(","), number, line)
         yield _Line(number, found["name"].strip(), colour or None, None, line)
 

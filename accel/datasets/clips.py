@@ -51,16 +51,14 @@ class Batch:
     names: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> Batch:
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=True)
-
-        return Batch(move(self.frames), move(self.labels), move(self.flow), self.names)
+        return self._each(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        def pin(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.pin_memory()
+        return self._each(Tensor.pin_memory)
 
-        return Batch(pin(self.frames), pin(self.labels), pin(self.flow), self.names)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        labels, flow = (None if x is None else change(x) for x in (self.labels, self.flow))
+        return Batch(change(self.frames), labels, flow, self.names)
 
 
 def collate(clips: list[Clip]) -> Batch:
@@ -71,11 +69,10 @@ def collate(clips: list[Clip]) -> Batch:
         raise ValueError(f"clips of one batch must have one size (crop or resize them); got {sizes}")
 
     def stack(arrays: list[np.ndarray | None]) -> Tensor | None:
-        if any(a is None for a in arrays):
-            return None
-        return torch.from_numpy(np.stack(arrays))
+        there = [a for a in arrays if a is not None]
+        return torch.from_numpy(np.stack(there)) if len(there) == len(arrays) else None
 
-    frames = stack([c.frames for c in clips]).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
+    frames = torch.from_numpy(np.stack([c.frames for c in clips])).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
     flow = stack([c.flow for c in clips])
     return Batch(
         frames,

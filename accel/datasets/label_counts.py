@@ -113,7 +113,8 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
     if not counts.labelled:
         line = f"all pixels of {labels} are ignored{cause}"
         return Doubts(errors=(line,)) if whole else Doubts(warnings=(line,))
-    errors, warnings = [], []
+    errors: list[str] = []
+    warnings: list[str] = []
     # What is scored on may lack a class, and a sample of it all the more.
     missing = counts.missing if use == "training" or whole or cause else []
     if missing:

@@ -34,7 +34,9 @@ def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, stric
     began, told = time.monotonic(), False
 
     def histogram(index: int) -> np.ndarray:
-        return histogram_of(dataset.only_labels(index))
+        labels = dataset.only_labels(index)
+        assert labels is not None, "those of the first could be had alone"
+        return histogram_of(labels)
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # decoding lets other threads run
         for start in range(0, len(order), _TOGETHER):

@@ -113,7 +113,7 @@ class ClipTransform:
         if flow is not None:
             flow = _cut(flow, rows, columns, mirrored, cv2.INTER_NEAREST_EXACT)
             sign = -1 if mirrored else 1
-            flow = flow * np.float32([sign * columns.size / columns.window, rows.size / rows.window])
+            flow = flow * np.array([sign * columns.size / columns.window, rows.size / rows.window], np.float32)
             flow = _place(flow, rows, columns, np.nan)
         return Clip(frames, labels, flow, clip.name)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,28 +73,30 @@ def evaluate(args: Namespace, processes: Processes) -> None:
     origin = Origin.of({entry.name: entry.checkpoint for entry in asked.entries}, device, processes.count)
     recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
     with Predictions.shared(args.predictions, processes) if args.official else nullcontext() as predictions:
-        record = predictions and predictions.write
+        record: Any = None if predictions is None else predictions.write
         how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
         found = run_comparison(comparison, *how, on_labels=record, recorder=recorder, processes=processes)
         if predictions:
             predictions.gather(processes)
         if not processes.is_first:
             return
+        assert found is not None, "the first process has what all found"
         if predictions:
             predictions.finish()
-        official = predictions and cityscapes.score_predictions(predictions, comparison.dataset)
+        data: Any = comparison.dataset  # Cityscapes, as was seen above
+        official = None if predictions is None else cityscapes.score_predictions(predictions, data)
 
     if args.sweep:
         report.print_sweep(found)
     else:
-        report.print_result(found.single(), official and cityscapes.official_table(official))
+        report.print_result(found.single(), None if official is None else cityscapes.official_table(official))
     if args.json:
         values = found.as_dict() if args.sweep else found.single().as_dict() | {"class_map": found.class_map()}
         values |= {"official": asdict(official)} if official else {}
         report.write_json(args.json, values | {"origin": origin.as_dict()})
     if args.csv:
         report.write_csv(args.csv, found)
-    if args.report:
+    if recorder is not None:
         page = write_report(args.report, found, recorder.clips(), origin)
         console.print(f"report: {page}", soft_wrap=True)
     if official:  # last: where the two disagree this raises, and nothing is lost

@@ -115,6 +115,8 @@ def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
         table = _table(*place, "consistency %", "compared %", "flicker %", title="from frame to frame")
         for name, r in found:
             t = r.temporal
+            if t is None:
+                continue
             table.add_row(name, str(r.interval), percent(t.consistency), percent(t.compared), percent(t.flicker, 2))
         yield table
 

@@ -40,6 +40,7 @@ def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Move what a batch norm does to the convolution before it; the norm then does nothing."""
+    assert norm.running_mean is not None and norm.running_var is not None, "it normalises by them, not by a batch's"
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

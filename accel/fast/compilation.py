@@ -84,7 +84,7 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
     from torch._inductor import config
 
     with config.patch(freezing=True):
-        compiled = inductor(part, list(examples))
+        compiled = inductor(part, list(examples))  # type: ignore[arg-type] # any callable does
     fast = _InLayout(compiled, examples)
     cuda = streams_of(examples[0].device)
     return fast if cuda is None else CudaGraph(fast, examples, cuda)

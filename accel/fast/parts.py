@@ -82,6 +82,7 @@ class Parts(nn.Module):
         takes = tuple(node for node in graph.graph.nodes if node.op == "placeholder")
         results = _flat(next(node for node in graph.graph.nodes if node.op == "output").args[0])
         self.entries, self.results = tuple(node.name for node in takes), tuple(node.name for node in results)
+        assert graph._out_spec is not None, "`torch.export` has said what the network gives"
         self.gives_tensor = graph._out_spec.is_leaf()
         part_of = _share_out(nodes, _costs(graph, examples) if count > 1 else {}, count)
         self.parts: list[Callable] = []
@@ -118,10 +119,11 @@ class Parts(nn.Module):
         if number < len(self.parts) - 1:
             return made
         results = tuple(made[name] for name in self.results)
-        return {Work.RESULT: results[0] if self.gives_tensor else results}
+        given: Any = results[0] if self.gives_tensor else results
+        return {Work.RESULT: given}
 
 
-def _flat(output: object) -> list[fx.Node]:
+def _flat(output: Any) -> list[fx.Node]:
     """The nodes that a graph returns."""
     return [node for entry in output for node in _flat(entry)] if isinstance(output, tuple | list) else [output]
 
@@ -138,7 +140,8 @@ def _costs(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node,
             with FlopCounterMode(display=False) as counter:
                 made = super().run_node(node)
             if flops := counter.get_total_flops():
-                moved = [made, *self.map_nodes_to_values(node.all_input_nodes, node)]
+                inputs: Any = self.map_nodes_to_values(node.all_input_nodes, node)
+                moved = [made, *inputs]
                 costs[node] = flops + FLOPS_PER_BYTE * sum(t.nbytes for t in moved if isinstance(t, Tensor))
             return made
 
@@ -150,7 +153,8 @@ def _costs(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node,
 def _share_out(nodes: list[fx.Node], costs: dict[fx.Node, float], count: int) -> dict[fx.Node, int]:
     """The part, 0..count-1, that each node belongs to: by where the middle of its cost lies in the whole."""
     share = max(sum(costs.values()), 1) / count
-    part_of, before = {}, 0
+    part_of: dict[Any, int] = {}
+    before = 0.0
     for node in nodes:
         if node.target is operator.getitem:  # one of several results stays with what made them
             part_of[node] = part_of[node.args[0]]

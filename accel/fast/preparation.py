@@ -88,7 +88,7 @@ class Preparation:
 
     def layer(self, layer: nn.Module) -> nn.Module:
         """A layer that runs as it is, between networks: it takes and gives what has the type `dtype`."""
-        return layer.to(self.dtype, memory_format=torch.channels_last)
+        return layer.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload] # undeclared
 
     def inner(self, network: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
         """A network between others, computed in `dtype`. examples: of what it takes, in that type."""
@@ -136,5 +136,5 @@ class ByShape(nn.Module):
         return self.network(x)
 
     def finish(self, compiler: Compiler) -> None:
-        self._ready = {shape: cut(self.network, (example,), compiler) for shape, example in self._seen.items()}
+        self._ready = {shape: cut(self.network, (example,), compiler) for shape, example in (self._seen or {}).items()}
         self._seen = None

@@ -48,9 +48,10 @@ def _elsewhere(node: fx.Node, changed: list[fx.Node]) -> torch._ops.OpOverload |
 
     changed: the nodes that change tensors; those before this one do so no more.
     """
-    first = node.args[0]
+    first, operator = node.args[0], node.target
+    assert isinstance(first, fx.Node) and isinstance(operator, torch._ops.OpOverload), "it changes a tensor"
     its_own = first in changed or _storage(first) not in map(_storage, first.all_input_nodes)
-    operator, name = node.target, node.target._schema.name.split("::")[1]
+    name = operator._schema.name.split("::")[1]
     if first.op != "call_function" or len(first.users) > 1 or not its_own or not name.endswith("_"):
         return None
     alike = getattr(getattr(torch.ops, operator.namespace), name.removesuffix("_"), None)

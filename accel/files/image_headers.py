@@ -134,7 +134,7 @@ def _examine_png(data: bytes, path: str | Path) -> ImageHeader:
         if kind == b"IEND":
             break
         position = end + 4
-    row = -(-header.width * header.bits * _PNG_CHANNELS.get(header.colour, 1) // 8)
+    row = -(-header.width * header.bits * _PNG_CHANNELS.get(header.colour or PNG_GREY, 1) // 8)
     if header.height * row > _DEFLATE_RATIO * compressed:
         raise ValueError(
             f"{path}: the PNG is damaged (its header says {header.width} x {header.height} pixels, and {compressed} "

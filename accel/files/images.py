@@ -49,11 +49,11 @@ def read_frames(
 
     Raises ValueError with both files for a frame of another size, and what `read_image` raises.
     """
-    frames = None
+    frames: np.ndarray | None = None
     for i, path in enumerate(paths):
         image = read_image(path)
         if size is None:
-            label_path, size = path, image.shape[:2]
+            label_path, size = path, (image.shape[0], image.shape[1])
         if image.shape[:2] != size:
             turned = f"; {path} is turned as its EXIF orientation says" if orientation(path) != 1 else ""
             raise ValueError(
@@ -63,6 +63,7 @@ def read_frames(
         if frames is None:
             frames = np.empty((len(paths), *size, 3), np.uint8)
         frames[i] = image
+    assert frames is not None, "a clip has a frame"
     return frames
 
 

@@ -84,7 +84,7 @@ def _count(text: str) -> None:
 
 
 def _too_much(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type] # C's mark, too
 
 
 def _short(text: str) -> str:

@@ -44,7 +44,7 @@ def load_model(
     load_weights(model, checkpoint)
     model.about = About(description)
     device = choose_device(device) if isinstance(device, str) else device
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload] # undeclared
 
 
 def check_classes(checkpoint: str | Path, dataset: ClipDataset) -> None:
@@ -59,7 +59,7 @@ def check_classes(checkpoint: str | Path, dataset: ClipDataset) -> None:
 
 def _architecture(config: ModelConfig) -> dict:
     """The keys that decide which weights fit, flattened."""
-    flat = {}
+    flat: dict = {}
     for key, value in without_pretrained(config).model_dump().items():
         if isinstance(value, dict):
             flat |= {f"{key}.{inner}": v for inner, v in value.items() if inner not in STARTS}

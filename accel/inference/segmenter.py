@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class SegmentedFrame:
     """
 
     frame: np.ndarray
-    prediction: NamedTuple
+    prediction: Any
     is_key: bool
     seconds: float
     index: int
@@ -164,11 +164,12 @@ class Segmenter:
         self, player: Player, arrived: _Arrived, seconds: float, dropped: int
     ) -> tuple[Step, HostArrays | CudaTensors]:
         """The model's step at a frame, and what it says on its way back. seconds, dropped: see `Clue`."""
-        image, start = self._transfer.receive(arrived.uploaded)
-        seen = self._transfer.seen(arrived.uploaded)
+        transfer: Any = self._transfer  # what one hands over is its own
+        image, start = transfer.receive(arrived.uploaded)
+        seen = transfer.seen(arrived.uploaded)
         step = player.step(_batch(image), _batch(seen), seconds, dropped)
         at = step.prediction.with_confidence_at if self.confidence else step.prediction.at
-        return step, self._transfer.send(of_first(at(arrived.frame.shape[:2])), start)
+        return step, transfer.send(of_first(at(arrived.frame.shape[:2])), start)
 
 
 def _check(frame: SourceFrame) -> None:

@@ -44,10 +44,10 @@ def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int)
     The models take turns, frame after frame of the same video, so that a machine that is busy now and then is so for
     all of them alike.
     """
-    seconds = {name: ([], []) for name in models}
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in models}
     for turn in range(rounds + 1):
         for name, model in models.items():
-            there = frames.to(model.device)
+            there = frames.to(model.device).unbind()
             for distance, _, elapsed in timed_predictions(model, there, {len(frames) - 1}):
                 if turn:  # the first calls set up memory and kernels
                     seconds[name][distance > 0].append(elapsed)

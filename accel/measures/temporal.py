@@ -59,7 +59,7 @@ class TemporalTally:
             self.pairs += 1
             self.pixels_in_pairs += labels.numel()
         if len(self._last) == 2:
-            self.flickering = self.flickering + flickers(*self._last, labels).sum()
+            self.flickering = self.flickering + flickers(self._last[0], self._last[1], labels).sum()
             self.triples += 1
             self.pixels_in_triples += labels.numel()
         self._last = [*self._last[-1:], labels]
@@ -117,7 +117,8 @@ def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: st
         raise ValueError("temporal consistency needs video: no labelled frame of these data has another before it")
     if flow == "auto":
         return "exact" if dataset.knows_flow else "dis"
-    if flow not in ("exact", "dis", "model"):
+    named: dict[str, Flow] = {"exact": "exact", "dis": "dis", "model": "model"}
+    if flow not in named:
         raise ValueError(f"flow {flow!r}: expected auto, exact, dis or model")
     if flow == "exact" and not dataset.knows_flow:
         raise ValueError("flow exact: these data do not know theirs; choose auto, dis or model")
@@ -127,7 +128,7 @@ def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: st
                 own_flow(model)
             except ValueError as error:
                 raise ValueError(f"flow model: {error}; choose auto, dis or exact") from None
-    return flow
+    return named[flow]
 
 
 def matches_of(flow: np.ndarray) -> np.ndarray:
@@ -178,7 +179,7 @@ def dis_matches(frames: np.ndarray) -> np.ndarray:
 
 def model_matches(model: nn.Module, now: Tensor, before: Tensor) -> Tensor:
     """(H, W) int32 matches by the model's own flow network, both ways, of two frames (3, H, W)."""
-    flow, size = own_flow(model), now.shape[1:]
+    flow, size = own_flow(model), (now.shape[1], now.shape[2])
     now, before = subtract_mean(now[None]), subtract_mean(before[None])
     backward, forward = (in_pixels(flow(*pair), size) for pair in ((now, before), (before, now)))
     return torch.from_numpy(matches_of(consistent(backward, forward))).to(now.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -27,11 +28,13 @@ if TYPE_CHECKING:  # models alone do without the configuration's libraries
 
 def build_model(config: c.ModelConfig) -> VideoModel:
     """A model with fresh weights (ImageNet's where a branch says `pretrained`)."""
-    return BUILDERS[config.name](config)
+    build: Callable[..., VideoModel] = BUILDERS[config.name]
+    return build(config)
 
 
 def _branch(config: c.BranchConfig, num_classes: int) -> Branch:
-    return BRANCHES[config.name](config, num_classes)
+    build: Callable[..., Branch] = BRANCHES[config.name]
+    return build(config, num_classes)
 
 
 def _deeplab(config: c.DeepLabConfig, num_classes: int, early_blocks: int | None = None) -> DeepLab:
@@ -51,6 +54,7 @@ def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
 def _reference(config: c.PropagatingConfig) -> Branch:
     if config.propagation is None or config.propagation.encoder is not None:
         return _branch(config.reference, config.num_classes)
+    assert config.reference.name == "deeplab", "its configuration says so"
     return _deeplab(config.reference, config.num_classes, config.propagation.blocks)
 
 
@@ -68,8 +72,8 @@ def _learned_sampling(settings: c.LearnedSamplingConfig, reference: Branch) -> L
     if settings.encoder is None:
         low_level, low_channels = backbone.early, backbone.early_channels
     else:
-        low_level = SmpBackbone(settings.encoder, settings.pretrained, EARLY, settings.blocks)
-        low_channels = low_level.out_channels
+        own = SmpBackbone(settings.encoder, settings.pretrained, EARLY, settings.blocks)
+        low_level, low_channels = own, own.out_channels
     starts = {"grid": grid_offsets, "gaussian": lambda radius: gaussian_offsets((2 * radius + 1) ** 2)}
     return LearnedSampling(
         low_level,
@@ -109,8 +113,8 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
-BRANCHES = {"deeplab": _deeplab, "pyramid": _pyramid}
-BUILDERS = {
+BRANCHES: dict[str, Callable[..., Branch]] = {"deeplab": _deeplab, "pyramid": _pyramid}
+BUILDERS: dict[str, Callable[..., VideoModel]] = {
     "frame_by_frame": _frame_by_frame,
     "deep_feature_flow": _deep_feature_flow,
     "accel": _accel,

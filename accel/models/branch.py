@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Branch(nn.Module, ABC):
     """
 
     task: str
-    backbone: nn.Module
+    backbone: Any  # of accel.models.backbones, or made fast: what it has beside `forward` differs
 
     @abstractmethod
     def features(self, image: Tensor) -> Tensor:

@@ -179,6 +179,7 @@ class SimplifiedAccelShared(DeepFeatureFlow):
         super().__init__(reference, propagation)
         product = reference.product.weight.flatten(1)  # (C', C)
         old, new = fusion.correction.weight.flatten(1).chunk(2, 1)  # (C, C) each
+        assert fusion.correction.bias is not None
         self.carry = Pointwise(product @ old)
         self.correct = Pointwise(product @ new, product @ fusion.correction.bias)
 

@@ -234,4 +234,4 @@ class AnySize(VideoModel):
 
 def _size(image: Tensor) -> tuple[int, int]:
     """(H, W) of a frame (B, 3, H, W)."""
-    return tuple(image.shape[2:])
+    return image.shape[2], image.shape[3]

@@ -61,7 +61,7 @@ class Player:
         self.model, self.schedule = model, schedule
         if (flat_latency or schedule.renews) and schedule.interval is None:
             raise ValueError(f"flat latency needs a schedule with an interval, and {type(schedule).__name__} has none")
-        self.spreads = flat_latency and schedule.interval > 1
+        self.spreads = flat_latency and (schedule.interval or 1) > 1
         if self.spreads or schedule.renews:
             model.check_spreads_key_frames()
         self.start()
@@ -104,8 +104,8 @@ class Player:
         self._previous = None
 
     def _decide(self, image: Tensor, seen: Tensor, seconds: float, dropped: int) -> Decision:
-        size = tuple(image.shape[2:])
-        if size != self._size:
+        size = image.shape[2], image.shape[3]
+        if self._decider is None or size != self._size:
             self.start()
             self._size = size
             self._decider = self.schedule.start(seen)
@@ -120,4 +120,5 @@ class Player:
 
     def _begin_renewal(self, decision: Decision) -> None:
         if decision is Decision.RENEW:
+            assert self.schedule.interval is not None, "checked when the player was made"
             self._state = self.model.renew(self._state, self.schedule.interval)

@@ -59,7 +59,7 @@ class SceneCuts(Schedule):
             raise ValueError(f"likeness {self.likeness}: expected 0 (there are no cuts) to 1")
 
     @property
-    def interval(self) -> int:
+    def interval(self) -> int:  # type: ignore[override] # of a schedule that does not change
         return self.every
 
     def start(self, first: Tensor) -> Decider:

@@ -125,6 +125,8 @@ class MeanIou(Score):
 class CrossEntropy(nn.Module):
     """Mean cross-entropy over the labelled pixels; with weights (K,), their mean weighted by the true class."""
 
+    class_weights: Tensor | None
+
     def __init__(self, class_weights: Sequence[float] | None = None):
         super().__init__()
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from accel.models.video import VideoModel
 
 if TYPE_CHECKING:
-    from accel import config as c
+    from accel.config import sections as c
     from accel.datasets.clips import Clip
 
 View: TypeAlias = Literal["panels", "overlay", "labels"]
@@ -59,7 +59,8 @@ class Score(ABC):
 
 def as_tensors(truth: NamedTuple, device: torch.device | str = "cpu") -> NamedTuple:
     """The arrays of a truth, or of a prediction, as tensors on a device. What is None stays None."""
-    return type(truth)(*(None if array is None else torch.from_numpy(array).to(device) for array in truth))
+    made: Any = type(truth)
+    return made(*(None if array is None else torch.from_numpy(array).to(device) for array in truth))
 
 
 class Task(ABC):
@@ -76,7 +77,7 @@ class Task(ABC):
         self.class_names, self.palette = tuple(class_names), np.asarray(palette, np.uint8)
 
     @abstractmethod
-    def objective(self, model: VideoModel, loss: c.LossConfig) -> nn.Module:
+    def objective(self, model: VideoModel, loss: c.CrossEntropyConfig | c.OhemConfig | c.FlowLossConfig) -> nn.Module:
         """A module that holds the model and takes a batch's tensors to one loss."""
 
     @abstractmethod

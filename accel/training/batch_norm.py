@@ -25,6 +25,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         mean = _Sum.apply(values.sum((0, 2, 3))) / total
         centred = values - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / total
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum

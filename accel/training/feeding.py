@@ -37,7 +37,8 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
             f"expected a multiple of {world_size}"
         )
     transform = ClipTransform(**augmentation.model_dump())
-    motion = config.data.motion and SimulatedMotion(dataset.class_names, **config.data.motion.model_dump())
+    moving = config.data.motion
+    motion = None if moving is None else SimulatedMotion(dataset.class_names, **moving.model_dump())
     clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
     parts = settings.accumulate
     return DataLoader(

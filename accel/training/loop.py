@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from signal import Signals
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from accel.config import Config
 from accel.datasets import Batch
+from accel.models import VideoModel
 from accel.progress import Bar, console
 from accel.reductions import sum_over_processes, world_size
 from accel.training.checkpoints import Checkpoints, Progress
@@ -52,8 +53,8 @@ class Loop:
     def __init__(
         self,
         fabric: Fabric,
-        objective: nn.Module,
-        model: nn.Module,
+        objective: Any,
+        model: VideoModel,
         optimizer: torch.optim.Optimizer,
         config: Config,
         progress: Progress,
@@ -92,7 +93,7 @@ class Loop:
             if done < self.settings.steps and (stop is not None or done % self.settings.save_every == 0):
                 watch.at("saving", done)
                 if stop is not None:  # all of them leave together: the same way, and not before it is saved
-                    on_main(self.fabric, lambda: self._save(log))
+                    on_main(self.fabric, lambda: self._save(cast(RunLog, log)))  # the first one has a log
                 elif log is not None:
                     self._try_to_save(log)
         return stop
@@ -124,24 +125,24 @@ class Loop:
         votes = loss.new_tensor(signals.votes())
         told = sum_over_processes(torch.cat([loss[None], votes]))
         norm = gradient_norm(self.model)  # of the mean over the processes, so the same on all of them
-        loss, *votes, norm_value = torch.cat([told, norm[None].double()]).tolist()
-        loss /= world_size()
-        if math.isfinite(loss) and math.isfinite(norm_value):
+        total, *elected, norm_value = torch.cat([told, norm[None].double()]).tolist()
+        mean = total / world_size()
+        if math.isfinite(mean) and math.isfinite(norm_value):
             if self.settings.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.settings.clip_norm, norm)
             self.optimizer.step()
-            self.progress.losses.append(loss)
-            self.total += loss
+            self.progress.losses.append(mean)
+            self.total += mean
             self.progress.skipped_in_a_row = 0
         else:
             self.buffers.put_back()
-            self._skip(taken, step, rate, loss, norm_value)
+            self._skip(taken, step, rate, mean, norm_value)
         self.optimizer.zero_grad()
         self.progress.step += 1
         self.taken += 1
         shown = f"loss {self.total / len(self.progress.losses):.3f}  " if self.progress.losses else ""
         bar.update(self.progress.step, f"{shown}lr {rate:.1e}")
-        return signals.elected(votes)
+        return signals.elected(elected)
 
     def _seed(self, step: int) -> None:
         """What the step draws at random (dropout, say) is a function of seed, step and process."""
@@ -277,6 +278,6 @@ class Loop:
     def _memory_of_validation(self) -> str:
         return (
             f"it was validating, on whole frames: a smaller train.validation.interval (now "
-            f"{self.settings.validation.interval}), train.precision=bf16 (now {self.settings.precision}) or "
+            f"{self.settings.validation.interval if self.settings.validation else 1}), train.precision=bf16 (now {self.settings.precision}) or "
             "train.validation=null help"
         )

@@ -7,7 +7,7 @@ frames after the first are key frames too (see `training.refreshing`). Those tha
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class FlowObjective(nn.Module):
         flow = getattr(getattr(model, "propagation", None), "flow", None)
         if not hasattr(flow, "pyramid"):
             raise ValueError("train.loss flow needs a model with a trainable flow network (deep_feature_flow, accel)")
-        self.model = model
+        self.model: Any = model
 
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
@@ -58,7 +58,7 @@ class FlowObjective(nn.Module):
             weight * end_point_error(level.float(), _pool(target, level.shape[-2:]))
             for weight, level in zip(self.LEVEL_WEIGHTS, levels, strict=True)
         ]
-        return sum(errors)
+        return torch.stack(errors).sum()
 
 
 def flow_in_cells(flow: Tensor, stride: int = STRIDE) -> Tensor:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ from accel.devices import choose_device, has_bfloat16
 from accel.process_groups import before_joining
 from accel.progress import console
 
-PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
+PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bf16": "bf16-mixed"}
 SLACK = 60.0  # seconds: what watches over the run should speak first, and knows more
 T = TypeVar("T")
 
@@ -91,7 +91,8 @@ def on_main(fabric: Fabric, decide: Callable[[], T]) -> T:
 
     What it raises is raised on the first; the others leave with exit code 2 and say nothing.
     """
-    outcome, error = None, None
+    outcome: T | None = None
+    error: Exception | None = None
     if fabric.is_global_zero:
         try:
             outcome = decide()
@@ -102,7 +103,7 @@ def on_main(fabric: Fabric, decide: Callable[[], T]) -> T:
         raise error
     if failed:
         raise SystemExit(2)
-    return outcome
+    return outcome  # type: ignore[return-value] # all have it now
 
 
 def use_deterministic_algorithms() -> None:

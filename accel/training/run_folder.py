@@ -146,7 +146,7 @@ def _difference(config: Config) -> str:
 
 
 def _leaves(values: dict, prefix: str = "") -> dict:
-    found = {}
+    found: dict = {}
     for key, value in values.items():
         found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found

@@ -6,9 +6,13 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accel.files.positions import open_binary, read_at, write_at
 from accel.progress import console
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG, CURVES = "log.jsonl", "tensorboard"
 VALIDATION = "validation_"  # begins the name of what was validated, such as validation_miou
@@ -33,7 +37,7 @@ class RunLog:
         os.ftruncate(self.file, self.end)
         self.waiting = b""
         self.warned = False
-        self.curves = None
+        self.curves: SummaryWriter | None = None
         self._draw_all()
 
     def write(self, step: int, **values: float | None) -> None:
@@ -49,7 +53,7 @@ class RunLog:
             if self.curves is None:
                 self._draw_all()  # this line, too
             else:
-                self._draw(line)
+                self._draw(self.curves, line)
         except OSError as error:
             self._warn(CURVES, error)
             self._close_curves()
@@ -74,14 +78,15 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         remove_curves(self.folder)
-        self.curves = SummaryWriter(self.folder / CURVES)
+        self.curves = curves = SummaryWriter(self.folder / CURVES)
         for line in read_at(self.file, self.end, 0).split(b"\n")[:-1]:
-            self._draw(json.loads(line))
+            self._draw(curves, json.loads(line))
 
-    def _draw(self, line: dict) -> None:
+    @staticmethod
+    def _draw(curves: SummaryWriter, line: dict) -> None:
         for name, value in line.items():
             if name != "step" and value is not None:
-                self.curves.add_scalar(name, value, line["step"])
+                curves.add_scalar(name, value, line["step"])
 
     def _close_curves(self) -> None:
         curves, self.curves = self.curves, None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class StopSignals:
         self.numbers = (getattr(signal, preemption, None), signal.SIGINT, signal.SIGTERM)  # Windows has no SIGUSR1
         self.received: signal.Signals | None = None
         self.since = 0.0
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

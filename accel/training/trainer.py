@@ -87,7 +87,9 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
     objective, optimizer = fabric.setup(build_objective(config.train, model, task_of(model, dataset)), optimizer)
     progress, checkpoints = Progress(), Checkpoints(config.output)
     if resumed:  # after the set-up, which moves the parameters but not the optimizer's state to the device
-        progress = checkpoints.load(on_main(fabric, checkpoints.newest), model, optimizer)
+        newest = on_main(fabric, checkpoints.newest)
+        assert newest is not None, "there is something to go on from"
+        progress = checkpoints.load(newest, model, optimizer)
         console.print(f"{config.output}: going on at step {progress.step} of {config.train.steps}")
     loader = build_loader(dataset, config, progress.step, fabric.global_rank, fabric.world_size)
 

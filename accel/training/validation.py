@@ -33,6 +33,7 @@ class Validation:
     """
 
     def __init__(self, fabric: Fabric, config: Config):
+        assert config.train.validation is not None, "who validates has settings for it"
         self.fabric, self.settings = fabric, config.train.validation
         self.dataset: ClipDataset = build_test_dataset(config.data, self.settings.split)
         if self.dataset.num_classes != config.model.num_classes:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 from lightning_fabric import Fabric
@@ -64,19 +65,25 @@ class Watch:
         """Tell the others why this process ends. What all of them fail for is for the first one to say."""
         if self.rank:
             time.sleep(BEAT)
-            if self.store.check(["failed"]) and self.store.get("failed").decode().endswith(reason):
+            if (
+                self.store is not None
+                and self.store.check(["failed"])
+                and self.store.get("failed").decode().endswith(reason)
+            ):
                 raise SystemExit(2)
         self._tell(f"process {self.rank} of {self.size} on {socket.gethostname()} ended: {reason}")
         time.sleep(0 if self.rank else 3 * BEAT)  # so that the others can read it
 
     def _open_store(self) -> dist.TCPStore:
         """A connection of its own: the one of the process group is not for two threads."""
-        store, address = None, None
+        store: dist.TCPStore | None = None
+        address = None
         if self.rank == 0:
             host = os.environ["MASTER_ADDR"]
             store = dist.TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False, timeout=STORE_TIMEOUT)
             address = host, store.port
-        host, port = self.fabric.broadcast(address)
+        there: Any = self.fabric.broadcast(address)
+        host, port = there
         if store is None:
             store = dist.TCPStore(host, port, self.size, is_master=False, timeout=STORE_TIMEOUT)
         store.set(str(self.rank), "{}")
@@ -94,7 +101,9 @@ class Watch:
             late = time.monotonic() - since
             try:
                 if self.store is not None:
-                    self._look_at_others(signs, {"number": number, "what": what, "step": step, "late": late})
+                    self._look_at_others(
+                        self.store, signs, {"number": number, "what": what, "step": step, "late": late}
+                    )
             except (dist.DistError, RuntimeError) as error:
                 if not self.ending.is_set():
                     self._end(f"process 0 of {self.size} is gone ({_line(error)})")
@@ -105,15 +114,15 @@ class Watch:
                     f"{_place()}{'; ' if others else ''}{'; '.join(others)}"
                 )
 
-    def _look_at_others(self, signs: dict[int, tuple[dict, float]], own: dict) -> None:
-        self.store.set(str(self.rank), json.dumps(own))
-        if self.store.check(["failed"]):
-            self._end(self.store.get("failed").decode(), tell=False)
+    def _look_at_others(self, store: dist.TCPStore, signs: dict[int, tuple[dict, float]], own: dict) -> None:
+        store.set(str(self.rank), json.dumps(own))
+        if store.check(["failed"]):
+            self._end(store.get("failed").decode(), tell=False)
         if self.rank:
             return
         now = time.monotonic()
         for rank in range(1, self.size):
-            sign = json.loads(self.store.get(str(rank)))
+            sign = json.loads(store.get(str(rank)))
             if rank not in signs or sign != signs[rank][0]:
                 signs[rank] = (sign, now)
             elif now - signs[rank][1] > LOST and not self.ending.is_set():
@@ -150,5 +159,5 @@ def _line(error: Exception) -> str:
 
 def _place() -> str:
     """Where the main thread stands."""
-    frame = sys._current_frames().get(threading.main_thread().ident)
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame else ""

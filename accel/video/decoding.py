@@ -30,14 +30,16 @@ def decode(
     stream = video_stream(container)
     packets = container.demux(stream)
     cut: Exception | None = None
-    packet = True
-    while packet is not None:
+    ended = False
+    while not ended:
+        packet: av.Packet | None
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
             cut, packet = error.with_traceback(None), None
             if places is not None:
                 places.damage(packets_lost=True)
+        ended = packet is None
         if places is not None and packet is not None:
             places.packet(packet)
         if packet is not None and packet.is_corrupt:
@@ -63,8 +65,14 @@ def decode(
         yield None, cut
 
 
-def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first video stream; None if there is none. A cover picture, as music has them, is none."""
+def video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream, of a container that has one. A cover picture, as music has them, is none."""
+    stream = _first_video_stream(container)
+    assert stream is not None, "`check_video` has been called"
+    return stream
+
+
+def _first_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
 
 
@@ -77,9 +85,9 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
 
     Its decoder is told to make none larger either, whatever comes up midway.
     """
-    stream = video_stream(container)
+    stream = _first_video_stream(container)
     if stream is None:
-        kinds = ("cover picture" if _is_cover(stream) else stream.type for stream in container.streams)
+        kinds = ("cover picture" if _is_cover(other) else other.type for other in container.streams)
         found = ", ".join(kinds) or "no streams"
         container.close()
         raise ValueError(f"{name}: no video stream (found: {found}); expected {expected}")
@@ -129,7 +137,8 @@ def _declared_span(container: av.container.InputContainer) -> tuple[float, float
     """When the first frame begins and the last one ends, in seconds, as the header says it."""
     stream = video_stream(container)
     if stream.duration is not None and stream.time_base is not None:
-        start, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
+        tick = stream.time_base
+        start, length = (float((ticks or 0) * tick) for ticks in (stream.start_time, stream.duration))
     elif container.duration is not None:
         start, length = ((ticks or 0) / av.time_base for ticks in (container.start_time, container.duration))
     else:
@@ -143,7 +152,7 @@ def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
     if frame.time is None:
         return 0.0
     duration = getattr(frame, "duration", None)  # av >= 15
-    return frame.time + float(duration * frame.time_base if duration else 1 / fps)
+    return frame.time + float(duration * (frame.time_base or 0) if duration else 1 / fps)
 
 
 def ends_early(
@@ -160,7 +169,7 @@ def ends_early(
     if "mp4" not in container.format.name:  # other headers may be off by some frames
         return end + 0.5 < declared
     stream = video_stream(container)
-    start = float((stream.start_time or 0) * stream.time_base)
+    start = float((stream.start_time or 0) * (stream.time_base or 0))
     hidden = round((declared - start) * fps) < stream.frames  # an edit list shows a part of what is stored
     if delivered is not None and stream.frames and not hidden:
         return delivered < stream.frames

@@ -27,13 +27,13 @@ class VideoFolder:
     def __init__(self, source: str | Path | int, *, fps: Fraction | float = 25) -> None:
         self.fps = fps
         self.left_out: list[Path] = []
+        self.source = source
+        self._paths: dict[str, str | Path | int] = {}
         if not is_file_or_folder(source):
-            self.source = source
-            self._paths = {source_name(source): source}
+            self._paths[source_name(source)] = source
             return
-        self.source = Path(source)
-        self._paths: dict[str, Path] = {}
-        for path in self._find():
+        self.source = folder = Path(str(source))
+        for path in self._find(folder):
             name = path.name or path.resolve().name
             self._paths[name if name not in self._paths else f"{name} (frames)"] = path
         if not self._paths:
@@ -54,7 +54,7 @@ class VideoFolder:
 
     def has_frames(self) -> bool:
         """Whether any video is a folder of frames, which carries no frame rate."""
-        return any(is_file_or_folder(source) and Path(source).is_dir() for source in self._paths.values())
+        return any(isinstance(source, Path) and source.is_dir() for source in self._paths.values())
 
     def describe_left_out(self) -> str:
         """How much is left out, and what."""
@@ -63,25 +63,26 @@ class VideoFolder:
         return f"{self.source}: {some} no part of a video that is read ({self._some_left_out()})"
 
     def _some_left_out(self) -> str:
-        return name_some([str(path.relative_to(self.source)) + "/" * path.is_dir() for path in self.left_out])
+        folder = str(self.source)  # nothing is left out of a camera
+        return name_some([str(path.relative_to(folder)) + "/" * path.is_dir() for path in self.left_out])
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def _find(self) -> list[Path]:
-        if not self.source.exists():
-            raise FileNotFoundError(f"{self.source}: no such video file or folder")
-        if not self.source.is_dir():
-            return [self.source]
-        entries = sorted(visible(self.source), key=lambda path: natural_key(path.name))
-        images, videos = frame_files(self.source), video_files(self.source)
+    def _find(self, source: Path) -> list[Path]:
+        if not source.exists():
+            raise FileNotFoundError(f"{source}: no such video file or folder")
+        if not source.is_dir():
+            return [source]
+        entries = sorted(visible(source), key=lambda path: natural_key(path.name))
+        images, videos = frame_files(source), video_files(source)
         folders = [path for path in entries if path.is_dir() and are_frames(frame_files(path), video_files(path))]
         frames = are_frames(images, videos) and not (len(images) == 1 and folders)
         if frames and not videos:
-            found, read = [self.source], images
+            found, read = [source], images
         else:
             found = sorted([*videos, *folders], key=lambda path: natural_key(path.name))
-            found += [self.source] if frames else []
+            found += [source] if frames else []
             read = [*found, *images] if frames else found
         self.left_out = [path for path in entries if path not in set(read)]
         self.left_out += [video for folder in folders if folder in found for video in video_files(folder)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -36,7 +36,7 @@ def in_real_time(reader: VideoReader) -> Iterator[SourceFrame]:
     """The frames of a recording when it shows them, as a camera would give them."""
     start = time.monotonic()
     for frame in reader.frames():
-        time.sleep(max(0.0, start + frame.time - time.monotonic()))
+        time.sleep(max(0.0, start + (frame.time or 0.0) - time.monotonic()))
         yield frame
 
 
@@ -68,10 +68,10 @@ class CameraReader(VideoReader):
         self.index = index
         self.len_hint = None
         self._open_capture = open_capture
-        self._opened = self._open()
+        self._opened: tuple[cv2.VideoCapture, np.ndarray] | None = self._open()
         capture, first = self._opened
         self.fps = _rate(capture.get(cv2.CAP_PROP_FPS))
-        self.size = first.shape[:2]
+        self.size = first.shape[0], first.shape[1]
 
     def _open(self) -> tuple[cv2.VideoCapture, np.ndarray]:
         logging = cv2.utils.logging
@@ -91,7 +91,7 @@ class CameraReader(VideoReader):
         capture.release()
         raise ValueError(f"camera {self.index}: opens, but gives no picture")
 
-    def _frames(self) -> Iterator[SourceFrame]:
+    def _frames(self) -> Generator[SourceFrame, None, None]:
         (capture, frame), self._opened = self._opened or self._open(), None
         try:
             delivered = 0
@@ -135,12 +135,12 @@ class StreamReader(VideoReader):
         self.url = url
         self.timeout = timeout
         self._shown = without_secrets(url)
-        self._opened = self._open()
+        self._opened: tuple[av.container.InputContainer, av.VideoFrame, Iterator, Places] | None = self._open()
         container, first, *_ = self._opened
         stream = video_stream(container)
         self.live = not _is_recording(container)
         self.fps = _stated_rate(stream) or (None if self.live else Fraction(25))
-        self.len_hint = None if self.live else declared_frames(container, self.fps)
+        self.len_hint = None if self.live else declared_frames(container, self.fps or 25)
         self._pictures = Pictures(first)
         self.size = self._pictures.size
 
@@ -154,14 +154,15 @@ class StreamReader(VideoReader):
         check_video(container, self._shown, "a video stream")
         # Threads that decode several frames at once hold frames back; slices of one frame do not.
         video_stream(container).thread_type = "AUTO" if _is_recording(container) else "SLICE"
-        wrong, start = None, time.monotonic()
+        wrong: Exception | None = None
+        start = time.monotonic()
         stream = video_stream(container)
         places = Places(container, stream, _stated_rate(stream) or 25)
         frames = decode(container, places)
-        for first, error in frames:
+        for first, problem in frames:
             if first is not None:
                 return container, first, frames, places
-            wrong = error  # a live stream is rarely joined at a key frame
+            wrong = problem  # a live stream is rarely joined at a key frame
         container.close()
         why = "it ended" if wrong is None else self._no_data(wrong, start) or short(wrong)
         raise ValueError(f"{self._shown}: no frame of it can be decoded: {why}")
@@ -187,14 +188,14 @@ class StreamReader(VideoReader):
             return "input/output error; is the host name right, and the network up?"
         return short(error)
 
-    def _frames(self) -> Iterator[SourceFrame]:
+    def _frames(self) -> Generator[SourceFrame, None, None]:
         (container, first, rest, places), self._opened = self._opened or self._open(), None
         delivered, expected, end, pending = 0, 0, 0.0, None
         with container:
             asked = time.monotonic()
-            for frame, error in chain([(first, None)], rest):
+            for frame, problem in chain([(first, None)], rest):
                 if frame is None:
-                    pending = pending or error
+                    pending = pending or problem
                     continue
                 if pending is not None:
                     self._damage(f"{self._shown}: damaged near frame {expected} ({short(pending)})", pending)
@@ -209,7 +210,7 @@ class StreamReader(VideoReader):
             known = self.damaged > 0  # reported frames are missing from the count, too
             if pending is not None:
                 why = self._no_data(pending, asked) or f"it ended or its connection was lost ({short(pending)})"
-            elif not self.live and (lost or ends_early(container, None if known else delivered, end, self.fps)):
+            elif not self.live and (lost or ends_early(container, None if known else delivered, end, self.fps or 25)):
                 why = "cut short"
             else:
                 return

@@ -31,8 +31,8 @@ def open_video(
     if not is_file_or_folder(source):
         if "://" in str(source):
             return StreamReader(str(source), timeout=timeout, on_damage=on_damage)
-        return _camera(source, on_damage)
-    path = Path(source)
+        return _camera(source if isinstance(source, int) else str(source), on_damage)
+    path = Path(str(source))
     if path.is_dir():
         return FolderReader(path, fps=folder_fps, on_damage=on_damage)
     if not path.exists():
@@ -61,7 +61,7 @@ def _camera(source: str | int, on_damage: OnDamage | None) -> CameraReader:
 def source_name(source: str | Path | int) -> str:
     """What a person would call the source; fit to be a folder's name."""
     if is_file_or_folder(source):
-        return Path(source).resolve().name
+        return Path(str(source)).resolve().name
     if "://" in str(source):
         return stream_name(str(source))
-    return f"camera{int(source)}"
+    return f"camera{int(str(source))}"

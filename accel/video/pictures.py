@@ -56,7 +56,7 @@ def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     try:
         # `frame.side_data` would keep this in the frame, a cycle: the frame, and with it the decoder, would stay until
         # the garbage collector looks.
-        data = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
+        data = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg] # Cython's
     except ValueError:  # data of a kind that this version of av does not know
         return _turned(getattr(frame, "rotation", 0))  # av >= 13.1
     if data is None:

@@ -27,14 +27,16 @@ class Places:
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, fps: Fraction | float):
         self._fps = float(fps)
         self._stream = stream
-        self._tick = float(stream.time_base)
-        self._first_stamp = None if stream.start_time is None else float(stream.start_time * stream.time_base)
+        tick = stream.time_base
+        assert tick is not None, "FFmpeg gives every stream one"
+        self._tick = float(tick)
+        self._first_stamp = None if stream.start_time is None else float(stream.start_time * tick)
         self._clock_may_jump = bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
         # An AVI has no times but the number of each packet, which FFmpeg says is its dts. The pts are guesses.
         self._numbered = container.format.name == "avi"
         self._undecoded = 0  # packets without a frame since the last frame
-        rates = stream.average_rate, stream.guessed_rate
-        self._steady = None in rates or abs(rates[0] - rates[1]) < 0.1 * rates[1]  # so far
+        average, guessed = stream.average_rate, stream.guessed_rate
+        self._steady = average is None or guessed is None or abs(average - guessed) < guessed / 10  # so far
         self._waiting: list[int] = []  # times of packets whose frames have not come, in the stream's ticks
         self._lost: dict[int, int] = {}  # numbers of frames that have not come by their times
         self._damaged = False
@@ -65,9 +67,9 @@ class Places:
         Behind damage, decoders may give a frame late: its number is less than that of the one before it.
         """
         ticks = self._ticks(frame)
-        stamp = None if ticks is None else float(ticks * frame.time_base)
+        stamp = None if ticks is None else float(ticks * (frame.time_base or 0))
         self._undecoded = 0
-        if ticks in self._lost:
+        if ticks in self._lost and stamp is not None:
             return self._lost.pop(ticks), stamp - self._origin
         between = self._between(ticks)
         if self._index < 0:
@@ -75,7 +77,7 @@ class Places:
         elif stamp is None or self._stamp is None:
             self._index, self._time, self._stamp = self._index + 1, self._time + 1 / self._fps, stamp
         else:
-            self._step(stamp, between)
+            self._step(stamp, stamp - self._stamp, between)
         if ticks is not None:
             self._last = ticks
         self._unsure = max(self._unsure - 1, 0)
@@ -118,8 +120,7 @@ class Places:
             self._lost = {ticks: number for number, ticks in enumerate(between)}
         self._time = stamp - self._origin
 
-    def _step(self, stamp: float, between: list[int]) -> None:
-        step = stamp - self._stamp
+    def _step(self, stamp: float, step: float, between: list[int]) -> None:
         lost = 0
         if step < -BACK or (self._clock_may_jump and step > max(JUMP, 5 / self._fps)):
             self._lost = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class FolderReader(VideoReader):
         if not 0 < fps < math.inf:
             raise ValueError(f"{folder}: frame rate {fps}; expected a positive number of frames a second")
         self.path = folder
-        self.fps = fps
+        self.fps = self._rate = fps
         self.files = frame_files(folder)
         videos = video_files(folder)
         if videos and not are_frames(self.files, videos):
@@ -98,7 +98,8 @@ class FolderReader(VideoReader):
 
         for file in self.files:
             try:
-                return read_image(file).shape[:2]
+                height, width = read_image(file).shape[:2]
+                return height, width
             except (ValueError, OSError):
                 if self._on_damage is None:
                     raise
@@ -117,7 +118,7 @@ class FolderReader(VideoReader):
             "expected all frames of a folder to have one size"
         )
 
-    def _frames(self) -> Iterator[SourceFrame]:
+    def _frames(self) -> Generator[SourceFrame, None, None]:
         from accel.files.images import read_image
 
         expected = 0
@@ -130,7 +131,7 @@ class FolderReader(VideoReader):
             if frame.shape[:2] != self.size:
                 raise self._other_size(file, frame.shape[:2])  # the header says something else
             expected = self._place(index, expected)
-            yield SourceFrame(frame, index, float(index / self.fps))
+            yield SourceFrame(frame, index, float(index / self._rate))
         self._place(len(self.files), expected)
 
 
@@ -156,8 +157,9 @@ class VideoFileReader(VideoReader):
         with self._open() as container:
             stream = video_stream(container)
             guess = stream.guessed_rate or stream.base_rate or 0
-            self.fps = stream.average_rate or (guess if 0 < guess < _CLOCKS else Fraction(25))
-            self.len_hint = declared_frames(container, self.fps)
+            self._rate = stream.average_rate or (guess if 0 < guess < _CLOCKS else Fraction(25))
+            self.fps = self._rate
+            self.len_hint = declared_frames(container, self._rate)
             first, wrong = None, None
             for first, error in decode(container):
                 wrong = wrong or error
@@ -189,10 +191,10 @@ class VideoFileReader(VideoReader):
         video_stream(container).thread_type = "AUTO"
         return container
 
-    def _frames(self) -> Iterator[SourceFrame]:
+    def _frames(self) -> Generator[SourceFrame, None, None]:
         delivered, expected, end, pending = 0, 0, 0.0, None
         with self._open() as container:
-            places = Places(container, video_stream(container), self.fps)
+            places = Places(container, video_stream(container), self._rate)
             for frame, error in decode(container, places):
                 if frame is None:
                     pending = pending or error
@@ -202,12 +204,12 @@ class VideoFileReader(VideoReader):
                     pending = None
                 index, time = places.of(frame)
                 delivered, expected = delivered + 1, self._place(index, expected)
-                end = max(end, frame_end(frame, self.fps))
+                end = max(end, frame_end(frame, self._rate))
                 yield SourceFrame(self._pictures.of(frame), index, time)
             lost = places.end() > expected
             self._place(places.end(), expected)
             known = self.damaged > 0  # reported frames are missing from the count, too
-            if pending is not None or lost or ends_early(container, None if known else delivered, end, self.fps):
+            if pending is not None or lost or ends_early(container, None if known else delivered, end, self._rate):
                 told = f" of {self.len_hint}" if self.len_hint else ""
                 why = f" ({short(pending)})" if pending is not None else ""
                 self._report(f"{self.path}: cut short or damaged{why}: {delivered}{told} frames read", pending)

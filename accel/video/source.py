@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, TypeVar
@@ -64,7 +64,7 @@ class VideoReader(ABC):
         self._running: _Iteration | None = None
 
     @abstractmethod
-    def _frames(self) -> Iterator[SourceFrame]:
+    def _frames(self) -> Generator[SourceFrame, None, None]:
         """A generator over all frames; it frees what it opened when it is closed."""
 
     def frames(self) -> Iterator[SourceFrame]:
@@ -122,7 +122,7 @@ def _without(gap: range, index: int) -> list[range]:
 class _Iteration(Generic[T]):
     """A generator that one thread may close while another runs it: it closes between two frames."""
 
-    def __init__(self, frames: Iterator[SourceFrame], each: Callable[[SourceFrame], T]) -> None:
+    def __init__(self, frames: Generator[SourceFrame, None, None], each: Callable[[SourceFrame], T]) -> None:
         self._frames, self._each = frames, each
         self._lock = threading.RLock()
 

@@ -79,7 +79,7 @@ class VideoWriter:
         height, width = frame.shape[:2]
         if self._container is None:
             self._open(height, width)
-        elif (height, width) != self.size:
+        elif self.size is not None and (height, width) != self.size:
             raise ValueError(
                 f"{self.path}: frame {self.frames} has {width}x{height} pixels, the ones before "
                 f"{self.size[1]}x{self.size[0]}; expected one size"
@@ -88,7 +88,7 @@ class VideoWriter:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        if time is None and self._timed:
+        if time is None and self._timed and self.fps is not None:
             time = float(self.frames / self.fps)
         picture.pts = self.frames if time is None else self._place(time)
         picture.time_base = self._stream.codec_context.time_base
@@ -108,6 +108,7 @@ class VideoWriter:
         return max(ticks, self._last + 1)
 
     def _mux(self, packets: list[av.Packet]) -> None:
+        assert self._container is not None, "packets come after the first frame"
         for packet in packets:
             if self._timed:
                 packet.duration = self._usual  # of the last frame it counts; those of all others are their distances
@@ -150,7 +151,7 @@ class VideoWriter:
 
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._timed = self._told or self.fps < _SLOWEST
+        self._timed = self._told or self.fps is None or self.fps < _SLOWEST
         # Edit lists (how late the first frame comes) count in ticks, not in milliseconds.
         form = {"movflags": "+faststart", "movie_timescale": str(self._ticks)}
         if self._timed:
@@ -165,7 +166,7 @@ class VideoWriter:
         self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
-        context.time_base = Fraction(1, self._ticks) if self._timed else 1 / self.fps
+        context.time_base = Fraction(1, self._ticks) if self._timed or self.fps is None else 1 / self.fps
         self._usual = min(round(self._ticks / (self.fps or rate)), _MAX_STEP)  # from a frame to the next, in ticks
         context.color_primaries = context.color_trc = context.colorspace = 1  # AVCOL_*_BT709
         context.color_range = 1  # AVCOL_RANGE_MPEG: 16..235
@@ -175,7 +176,7 @@ class VideoWriter:
 def _exact(fps: Fraction | float) -> Fraction:
     """29.97002997... as 30000/1001; one of very few frames a second as it is."""
     short = Fraction(fps).limit_denominator(1001)
-    if abs(short - fps) < 1e-4 * fps:
+    if abs(float(short) - float(fps)) < 1e-4 * fps:
         return short
     return Fraction(fps).limit_denominator(10**6) or Fraction(fps)
 

@@ -27,7 +27,8 @@ def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
 
 def read_sums(path: Path) -> dict[str, str]:
     """SHA-256 by file name. OSError or ValueError for what is no such file."""
-    return dict(reversed(line.split("  ", 1)) for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: digest for digest, name in pairs}
 
 
 def check_sum(path: Path, sums: Path) -> None:

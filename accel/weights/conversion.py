@@ -6,6 +6,7 @@ import colorsys
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,8 @@ def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, o
     """
     _check_target(out, [source for source in params if isinstance(source, str | os.PathLike)], overwrite)
     model = map_published(version, *params)
-    classes = model.reference.score_layer.out_channels
+    reference: Any = model.reference
+    classes: int = reference.score_layer.out_channels
     names = tuple(f"class {i}" for i in range(classes))
     colours = [colorsys.hsv_to_rgb(i / classes, 0.8, 0.9) for i in range(classes)]
     palette = [[round(255 * channel) for channel in colour] for colour in colours]
@@ -33,11 +35,11 @@ def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, o
         if classes == len(data.CLASS_NAMES):
             names, palette = data.CLASS_NAMES, data.PALETTE.tolist()
     config = PublishedConfig(name="published", version=version, num_classes=classes)
-    save_weights(Path(out), model, Description(config, names, tuple(map(tuple, palette)), step=0))
+    save_weights(Path(out), model, Description(config, names, tuple((r, g, b) for r, g, b in palette), step=0))
     return sum(p.numel() for p in model.parameters())
 
 
-def to_mxnet(version: str, weights: str | os.PathLike, out: str | os.PathLike, overwrite: bool = False) -> int:
+def to_mxnet(version: str, weights: str | Path, out: str | os.PathLike, overwrite: bool = False) -> int:
     """Write the weights file (or run) of a published network as a `.params` file that the original programs read.
 
     Returns the number of arrays. Raises ValueError if the weights are of another network, FileExistsError if `out`

@@ -46,8 +46,8 @@ def find_weights(name: str | Path) -> Path:
     if (path := SHIPPED / f"{text}{SUFFIX}").is_file():
         check_sum(path, SHIPPED / SUMS)
         return path
-    if (path := _in_folder(text)) is not None:
-        return path
+    if (found := _in_folder(text)) is not None:
+        return found
     before = cached(text)
     if len(before) > 1:
         raise ValueError(f"{text}: was fetched from {len(before)} repositories; expected hf://OWNER/{text}")

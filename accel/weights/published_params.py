@@ -65,8 +65,9 @@ def map_published(version: str, *params: Params) -> VideoModel:
     naming = max(namings(version), key=lambda n: sum(name in merged for name in n.all()))
     score = merged.get(naming.parameters["reference.score_layer.weight"])
     # A count that no score layer can have is told below, as a wrong shape.
-    plausible = score is not None and score.shape[1:] == (1024, 1, 1) and score.shape[0] <= MAX_CLASSES
-    num_classes = score.shape[0] if plausible else 19
+    num_classes = 19
+    if score is not None and score.shape[1:] == (1024, 1, 1) and score.shape[0] <= MAX_CLASSES:
+        num_classes = score.shape[0]
     with torch.device("meta"):
         model = build_published(version, num_classes)
     state = model.state_dict()

@@ -1,7 +1,7 @@
 // Conversions that g++ vectorises inside loops over channels; c10's bfloat16 rounding has a branch and is not.
 #pragma once
 
-#include <c10/util/BFloat16.h>
+#include <torch/headeronly/util/BFloat16.h>
 
 #include <bit>
 #include <cstdint>

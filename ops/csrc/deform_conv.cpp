@@ -5,19 +5,22 @@
 #include "deform_conv.h"
 #include "parallel.h"
 
-#include <ATen/Context.h>
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/List.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <tuple>
+#include <vector>
+
+// Not every build of PyTorch has oneDNN; the switch that turns it off is not in the stable ABI. So these may be absent.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_cpu__linear_pointwise(
+    AtenTensorHandle a, AtenTensorHandle b, AtenTensorHandle* bias, const char* attribute, const double** scalars,
+    int64_t count, const char** algorithm, AtenTensorHandle* made);
+extern "C" AOTITorchError aoti_torch_cpu_mm_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b);
+namespace at {
+struct Context {
+  __attribute__((weak)) bool userEnabledMkldnn() const;
+};
+__attribute__((weak)) Context& globalContext();
+}  // namespace at
 
 namespace accel_ops {
 namespace {
@@ -44,33 +47,57 @@ int64_t tile_of(int64_t row, int64_t bytes) { return std::max<int64_t>(1, bytes 
 // is the same.
 int64_t tile_of_each(int64_t row, int64_t cells) {
   constexpr int64_t kLeast = 32, kMultiple = 16;
-  const int64_t tile = tile_of(row, kTile), tiles = at::divup(cells, tile);
-  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t tile = tile_of(row, kTile), tiles = divide_up(cells, tile);
+  const int64_t threads = thread_count();
   if (tiles % threads == 0) return tile;
-  const int64_t even = at::divup(cells, at::divup(tiles, threads) * threads);
-  return std::clamp(at::divup(even, kMultiple) * kMultiple, kLeast, tile);
+  const int64_t even = divide_up(cells, divide_up(tiles, threads) * threads);
+  return std::clamp(divide_up(even, kMultiple) * kMultiple, kLeast, tile);
 }
 
-// a (M, K) times the transpose of b (N, K).
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  // oneDNN multiplies float32 at the full rate of AMD's CPUs too, MKL, which at::mm takes, at half of it. This is the
-  // one way to it, and no public one, so at::mm stands in where it is missing or has changed.
-  using Linear = at::Tensor(
-      const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
-      c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
-  static const auto linear = []() -> std::optional<c10::TypedOperatorHandle<Linear>> {
-    const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
-    if (!found || !at::hasMKLDNN()) return std::nullopt;
-    try {
-      return found->typed<Linear>();
-    } catch (const c10::Error&) {
-      return std::nullopt;
-    }
-  }();
-  if (linear && a.scalar_type() != at::kDouble && at::globalContext().userEnabledMkldnn()) {
-    return linear->call(a, b, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), "");
+// A span of time that PyTorch's profiler shows.
+struct Recorded {
+  AtenRecordFunctionHandle span;
+  explicit Recorded(const char* name) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_record_function_start(name, nullptr, nullptr, 0, &span));
   }
-  return at::mm(a, b.t());
+  Recorded(const Recorded&) = delete;
+  Recorded& operator=(const Recorded&) = delete;
+  ~Recorded() { aoti_record_function_end(span); }
+};
+
+// Is oneDNN there, and has nobody switched it off?
+bool has_onednn() {
+  if (!aoti_torch_cpu__linear_pointwise) return false;
+  return !&at::globalContext || !&at::Context::userEnabledMkldnn || at::globalContext().userEnabledMkldnn();
+}
+
+// a (M, K) times the transpose of b (N, K). These are C functions of the kernels themselves: neither autograd nor
+// autocast, of which a kernel's own threads do not know that they are off, stand before them.
+Tensor product(const Tensor& a, const Tensor& b) {
+  const Recorded recorded("accel_ops::product");
+  AtenTensorHandle made;
+  // oneDNN multiplies float32 at the full rate of AMD's CPUs too, MKL, which the other takes, at half of it.
+  if (a.scalar_type() != ScalarType::Double && has_onednn()) {
+    const char* algorithm = "";
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_cpu__linear_pointwise(a.get(), b.get(), nullptr, "none", nullptr, 0, &algorithm, &made));
+    return Tensor(made);
+  }
+  const int64_t sizes[] = {b.size(1), b.size(0)}, strides[] = {b.stride(1), b.stride(0)};
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(b.get(), 2, sizes, strides, 0, &made));
+  const Tensor transposed(made), out = empty({a.size(0), b.size(0)}, a.scalar_type());
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(out.get(), a.get(), transposed.get()));
+  return out;
+}
+
+// Zeros to add up the gradient by `like` (B, C, H, W) in, channels innermost, or nothing if it is not needed.
+Tensor start_sums(const Tensor& like, ScalarType type, bool needed) {
+  return needed ? zeros(like.sizes(), type, kLayout) : empty({0}, type);
+}
+
+// The sums as a gradient of the shape, type and layout of `like`.
+Tensor finish_sums(const Tensor& sums, const Tensor& like) {
+  return in_form(sums, like.scalar_type(), sums.dim() == 4 ? layout_of(like) : MemoryFormat::Contiguous);
 }
 
 // The channels of the sample's group at its four cells.
@@ -109,7 +136,7 @@ void sample(
 template <typename A>
 void scatter(const A* to_columns, const A* offset, A* to_features, int64_t first, int64_t end, const Geometry& g) {
   const int64_t channels = g.group_channels();
-  at::parallel_for(0, g.channels, grain(4 * (end - first) * g.taps()), [&](int64_t from, int64_t to) {
+  parallel_for(0, g.channels, grain(4 * (end - first) * g.taps()), [&](int64_t from, int64_t to) {
     for (int64_t number = first; number < end; ++number) {
       const A* row = to_columns + (number - first) * g.row();
       for_each_sample(number, offset, g, [&](const Sample<A>& s) {
@@ -133,7 +160,7 @@ void slope_of_offset(
     const A* to_columns, const T* features, const A* offset, A* to_offset, int64_t first, int64_t end,
     const Geometry& g) {
   const int64_t channels = g.group_channels();
-  at::parallel_for(first, end, grain(2 * g.row()), [&](int64_t from, int64_t to) {
+  parallel_for(first, end, grain(2 * g.row()), [&](int64_t from, int64_t to) {
     for (int64_t number = from; number < to; ++number) {
       const A* row = to_columns + (number - first) * g.row();
       for_each_sample(number, offset, g, [&](const Sample<A>& s) {
@@ -155,75 +182,83 @@ void slope_of_offset(
   });
 }
 
-at::Tensor deform_conv_cpu(
-    const at::Tensor& features, const at::Tensor& offset, const at::Tensor& weight, at::IntArrayRef stride,
-    at::IntArrayRef padding, at::IntArrayRef dilation) {
+Tensor deform_conv_cpu(
+    const Tensor& features, const Tensor& offset, const Tensor& weight, Sizes stride, Sizes padding, Sizes dilation) {
   const Geometry g = check_deform_conv(features, offset, weight, stride, padding, dilation);
-  const PlainTensors plain;
-  at::Tensor out = empty_result(features, g);
-  if (out.numel() == 0 || g.row() == 0) return out.zero_().contiguous(layout_of(features));
-  const at::Tensor from = features.contiguous(kLayout);
-  const at::Tensor where = offset.to(accumulate_type(features)).contiguous(kLayout);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "deform_conv", [&] {
+  const auto type = features.scalar_type();
+  const int64_t out_sizes[] = {g.batch, g.out_channels, g.out_height, g.out_width};
+  Tensor out = empty(out_sizes, type, kLayout);
+  if (out.numel() == 0 || g.row() == 0) return zeros(out_sizes, type, layout_of(features));
+  const Tensor from = in_form(features, type, kLayout), where = in_form(offset, accumulate_type(features), kLayout);
+  with_floating_type(type, [&](auto zero) {
+    using scalar_t = decltype(zero);
     using P = product_t<scalar_t>;
+    constexpr auto product_type = torch::headeronly::CppTypeToScalarType<P>::value;
     const auto* f = from.const_data_ptr<scalar_t>();
     const auto* w = where.const_data_ptr<accumulate_t<scalar_t>>();
     auto* o = out.mutable_data_ptr<scalar_t>();
-    const at::Tensor matrix = matrix_of(weight).to(c10::CppTypeToScalarType<P>::value);
+    const Tensor channels_last = in_form(weight, product_type, kLayout);
+    const Tensor matrix = matrix_at(channels_last.const_data_ptr<P>(), g.out_channels, g.row(), g.row(), 1);
     const int64_t tile = tile_of_each(g.row() * sizeof(P), g.cells());
-    at::parallel_for(0, at::divup(g.cells(), tile), 1, [&](int64_t begin, int64_t end) {
-      const PlainTensors plain;
-      const at::Tensor columns = at::empty({std::min(tile, g.cells()), g.row()}, matrix.options());
+    parallel_for(0, divide_up(g.cells(), tile), 1, [&](int64_t begin, int64_t end) {
+      const Tensor columns = empty({std::min(tile, g.cells()), g.row()}, product_type);
+      auto* c = columns.mutable_data_ptr<P>();
       for (int64_t first = begin * tile; first < std::min(end * tile, g.cells()); first += tile) {
         const int64_t count = std::min(tile, g.cells() - first);
-        sample(f, w, columns.mutable_data_ptr<P>(), first, first + count, g);
-        const at::Tensor rows = product(columns.narrow(0, 0, count), matrix);
+        sample(f, w, c, first, first + count, g);
+        const Tensor rows = product(matrix_at(c, count, g.row(), g.row(), 1), matrix);
         std::transform(
             rows.const_data_ptr<P>(), rows.const_data_ptr<P>() + rows.numel(), o + first * g.out_channels,
             [](P value) { return narrow<scalar_t>(widen<accumulate_t<scalar_t>>(value)); });
       }
     });
   });
-  return out.contiguous(layout_of(features));
+  return in_form(out, type, layout_of(features));
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> deform_conv_backward_cpu(
-    const at::Tensor& gradient, const at::Tensor& features, const at::Tensor& offset, const at::Tensor& weight,
-    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, std::array<bool, 3> needs) {
+std::tuple<Tensor, Tensor, Tensor> deform_conv_backward_cpu(
+    const Tensor& gradient, const Tensor& features, const Tensor& offset, const Tensor& weight, Sizes stride,
+    Sizes padding, Sizes dilation, const std::vector<bool>& needs) {
   const Geometry g = check_deform_conv(features, offset, weight, stride, padding, dilation);
   check_gradient(gradient, features, g);
-  const PlainTensors plain;
-  const auto wide = accumulate_type(features);
-  const at::Tensor to_features = start_sums(features, wide, needs[0]);
-  const at::Tensor to_offset = start_sums(offset, wide, needs[1]);
-  const at::Tensor to_weight = start_sums(weight, wide, needs[2]);
+  const auto type = features.scalar_type(), wide = accumulate_type(features);
+  const Tensor to_features = start_sums(features, wide, needs[0]);
+  const Tensor to_offset = start_sums(offset, wide, needs[1]);
+  const Tensor to_weight = start_sums(weight, wide, needs[2]);
   const auto finish = [&] {
     return std::tuple(
         finish_sums(to_features, features), finish_sums(to_offset, offset), finish_sums(to_weight, weight));
   };
   if (gradient.numel() == 0 || g.row() == 0) return finish();
-  const at::Tensor from = features.contiguous(kLayout);
-  const at::Tensor where = offset.to(wide).contiguous(kLayout);
-  const at::Tensor slopes = rows_of(gradient.contiguous(kLayout));
-  const at::Tensor matrix = matrix_of(weight).to(wide);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "deform_conv_backward", [&] {
+  const Tensor from = in_form(features, type, kLayout), slopes = in_form(gradient, type, kLayout);
+  const Tensor where = in_form(offset, wide, kLayout), channels_last = in_form(weight, wide, kLayout);
+  with_floating_type(type, [&](auto zero) {
+    using scalar_t = decltype(zero);
     using A = accumulate_t<scalar_t>;
+    const int64_t row = g.row(), out = g.out_channels;
     const auto* f = from.const_data_ptr<scalar_t>();
     const auto* w = where.const_data_ptr<A>();
-    const int64_t tile = std::min(tile_of(g.row() * sizeof(A), kBackwardTile), g.cells());
-    const at::Tensor columns = at::empty({needs[2] ? tile : 0, g.row()}, matrix.options());
+    const auto* s = slopes.const_data_ptr<scalar_t>();
+    const Tensor transposed = matrix_at(channels_last.const_data_ptr<A>(), row, out, 1, row);
+    const int64_t tile = std::min(tile_of(row * sizeof(A), kBackwardTile), g.cells());
+    const Tensor columns = empty({needs[2] ? tile : 0, row}, wide);
     for (int64_t first = 0; first < g.cells(); first += tile) {
-      const int64_t end = std::min(first + tile, g.cells());
-      const at::Tensor slope = slopes.slice(0, first, end).to(wide);
+      const int64_t end = std::min(first + tile, g.cells()), count = end - first;
+      const Tensor slope = in_form(matrix_at(s + first * out, count, out, out, 1), wide);
       if (needs[2]) {
         auto* c = columns.mutable_data_ptr<A>();
-        at::parallel_for(first, end, grain(g.row()), [&](int64_t from, int64_t to) {
-          sample(f, w, c + (from - first) * g.row(), from, to, g);
+        parallel_for(first, end, grain(row), [&](int64_t from, int64_t to) {
+          sample(f, w, c + (from - first) * row, from, to, g);
         });
-        to_weight.view(matrix.sizes()).add_(product(slope.t(), columns.narrow(0, 0, end - first).t()));
+        const Tensor part = product(
+            matrix_at(slope.const_data_ptr<A>(), out, count, 1, out), matrix_at(c, row, count, 1, row));
+        const A* more = part.const_data_ptr<A>();
+        A* sum = to_weight.mutable_data_ptr<A>();
+#pragma omp simd
+        for (int64_t i = 0; i < out * row; ++i) sum[i] += more[i];
       }
       if (!needs[0] && !needs[1]) continue;
-      const at::Tensor to_columns = product(slope, matrix.t());
+      const Tensor to_columns = product(slope, transposed);
       const auto* c = to_columns.const_data_ptr<A>();
       if (needs[0]) scatter(c, w, to_features.mutable_data_ptr<A>(), first, end, g);
       if (needs[1]) slope_of_offset(c, f, w, to_offset.mutable_data_ptr<A>(), first, end, g);
@@ -234,9 +269,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> deform_conv_backward_cpu(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
-  library.impl("deform_conv", &deform_conv_cpu);
-  library.impl("deform_conv_backward", &deform_conv_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
+  library.impl("deform_conv", TORCH_BOX(&deform_conv_cpu));
+  library.impl("deform_conv_backward", TORCH_BOX(&deform_conv_backward_cpu));
 }
 
 }  // namespace accel_ops

@@ -6,8 +6,11 @@
 
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -19,6 +22,36 @@
 
 namespace accel_ops {
 namespace {
+
+// What ATen's functions are called under: neither autograd nor autocast.
+struct PlainTensors {
+  at::AutoDispatchBelowADInplaceOrView no_autograd;
+  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
+};
+
+Tensor empty_result(const Tensor& features, const Geometry& g) {
+  return at::empty(
+      {g.batch, g.out_channels, g.out_height, g.out_width}, features.options().memory_format(kLayout));
+}
+
+// A channels-last map (B, C, H, W) as the matrix (B * H * W, C) that it is in memory.
+Tensor rows_of(const Tensor& map) { return map.permute({0, 2, 3, 1}).view({-1, map.size(1)}); }
+
+// The weight as the matrix (C', kh * kw * C): a view if it is channels-last.
+Tensor matrix_of(const Tensor& weight) { return weight.permute({0, 2, 3, 1}).flatten(1); }
+
+// Zeros to add up the gradient by `like` (B, C, H, W) in: (B, H, W, C), or empty if it is not needed.
+Tensor start_sums(const Tensor& like, ScalarType type, bool needed) {
+  const auto options = like.options().dtype(type);
+  if (!needed) return at::empty({0}, options);
+  return at::zeros({like.size(0), like.size(2), like.size(3), like.size(1)}, options);
+}
+
+// The sums as a gradient of the shape, type and layout of `like`.
+Tensor finish_sums(const Tensor& sums, const Tensor& like) {
+  if (sums.dim() != 4) return sums.to(like.scalar_type());
+  return sums.permute({0, 3, 1, 2}).to(like.scalar_type()).contiguous(layout_of(like));
+}
 
 constexpr int kThreads = 64;             // in a block
 constexpr int64_t kBusy = 1 << 18;       // threads that fill the largest GPUs

@@ -3,14 +3,6 @@
 
 #include "taps.h"
 
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
-#include <c10/util/ArrayRef.h>
-#include <c10/util/Exception.h>
-
 #include <cstdint>
 
 namespace accel_ops {
@@ -100,22 +92,22 @@ ACCEL_HOST_DEVICE void for_each_sample(
 }
 
 inline Geometry check_deform_conv(
-    const at::Tensor& features, const at::Tensor& offset, const at::Tensor& weight, at::IntArrayRef stride,
-    at::IntArrayRef padding, at::IntArrayRef dilation) {
-  TORCH_CHECK_VALUE(features.dim() == 4, "deform_conv: features must be (B, C, H, W), got ", features.sizes());
+    const Tensor& features, const Tensor& offset, const Tensor& weight, Sizes stride,
+    Sizes padding, Sizes dilation) {
+  ACCEL_CHECK(features.dim() == 4, "deform_conv: features must be (B, C, H, W), got ", features.sizes());
   const auto type = features.scalar_type();
-  TORCH_CHECK_VALUE(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+  ACCEL_CHECK(
+      is_floating(type),
       "deform_conv: features must be float16, bfloat16, float32 or float64, got ", type);
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       weight.dim() == 4 && weight.size(1) == features.size(1) && weight.size(2) > 0 && weight.size(3) > 0,
       "deform_conv: weight must be (C', C, kh, kw) for features ", features.sizes(), ", got ", weight.sizes(),
       "; groups of weights are not supported");
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       weight.scalar_type() == type,
       "deform_conv: weight must be of the features' type ", type, ", got ", weight.scalar_type());
-  const auto check_pair = [](const char* name, at::IntArrayRef pair, int64_t least) {
-    TORCH_CHECK_VALUE(
+  const auto check_pair = [](const char* name, Sizes pair, int64_t least) {
+    ACCEL_CHECK(
         pair.size() == 2 && pair[0] >= least && pair[1] >= least,
         "deform_conv: ", name, " must be two integers, ", least, " or more, got ", pair);
   };
@@ -130,7 +122,7 @@ inline Geometry check_deform_conv(
     g.stride[k] = stride[k], g.padding[k] = padding[k], g.dilation[k] = dilation[k];
     room[k] = features.size(2 + k) + 2 * padding[k] - dilation[k] * (weight.size(2 + k) - 1) - 1;
   }
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       room[0] >= 0 && room[1] >= 0, "deform_conv: weight ", weight.sizes(), " at dilation ", dilation,
       " is larger than features ", features.sizes(), " with padding ", padding);
   g.out_height = room[0] / stride[0] + 1, g.out_width = room[1] / stride[1] + 1;
@@ -138,61 +130,30 @@ inline Geometry check_deform_conv(
   const bool fits = offset.dim() == 4 && offset.size(0) == g.batch && offset.size(2) == g.out_height &&
                     offset.size(3) == g.out_width && offset.size(1) > 0 && offset.size(1) % of_a_group == 0 &&
                     g.channels % (offset.size(1) / of_a_group) == 0;
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       fits, "deform_conv: offset must be (", g.batch, ", G * ", of_a_group, ", ", g.out_height, ", ", g.out_width,
       ") with a G that divides the ", g.channels, " channels, got ", offset.sizes());
   g.groups = offset.size(1) / of_a_group;
-  TORCH_CHECK_VALUE(
-      offset.scalar_type() == type || offset.scalar_type() == at::kFloat,
+  ACCEL_CHECK(
+      offset.scalar_type() == type || offset.scalar_type() == ScalarType::Float,
       "deform_conv: offset must be float32 or of the features' type ", type, ", got ", offset.scalar_type());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       offset.device() == features.device(),
       "deform_conv: features are on ", features.device(), " but offset is on ", offset.device());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       weight.device() == features.device(),
       "deform_conv: features are on ", features.device(), " but weight is on ", weight.device());
   return g;
 }
 
-inline void check_gradient(const at::Tensor& gradient, const at::Tensor& features, const Geometry& g) {
+inline void check_gradient(const Tensor& gradient, const Tensor& features, const Geometry& g) {
   const bool same = gradient.dim() == 4 && gradient.size(0) == g.batch && gradient.size(1) == g.out_channels &&
                     gradient.size(2) == g.out_height && gradient.size(3) == g.out_width &&
                     gradient.scalar_type() == features.scalar_type() && gradient.device() == features.device();
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       same, "deform_conv: the gradient must have the result's shape and the features' type and device");
 }
 
-// What ATen's functions are called under, in every thread: without autograd, of which a kernel's own threads do not
-// know that it is off, and without autocast.
-struct PlainTensors {
-  at::AutoDispatchBelowADInplaceOrView no_autograd;
-  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
-};
-
-constexpr auto kLayout = at::MemoryFormat::ChannelsLast;  // of all that the kernels read and write
-
-inline at::Tensor empty_result(const at::Tensor& features, const Geometry& g) {
-  return at::empty(
-      {g.batch, g.out_channels, g.out_height, g.out_width}, features.options().memory_format(kLayout));
-}
-
-// A channels-last map (B, C, H, W) as the matrix (B * H * W, C) that it is in memory.
-inline at::Tensor rows_of(const at::Tensor& map) { return map.permute({0, 2, 3, 1}).view({-1, map.size(1)}); }
-
-// The weight as the matrix (C', kh * kw * C): a view if it is channels-last.
-inline at::Tensor matrix_of(const at::Tensor& weight) { return weight.permute({0, 2, 3, 1}).flatten(1); }
-
-// Zeros to add up the gradient by `like` (B, C, H, W) in: (B, H, W, C), or empty if it is not needed.
-inline at::Tensor start_sums(const at::Tensor& like, at::ScalarType type, bool needed) {
-  const auto options = like.options().dtype(type);
-  if (!needed) return at::empty({0}, options);
-  return at::zeros({like.size(0), like.size(2), like.size(3), like.size(1)}, options);
-}
-
-// The sums as a gradient of the shape, type and layout of `like`.
-inline at::Tensor finish_sums(const at::Tensor& sums, const at::Tensor& like) {
-  if (sums.dim() != 4) return sums.to(like.scalar_type());
-  return sums.permute({0, 3, 1, 2}).to(like.scalar_type()).contiguous(layout_of(like));
-}
+constexpr auto kLayout = MemoryFormat::ChannelsLast;  // of all that the kernels read and write
 
 }  // namespace accel_ops

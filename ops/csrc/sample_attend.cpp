@@ -2,9 +2,6 @@
 #include "sample_attend_cpu.h"
 #include "taps.h"
 
-#include <ATen/Dispatch.h>
-#include <torch/library.h>
-
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -17,7 +14,7 @@ namespace {
 // From displacements to offsets: (rows, D, wide) to (rows, K, wide).
 template <typename A>
 void mix(const Plan<A>& plan, const Shape& s, const A* scores, A* logits) {
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const A* from = scores + row * plan.displacements.size() * s.wide;
       for (int64_t k = 0; k < plan.size(); ++k) {
@@ -37,7 +34,7 @@ void mix(const Plan<A>& plan, const Shape& s, const A* scores, A* logits) {
 // The transpose of `mix`: (rows, K, wide) to (rows, D, wide).
 template <typename A>
 void spread(const Plan<A>& plan, const Shape& s, const A* shares, A* weights) {
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       A* to = weights + row * plan.displacements.size() * s.wide;
       std::fill(to, to + plan.displacements.size() * s.wide, A(0));
@@ -75,7 +72,7 @@ inline float exponential(float x) {
 // In place, over the offsets of (rows, K, wide).
 template <typename A>
 void softmax(const Plan<A>& plan, const Shape& s, A* logits) {
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     std::vector<A> most(s.wide), total(s.wide);
     for (int64_t row = begin; row < end; ++row) {
       A* first = logits + row * plan.size() * s.wide;
@@ -100,7 +97,7 @@ void softmax(const Plan<A>& plan, const Shape& s, A* logits) {
 // In place, from the gradient by the weights to that by the logits, (rows, K, wide).
 template <typename A>
 void softmax_backward(const Plan<A>& plan, const Shape& s, const A* weights, A* slopes) {
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     std::vector<A> mean(s.wide);
     for (int64_t row = begin; row < end; ++row) {
       const A* weight = weights + row * plan.size() * s.wide;
@@ -123,7 +120,7 @@ void softmax_backward(const Plan<A>& plan, const Shape& s, const A* weights, A* 
 template <typename A>
 void reverse(const Displacements& displacements, const Shape& s, const A* weights, A* reversed) {
   const int64_t count = displacements.size();
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t y = row % s.height;
       for (int64_t j = 0; j < count; ++j) {
@@ -145,7 +142,7 @@ void along_offsets(
     A* to_offsets) {
   const int64_t count = plan.displacements.size(), each = plan.size() * 2;
   std::vector<A> parts(s.rows() * each, A(0));
-  at::parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rows(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t k = 0; k < plan.size(); ++k) {
         const int64_t own = (row * plan.size() + k) * s.wide;
@@ -177,43 +174,43 @@ struct Attention {
   using A = accumulate_t<T>;
   Shape shape;
   Plan<A> plan;
-  at::TensorOptions options;
-  at::Tensor scores, weights;  // (batch, height, D, wide) and, of the offsets, (batch, height, K, wide)
+  ScalarType type;
+  Tensor scores, weights;  // (batch, height, D, wide) and, of the offsets, (batch, height, K, wide)
 
-  Attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& offsets)
-      : shape(query), plan(offsets, shape), options(offsets.options()), scores(of_displacements()) {
+  Attention(const Tensor& query, const Tensor& key, const Tensor& offsets)
+      : shape(query), plan(offsets, shape), type(offsets.scalar_type()), scores(of_displacements()) {
     correlate_images(query, key, scores);
     weights = mixed(scores);
     softmax(plan, shape, weights.mutable_data_ptr<A>());
   }
 
-  at::Tensor of_displacements() const {
-    return at::empty({shape.batch, shape.height, plan.displacements.size(), shape.wide}, options);
+  Tensor of_displacements() const {
+    return empty({shape.batch, shape.height, plan.displacements.size(), shape.wide}, type);
   }
 
-  A* image(const at::Tensor& of_displacements, int64_t i) const {
+  A* image(const Tensor& of_displacements, int64_t i) const {
     return of_displacements.mutable_data_ptr<A>() + i * of_displacements.stride(0);
   }
 
-  void correlate_images(const at::Tensor& a, const at::Tensor& b, at::Tensor& to) const {
+  void correlate_images(const Tensor& a, const Tensor& b, Tensor& to) const {
     for (int64_t i = 0; i < shape.batch; ++i) correlate<T>(a, b, plan.displacements, shape, i, image(to, i));
   }
 
-  at::Tensor mixed(const at::Tensor& of_displacements) const {
-    at::Tensor made = at::empty({shape.batch, shape.height, plan.size(), shape.wide}, options);
+  Tensor mixed(const Tensor& of_displacements) const {
+    Tensor made = empty({shape.batch, shape.height, plan.size(), shape.wide}, type);
     mix(plan, shape, of_displacements.const_data_ptr<A>(), made.mutable_data_ptr<A>());
     return made;
   }
 
-  at::Tensor spread_out(const at::Tensor& of_offsets) const {
-    at::Tensor made = of_displacements();
+  Tensor spread_out(const Tensor& of_offsets) const {
+    Tensor made = of_displacements();
     spread(plan, shape, of_offsets.const_data_ptr<A>(), made.mutable_data_ptr<A>());
     return made;
   }
 
   // Gathering sums over the displacements, or over the reversed ones.
-  at::Tensor gathered(const at::Tensor& weights, const at::Tensor& map, bool reversed, at::MemoryFormat layout) const {
-    at::Tensor made = at::empty(map.sizes(), map.options().memory_format(layout)), turned;
+  Tensor gathered(const Tensor& weights, const Tensor& map, bool reversed, MemoryFormat layout) const {
+    Tensor made = empty(map.sizes(), map.scalar_type(), layout), turned;
     Displacements displacements = plan.displacements;
     if (reversed) {
       turned = of_displacements();
@@ -227,70 +224,71 @@ struct Attention {
   }
 };
 
-at::Tensor sample_attend_cpu(
-    const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& offsets) {
+Tensor sample_attend_cpu(
+    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& offsets) {
   check_sample_attend(query, key, value, offsets);
   const auto layout = layout_of(value);
-  if (value.numel() == 0) return at::empty(value.sizes(), value.options().memory_format(layout));
-  const at::Tensor positions = offsets.to(accumulate_type(query)).contiguous();
-  at::Tensor out;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, query.scalar_type(), "sample_attend", [&] {
+  if (value.numel() == 0) return empty(value.sizes(), value.scalar_type(), layout);
+  const Tensor positions = in_form(offsets, accumulate_type(query));
+  Tensor out;
+  with_floating_type(query.scalar_type(), [&](auto zero) {
+    using scalar_t = decltype(zero);
     const Attention<scalar_t> attention(query, key, positions);
     out = attention.gathered(attention.spread_out(attention.weights), value, false, layout);
   });
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sample_attend_backward_cpu(
-    const at::Tensor& gradient, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-    const at::Tensor& offsets, std::array<bool, 4> needs) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> sample_attend_backward_cpu(
+    const Tensor& gradient, const Tensor& query, const Tensor& key, const Tensor& value,
+    const Tensor& offsets, const std::vector<bool>& needs) {
   check_sample_attend_backward(gradient, query, key, value, offsets);
-  const at::Tensor positions = offsets.to(accumulate_type(query)).contiguous();
+  const Tensor positions = in_form(offsets, accumulate_type(query));
   // An empty tensor stands for a gradient that nobody asked for.
-  at::Tensor to_query = at::empty({0}, query.options()), to_key = to_query.clone(), to_value = to_query.clone();
-  at::Tensor to_offsets = at::empty({0}, positions.options());
-  const auto zeros = [](const at::Tensor& like) {
-    return at::empty(like.sizes(), like.options().memory_format(layout_of(like))).zero_();
-  };
+  const auto type = query.scalar_type();
+  Tensor to_query = empty({0}, type), to_key = empty({0}, type), to_value = empty({0}, type);
+  Tensor to_offsets = empty({0}, positions.scalar_type());
+  const auto zeros_like = [](const Tensor& like) { return zeros(like.sizes(), like.scalar_type(), layout_of(like)); };
   if (value.numel() == 0) {
-    if (needs[0]) to_query = zeros(query);
-    if (needs[1]) to_key = zeros(key);
-    if (needs[2]) to_value = zeros(value);
-    if (needs[3]) to_offsets = at::empty(offsets.sizes(), positions.options()).zero_();
-    return {to_query, to_key, to_value, to_offsets.to(offsets.scalar_type())};
+    if (needs[0]) to_query = zeros_like(query);
+    if (needs[1]) to_key = zeros_like(key);
+    if (needs[2]) to_value = zeros_like(value);
+    if (needs[3]) to_offsets = zeros(offsets.sizes(), positions.scalar_type());
+    return {to_query, to_key, to_value, in_form(to_offsets, offsets.scalar_type())};
   }
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, query.scalar_type(), "sample_attend_backward", [&] {
+  with_floating_type(query.scalar_type(), [&](auto zero) {
+    using scalar_t = decltype(zero);
     using A = accumulate_t<scalar_t>;
     const Attention<scalar_t> attention(query, key, positions);
     if (needs[2]) {
       to_value = attention.gathered(attention.spread_out(attention.weights), gradient, true, layout_of(value));
     }
     if (!needs[0] && !needs[1] && !needs[3]) return;
-    at::Tensor to_weights = attention.of_displacements();
+    Tensor to_weights = attention.of_displacements();
     attention.correlate_images(gradient, value, to_weights);
-    const at::Tensor to_logits = attention.mixed(to_weights);
+    const Tensor to_logits = attention.mixed(to_weights);
     softmax_backward(
         attention.plan, attention.shape, attention.weights.template const_data_ptr<A>(),
         to_logits.mutable_data_ptr<A>());
-    const at::Tensor to_scores = needs[0] || needs[1] ? attention.spread_out(to_logits) : at::Tensor();
+    const Tensor to_scores = needs[0] || needs[1] ? attention.spread_out(to_logits) : Tensor();
     if (needs[0]) to_query = attention.gathered(to_scores, key, false, layout_of(query));
     if (needs[1]) to_key = attention.gathered(to_scores, query, true, layout_of(key));
     if (needs[3]) {
-      to_offsets = at::empty(offsets.sizes(), positions.options());
+      to_offsets = empty(offsets.sizes(), positions.scalar_type());
       along_offsets(
           attention.plan, attention.shape, attention.weights.template const_data_ptr<A>(),
           to_weights.const_data_ptr<A>(), to_logits.const_data_ptr<A>(),
           attention.scores.template const_data_ptr<A>(), to_offsets.mutable_data_ptr<A>());
     }
   });
-  return {to_query, to_key, to_value, to_offsets.to(offsets.scalar_type())};
+  return {to_query, to_key, to_value, in_form(to_offsets, offsets.scalar_type())};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
-  library.impl("sample_attend", &sample_attend_cpu);
-  library.impl("sample_attend_backward", &sample_attend_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
+  library.impl("sample_attend", TORCH_BOX(&sample_attend_cpu));
+  library.impl("sample_attend_backward", TORCH_BOX(&sample_attend_backward_cpu));
 }
 
 }  // namespace accel_ops

@@ -14,8 +14,6 @@
 
 #include "accumulate.h"
 
-#include <c10/util/Exception.h>
-
 #include <cmath>
 #include <cstdint>
 
@@ -55,34 +53,34 @@ ACCEL_HOST_DEVICE bool reaches(int dx, int dy, int64_t height, int64_t width) {
 }
 
 inline void check_sample_attend(
-    const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& offsets) {
-  TORCH_CHECK_VALUE(query.dim() == 4, "sample_attend: query must be (B, E, H, W), got ", query.sizes());
-  TORCH_CHECK_VALUE(
-      key.sizes() == query.sizes(), "sample_attend: key must have the shape of query ", query.sizes(), ", got ",
+    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& offsets) {
+  ACCEL_CHECK(query.dim() == 4, "sample_attend: query must be (B, E, H, W), got ", query.sizes());
+  ACCEL_CHECK(
+      key.sizes().equals(query.sizes()), "sample_attend: key must have the shape of query ", query.sizes(), ", got ",
       key.sizes());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       value.dim() == 4 && value.size(0) == query.size(0) && value.size(2) == query.size(2) &&
           value.size(3) == query.size(3),
       "sample_attend: value must be (B, C, H, W) for query ", query.sizes(), ", got ", value.sizes());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       offsets.dim() == 2 && offsets.size(1) == 2 && offsets.size(0) >= 1,
       "sample_attend: offsets must be (K, 2) with K of 1 or more, got ", offsets.sizes());
   const auto type = query.scalar_type();
-  TORCH_CHECK_VALUE(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+  ACCEL_CHECK(
+      is_floating(type),
       "sample_attend: query must be float16, bfloat16, float32 or float64, got ", type);
-  const auto check_type = [&](const char* name, const at::Tensor& tensor) {
-    TORCH_CHECK_VALUE(
+  const auto check_type = [&](const char* name, const Tensor& tensor) {
+    ACCEL_CHECK(
         tensor.scalar_type() == type, "sample_attend: ", name, " must be of the query's type ", type, ", got ",
         tensor.scalar_type());
   };
   check_type("key", key);
   check_type("value", value);
-  TORCH_CHECK_VALUE(
-      offsets.scalar_type() == type || offsets.scalar_type() == at::kFloat,
+  ACCEL_CHECK(
+      offsets.scalar_type() == type || offsets.scalar_type() == ScalarType::Float,
       "sample_attend: offsets must be float32 or of the query's type ", type, ", got ", offsets.scalar_type());
-  const auto check_device = [&](const char* name, const at::Tensor& tensor) {
-    TORCH_CHECK_VALUE(
+  const auto check_device = [&](const char* name, const Tensor& tensor) {
+    ACCEL_CHECK(
         tensor.device() == query.device(), "sample_attend: query is on ", query.device(), " but ", name, " is on ",
         tensor.device());
   };
@@ -92,11 +90,11 @@ inline void check_sample_attend(
 }
 
 inline void check_sample_attend_backward(
-    const at::Tensor& gradient, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-    const at::Tensor& offsets) {
+    const Tensor& gradient, const Tensor& query, const Tensor& key, const Tensor& value,
+    const Tensor& offsets) {
   check_sample_attend(query, key, value, offsets);
-  TORCH_CHECK_VALUE(
-      gradient.sizes() == value.sizes() && gradient.scalar_type() == value.scalar_type() &&
+  ACCEL_CHECK(
+      gradient.sizes().equals(value.sizes()) && gradient.scalar_type() == value.scalar_type() &&
           gradient.device() == value.device(),
       "sample_attend: the gradient must have the value's shape, type and device");
 }

@@ -4,10 +4,8 @@
 #pragma once
 
 #include "convert.h"
+#include "parallel.h"
 #include "sample_attend.h"
-
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
@@ -42,7 +40,7 @@ constexpr int kScores = 4;  // that a correlation takes at once
 struct Shape {
   int64_t batch, height, width;
   int64_t wide;  // the width of rows of scores and weights, of which the last 0 to 3 mean nothing
-  explicit Shape(const at::Tensor& t)
+  explicit Shape(const Tensor& t)
       : batch(t.size(0)), height(t.size(2)), width(t.size(3)), wide((width + kCells - 1) / kCells * kCells) {}
   int64_t rows() const { return batch * height; }
 };
@@ -88,7 +86,7 @@ struct Plan {
   std::vector<Samples<A>> samples;           // of every offset
   std::vector<std::array<int64_t, 4>> taps;  // of every offset, in displacements; -1 where there is none
 
-  Plan(const at::Tensor& offsets, const Shape& s) : samples(offsets.size(0)), taps(offsets.size(0)) {
+  Plan(const Tensor& offsets, const Shape& s) : samples(offsets.size(0)), taps(offsets.size(0)) {
     const A* offset = offsets.const_data_ptr<A>();
     auto& list = displacements.list;
     const auto each = [&](auto&& function) {
@@ -123,19 +121,19 @@ template <typename A>
 struct Packed {
   int64_t blocks, pad, pitch, plane;  // plane: from block to block
   int64_t top = 0;
-  at::Tensor storage;
+  Tensor storage;
   A* data;
 
-  Packed(const at::Tensor& map, int64_t blocks, int64_t rows, int64_t pad)
+  Packed(const Tensor& map, int64_t blocks, int64_t rows, int64_t pad)
       : blocks(blocks), pad(pad), pitch(map.size(3) + pad), plane((pad + rows * pitch + kCells) * kBlock<A>),
-        storage(at::empty({blocks, plane}, map.options().dtype(accumulate_type(map)))),
-        data(storage.template mutable_data_ptr<A>()) {}
+        storage(empty({blocks, plane}, accumulate_type(map))),
+        data(storage.mutable_data_ptr<A>()) {}
 
   A* row(int64_t block, int64_t y) const { return data + block * plane + (pad + (y - top) * pitch) * kBlock<A>; }
 
   // Row y; `block` of this is `channels_block` of the map.
   template <typename T>
-  void read_row(const at::Tensor& map, int64_t image, int64_t y, bool last, int64_t block, int64_t channels_block) {
+  void read_row(const Tensor& map, int64_t image, int64_t y, bool last, int64_t block, int64_t channels_block) {
     const int64_t width = map.size(3), channel = map.stride(1), cell = map.stride(3), first = channels_block * kBlock<A>;
     const int64_t count = std::clamp<int64_t>(map.size(1) - first, 0, kBlock<A>);
     const T* from = map.const_data_ptr<T>() + image * map.stride(0) + y * map.stride(2) + first * channel;
@@ -157,7 +155,7 @@ struct Packed {
 };
 
 template <typename A>
-int64_t blocks_of(const at::Tensor& map) {
+int64_t blocks_of(const Tensor& map) {
   return (map.size(1) + kBlock<A> - 1) / kBlock<A>;
 }
 
@@ -183,14 +181,14 @@ A sum_of(typename VectorOf<A, bytes>::type vector) {
 // <a(p), b(p + d)> of one image; scores (height, D, wide).
 template <typename T, typename A>
 void correlate(
-    const at::Tensor& a, const at::Tensor& b, const Displacements& displacements, const Shape& s, int64_t image,
+    const Tensor& a, const Tensor& b, const Displacements& displacements, const Shape& s, int64_t image,
     A* scores) {
   const int64_t count = displacements.size(), all = blocks_of<A>(a), blocks = std::min(all, kBlocks);
   Packed<A> here(a, blocks, s.height, 0), there(b, blocks, s.height, displacements.reach);
   const std::vector<int64_t> step = steps(displacements, there);
   std::fill(scores, scores + s.height * count * s.wide, A(0));
   for (int64_t start = 0; start < all; start += blocks) {
-    at::parallel_for(0, s.height, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, s.height, 1, [&](int64_t begin, int64_t end) {
       for (int64_t y = begin; y < end; ++y) {
         for (int64_t block = 0; block < blocks; ++block) {
           here.template read_row<T>(a, image, y, y + 1 == s.height, block, start + block);
@@ -198,7 +196,7 @@ void correlate(
         }
       }
     });
-    at::parallel_for(0, s.height, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, s.height, 1, [&](int64_t begin, int64_t end) {
       for (int64_t y = begin; y < end; ++y) {
         const auto [first, last] = displacements.of_row(y, s.height);
         for (int64_t j = first; j < last; j += kScores) {
@@ -244,13 +242,13 @@ void write(const A* row, int64_t width, int64_t count, T* to, int64_t channel, i
 // Sums of weights(p, d) * map(p + d), written to one image of `out`; weights (height, D, wide).
 template <typename T, typename A>
 void gather(
-    const A* weights, const at::Tensor& map, const Displacements& displacements, const Shape& s, int64_t image,
-    at::Tensor& out) {
+    const A* weights, const Tensor& map, const Displacements& displacements, const Shape& s, int64_t image,
+    Tensor& out) {
   if (map.size(1) == 0) return;
   T* results = out.mutable_data_ptr<T>() + image * out.stride(0);
   // A block of channels is a piece of work; of a few blocks, some rows are.
-  const int64_t blocks = blocks_of<A>(map), strips = std::min(s.height, (at::get_num_threads() + blocks - 1) / blocks);
-  at::parallel_for(0, blocks * strips, 1, [&](int64_t begin, int64_t end) {
+  const int64_t blocks = blocks_of<A>(map), strips = std::min(s.height, (thread_count() + blocks - 1) / blocks);
+  parallel_for(0, blocks * strips, 1, [&](int64_t begin, int64_t end) {
     Packed<A> packed(map, 1, s.height, displacements.reach);
     const std::vector<int64_t> step = steps(displacements, packed);
     std::vector<Vector<A>> made(s.wide * kVectors);

@@ -21,12 +21,12 @@ ACCEL_HOST_DEVICE bool is_nowhere(const Taps<A>& taps) {
 }
 
 // The rule for the layout of results, the same as in reference/.
-inline bool is_channels_last(const at::Tensor& features) {
+inline bool is_channels_last(const Tensor& features) {
   return features.size(1) > 1 && features.stride(1) == 1 && !features.is_contiguous();
 }
 
-inline at::MemoryFormat layout_of(const at::Tensor& features) {
-  return is_channels_last(features) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+inline MemoryFormat layout_of(const Tensor& features) {
+  return is_channels_last(features) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
 }  // namespace accel_ops

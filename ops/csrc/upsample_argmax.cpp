@@ -1,13 +1,8 @@
 // accel_ops::upsample_argmax on the CPU. A thread takes rows of patches, and keeps the two rows of cells around them
 // in float32 (float64 for float64), a class after the other.
 #include "convert.h"
+#include "parallel.h"
 #include "upsample_argmax.h"
-
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <array>
@@ -26,7 +21,7 @@ struct Shape {
   int64_t full_height, full_width;
   int64_t rows, columns;  // of patches
   bool zero_border;
-  Shape(const at::Tensor& t, at::IntArrayRef size, std::string_view border, int64_t stride)
+  Shape(const Tensor& t, Sizes size, std::string_view border, int64_t stride)
       : batch(t.size(0)), classes(t.size(1)), height(t.size(2)), width(t.size(3)), full_height(size[0]),
         full_width(size[1]), rows(patches_of(size[0], stride)), columns(patches_of(size[1], stride)),
         zero_border(border == "zero") {}
@@ -41,7 +36,7 @@ struct Corners {
 
 template <typename T, typename A>
 void read_corners(
-    const T* scores, at::IntArrayRef strides, const A* bias, const Shape& s, int64_t image, int64_t row,
+    const T* scores, Sizes strides, const A* bias, const Shape& s, int64_t image, int64_t row,
     Corners<A>& to) {
   const int64_t cells = s.columns + 1, inside = std::min(s.width, s.columns), step = strides[3];
   const bool nothing = s.zero_border && (row < 0 || row >= s.height);
@@ -161,13 +156,13 @@ void interpolate(
 // places: 1 for labels, 2 for labels and margins.
 template <int stride, int places, typename T>
 void upsample_argmax(
-    const T* scores, at::IntArrayRef strides, const accumulate_t<T>* bias, const Shape& s, uint8_t* labels,
+    const T* scores, Sizes strides, const accumulate_t<T>* bias, const Shape& s, uint8_t* labels,
     float* margins) {
   using A = accumulate_t<T>;
   const int64_t cells = s.columns + 1, wide = s.columns * stride;
   // Not less than 16384 pixels for a thread: 64 patches at stride 16.
   const int64_t grain = std::max<int64_t>(1, 64 * 256 / (stride * wide));
-  at::parallel_for(0, s.batch * s.rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * s.rows, grain, [&](int64_t begin, int64_t end) {
     Corners<A> upper, lower;
     Candidates<places, A> candidates(s);
     // A row of patches, whole; what of it belongs to the frame is copied.
@@ -201,23 +196,26 @@ void upsample_argmax(
   });
 }
 
-std::tuple<at::Tensor, at::Tensor> run(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+std::tuple<Tensor, Tensor> run(
+    const Tensor& scores, Sizes size, const std::optional<Tensor>& bias, std::string_view border,
     int64_t stride, bool with_margin) {
   check_upsample_argmax(scores, size, bias, border, stride);
   const Shape shape(scores, size, border, stride);
-  at::Tensor labels = at::empty({shape.batch, size[0], size[1]}, scores.options().dtype(at::kByte));
-  at::Tensor margin;
-  if (with_margin) margin = at::empty(labels.sizes(), scores.options().dtype(at::kFloat));
+  Tensor labels = empty({shape.batch, size[0], size[1]}, ScalarType::Byte);
+  Tensor margin;
+  if (with_margin) margin = empty(labels.sizes(), ScalarType::Float);
   if (shape.classes == 1) {
-    labels.zero_();
-    if (with_margin) margin.fill_(std::numeric_limits<float>::infinity());
+    std::fill_n(labels.mutable_data_ptr<uint8_t>(), labels.numel(), uint8_t(0));
+    if (with_margin) {
+      std::fill_n(margin.mutable_data_ptr<float>(), margin.numel(), std::numeric_limits<float>::infinity());
+    }
     return {labels, margin};
   }
   const auto type = accumulate_type(scores);
-  const at::Tensor offset =
-      bias.has_value() ? bias->to(type).contiguous() : at::zeros({shape.classes}, scores.options().dtype(type));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, scores.scalar_type(), "upsample_argmax", [&] {
+  const Tensor offset =
+      bias.has_value() ? in_form(*bias, type) : zeros({shape.classes}, type);
+  with_floating_type(scores.scalar_type(), [&](auto zero) {
+    using scalar_t = decltype(zero);
     const auto* from = scores.const_data_ptr<scalar_t>();
     const auto* b = offset.const_data_ptr<accumulate_t<scalar_t>>();
     auto* l = labels.mutable_data_ptr<uint8_t>();
@@ -234,23 +232,23 @@ std::tuple<at::Tensor, at::Tensor> run(
   return {labels, margin};
 }
 
-at::Tensor upsample_argmax_cpu(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+Tensor upsample_argmax_cpu(
+    const Tensor& scores, Sizes size, const std::optional<Tensor>& bias, std::string_view border,
     int64_t stride) {
   return std::get<0>(run(scores, size, bias, border, stride, false));
 }
 
-std::tuple<at::Tensor, at::Tensor> upsample_argmax_margin_cpu(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+std::tuple<Tensor, Tensor> upsample_argmax_margin_cpu(
+    const Tensor& scores, Sizes size, const std::optional<Tensor>& bias, std::string_view border,
     int64_t stride) {
   return run(scores, size, bias, border, stride, true);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
-  library.impl("upsample_argmax", &upsample_argmax_cpu);
-  library.impl("upsample_argmax_margin", &upsample_argmax_margin_cpu);
+STABLE_TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
+  library.impl("upsample_argmax", TORCH_BOX(&upsample_argmax_cpu));
+  library.impl("upsample_argmax_margin", TORCH_BOX(&upsample_argmax_margin_cpu));
 }
 
 }  // namespace accel_ops

@@ -8,8 +8,6 @@
 
 #include "accumulate.h"
 
-#include <c10/util/Exception.h>
-
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -58,42 +56,38 @@ ACCEL_HOST_DEVICE bool is_ordinary(A value) {
 }
 
 inline void check_upsample_argmax(
-    const at::Tensor& scores, at::IntArrayRef size, const std::optional<at::Tensor>& bias, std::string_view border,
+    const Tensor& scores, Sizes size, const std::optional<Tensor>& bias, std::string_view border,
     int64_t stride) {
-  TORCH_CHECK_VALUE(scores.dim() == 4, "upsample_argmax: scores must be (B, K, h, w), got ", scores.sizes());
-  const auto is_floating = [](const at::Tensor& t) {
-    const auto type = t.scalar_type();
-    return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
-  };
-  TORCH_CHECK_VALUE(
-      is_floating(scores), "upsample_argmax: scores must be float16, bfloat16, float32 or float64, got ",
+  ACCEL_CHECK(scores.dim() == 4, "upsample_argmax: scores must be (B, K, h, w), got ", scores.sizes());
+  ACCEL_CHECK(
+      is_floating(scores.scalar_type()), "upsample_argmax: scores must be float16, bfloat16, float32 or float64, got ",
       scores.scalar_type());
   const int64_t classes = scores.size(1), height = scores.size(2), width = scores.size(3);
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       classes >= 1 && classes <= kMostClasses, "upsample_argmax: uint8 labels hold 1 to 255 classes, got ", classes);
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       border == "replicate" || border == "zero", "upsample_argmax: border must be 'replicate' or 'zero', got '",
       border, "'");
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       stride == 2 || stride == 4 || stride == 8 || stride == 16 || stride == 32,
       "upsample_argmax: stride must be 2, 4, 8, 16 or 32, got ", stride);
   if (bias.has_value()) {
-    TORCH_CHECK_VALUE(
+    ACCEL_CHECK(
         bias->dim() == 1 && bias->size(0) == classes, "upsample_argmax: bias must be (K,) = [", classes, "], got ",
         bias->sizes());
-    TORCH_CHECK_VALUE(
-        is_floating(*bias), "upsample_argmax: bias must be float16, bfloat16, float32 or float64, got ",
+    ACCEL_CHECK(
+        is_floating(bias->scalar_type()), "upsample_argmax: bias must be float16, bfloat16, float32 or float64, got ",
         bias->scalar_type());
-    TORCH_CHECK_VALUE(
+    ACCEL_CHECK(
         bias->device() == scores.device(), "upsample_argmax: scores are on ", scores.device(), " but bias is on ",
         bias->device());
   }
-  TORCH_CHECK_VALUE(size.size() == 2, "upsample_argmax: size must be (H, W), got ", size);
+  ACCEL_CHECK(size.size() == 2, "upsample_argmax: size must be (H, W), got ", size);
   const auto belong = [stride](int64_t cells, int64_t pixels) {
     const int64_t expected = (pixels + stride - 1) / stride;
     return pixels > 0 && cells > 0 && cells >= expected - 1 && cells <= expected + 1;
   };
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       belong(height, size[0]) && belong(width, size[1]), "a score map of (", height, ", ", width,
       ") cells does not belong to the frame size (", size[0], ", ", size[1],
       "): each side must be ceil(pixels / ", stride, ") cells, give or take one");

@@ -3,11 +3,6 @@
 #include "parallel.h"
 #include "warp.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <array>
 #include <tuple>
@@ -18,7 +13,7 @@ namespace {
 
 struct Shape {
   int64_t batch, channels, height, width;
-  explicit Shape(const at::Tensor& t) : batch(t.size(0)), channels(t.size(1)), height(t.size(2)), width(t.size(3)) {}
+  explicit Shape(const Tensor& t) : batch(t.size(0)), channels(t.size(1)), height(t.size(2)), width(t.size(3)) {}
   int64_t cells() const { return height * width; }
   int64_t pixels() const { return batch * cells(); }
 };
@@ -35,7 +30,7 @@ std::array<const T*, 4> rows_at(const Taps<accumulate_t<T>>& taps, const T* map,
 template <typename A>
 std::vector<Taps<A>> all_taps(const A* flow, const Shape& s) {
   std::vector<Taps<A>> taps(s.pixels());
-  at::parallel_for(0, s.pixels(), grain(16), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.pixels(), grain(16), [&](int64_t begin, int64_t end) {
     for (int64_t pixel = begin; pixel < end; ++pixel) taps[pixel] = taps_of(flow, pixel, s.height, s.width);
   });
   return taps;
@@ -46,7 +41,7 @@ void forward_channels_last(const T* features, const accumulate_t<T>* flow, T* ou
   using A = accumulate_t<T>;
   const int64_t channels = s.channels;
   const std::vector<T> zeros(channels, T(0));
-  at::parallel_for(0, s.pixels(), grain(channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.pixels(), grain(channels), [&](int64_t begin, int64_t end) {
     for (int64_t pixel = begin; pixel < end; ++pixel) {
       const Taps<A> taps = taps_of(flow, pixel, s.height, s.width);
       const T* map = features + pixel / s.cells() * s.cells() * channels;
@@ -68,7 +63,7 @@ void forward_contiguous(const T* features, const accumulate_t<T>* flow, T* out, 
   using A = accumulate_t<T>;
   const int64_t cells = s.cells();
   const std::vector<Taps<A>> taps = all_taps(flow, s);
-  at::parallel_for(0, s.batch * s.channels, grain(4 * cells), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * s.channels, grain(4 * cells), [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       const T* map = features + plane * cells;
       const Taps<A>* image = taps.data() + plane / s.channels * cells;
@@ -89,9 +84,9 @@ template <typename T>
 void backward_features_channels_last(const T* gradient, const accumulate_t<T>* flow, T* to, const Shape& s) {
   using A = accumulate_t<T>;
   const int64_t cells = s.cells(), channels = s.channels;
-  const int64_t block = s.batch * channels >= 64 * at::get_num_threads() ? 64 : 16;
+  const int64_t block = s.batch * channels >= 64 * thread_count() ? 64 : 16;
   const int64_t blocks = (channels + block - 1) / block;
-  at::parallel_for(0, s.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<A> buffer(cells * block);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / blocks, first = task % blocks * block, count = std::min(block, channels - first);
@@ -123,7 +118,7 @@ void backward_features_contiguous(const T* gradient, const accumulate_t<T>* flow
   using A = accumulate_t<T>;
   const int64_t cells = s.cells();
   const std::vector<Taps<A>> taps = all_taps(flow, s);
-  at::parallel_for(0, s.batch * s.channels, grain(8 * cells), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * s.channels, grain(8 * cells), [&](int64_t begin, int64_t end) {
     std::vector<A> buffer(cells);
     for (int64_t plane = begin; plane < end; ++plane) {
       const Taps<A>* image = taps.data() + plane / s.channels * cells;
@@ -146,7 +141,7 @@ void backward_flow_channels_last(
   using A = accumulate_t<T>;
   const int64_t cells = s.cells(), channels = s.channels;
   const std::vector<T> zeros(channels, T(0));
-  at::parallel_for(0, s.pixels(), grain(2 * channels), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.pixels(), grain(2 * channels), [&](int64_t begin, int64_t end) {
     for (int64_t pixel = begin; pixel < end; ++pixel) {
       const Taps<A> taps = taps_of(flow, pixel, s.height, s.width);
       const int64_t image = pixel / cells;
@@ -177,7 +172,7 @@ void backward_flow_contiguous(
   using A = accumulate_t<T>;
   const int64_t cells = s.cells(), channels = s.channels, width = s.width;
   // A row of the map at a time: channels outside, pixels inside, so that memory is read along its rows.
-  at::parallel_for(0, s.batch * s.height, grain(8 * channels * width), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * s.height, grain(8 * channels * width), [&](int64_t begin, int64_t end) {
     std::vector<Taps<A>> taps(width);
     std::vector<A> dx(width), dy(width);
     for (int64_t row = begin; row < end; ++row) {
@@ -207,15 +202,16 @@ void backward_flow_contiguous(
   });
 }
 
-at::Tensor warp_cpu(const at::Tensor& features, const at::Tensor& flow) {
+Tensor warp_cpu(const Tensor& features, const Tensor& flow) {
   check_warp(features, flow);
   const Shape shape(features);
   const bool channels_last = is_channels_last(features);
-  const at::Tensor from = features.contiguous(layout_of(features));
-  const at::Tensor where = flow.to(accumulate_type(features)).contiguous();
-  at::Tensor out = at::empty(features.sizes(), features.options().memory_format(layout_of(features)));
+  const Tensor from = in_form(features, features.scalar_type(), layout_of(features));
+  const Tensor where = in_form(flow, accumulate_type(features));
+  Tensor out = empty(features.sizes(), features.scalar_type(), layout_of(features));
   if (out.numel() == 0) return out;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "warp", [&] {
+  with_floating_type(features.scalar_type(), [&](auto zero) {
+    using scalar_t = decltype(zero);
     const auto* f = from.const_data_ptr<scalar_t>();
     const auto* w = where.const_data_ptr<accumulate_t<scalar_t>>();
     auto* o = out.mutable_data_ptr<scalar_t>();
@@ -224,20 +220,22 @@ at::Tensor warp_cpu(const at::Tensor& features, const at::Tensor& flow) {
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> warp_backward_cpu(
-    const at::Tensor& gradient, const at::Tensor& features, const at::Tensor& flow, std::array<bool, 2> needs) {
+std::tuple<Tensor, Tensor> warp_backward_cpu(
+    const Tensor& gradient, const Tensor& features, const Tensor& flow, const std::vector<bool>& needs) {
   check_warp_backward(gradient, features, flow);
   const Shape shape(features);
   const bool channels_last = is_channels_last(features);
   const auto layout = layout_of(features);
-  const at::Tensor from = features.contiguous(layout), slope = gradient.contiguous(layout);
-  const at::Tensor where = flow.to(accumulate_type(features)).contiguous();
+  const auto type = features.scalar_type();
+  const Tensor from = in_form(features, type, layout), slope = in_form(gradient, type, layout);
+  const Tensor where = in_form(flow, accumulate_type(features));
   // An empty tensor stands for a gradient that nobody asked for.
-  at::Tensor to_features = needs[0] ? at::empty(features.sizes(), features.options().memory_format(layout))
-                                    : at::empty({0}, features.options());
-  at::Tensor to_flow = needs[1] ? at::empty(where.sizes(), where.options()) : at::empty({0}, where.options());
-  if (features.numel() == 0) return {to_features, to_flow.zero_().to(flow.scalar_type())};
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "warp_backward", [&] {
+  Tensor to_features = needs[0] ? empty(features.sizes(), type, layout) : empty({0}, type);
+  const Sizes flow_sizes = needs[1] ? where.sizes() : Sizes({0});
+  if (features.numel() == 0) return {to_features, zeros(flow_sizes, flow.scalar_type())};
+  Tensor to_flow = empty(flow_sizes, where.scalar_type());
+  with_floating_type(features.scalar_type(), [&](auto zero) {
+    using scalar_t = decltype(zero);
     using A = accumulate_t<scalar_t>;
     const auto* g = slope.const_data_ptr<scalar_t>();
     const auto* f = from.const_data_ptr<scalar_t>();
@@ -251,14 +249,14 @@ std::tuple<at::Tensor, at::Tensor> warp_backward_cpu(
       channels_last ? backward_flow_channels_last(g, f, w, to, shape) : backward_flow_contiguous(g, f, w, to, shape);
     }
   });
-  return {to_features, to_flow.to(flow.scalar_type())};
+  return {to_features, in_form(to_flow, flow.scalar_type())};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
-  library.impl("warp", &warp_cpu);
-  library.impl("warp_backward", &warp_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
+  library.impl("warp", TORCH_BOX(&warp_cpu));
+  library.impl("warp_backward", TORCH_BOX(&warp_backward_cpu));
 }
 
 }  // namespace accel_ops

@@ -3,9 +3,6 @@
 
 #include "taps.h"
 
-#include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>
-
 #include <cmath>
 #include <cstdint>
 
@@ -46,28 +43,28 @@ ACCEL_HOST_DEVICE Taps<A> taps_of(const A* flow, int64_t pixel, int64_t height, 
   return make_taps<A>(A(cell % width) + here[0], A(cell / width) + here[cells], height, width);
 }
 
-inline void check_warp(const at::Tensor& features, const at::Tensor& flow) {
-  TORCH_CHECK_VALUE(features.dim() == 4, "warp: features must be (B, C, H, W), got ", features.sizes());
-  TORCH_CHECK_VALUE(
+inline void check_warp(const Tensor& features, const Tensor& flow) {
+  ACCEL_CHECK(features.dim() == 4, "warp: features must be (B, C, H, W), got ", features.sizes());
+  ACCEL_CHECK(
       flow.dim() == 4 && flow.size(0) == features.size(0) && flow.size(1) == 2 &&
           flow.size(2) == features.size(2) && flow.size(3) == features.size(3),
       "warp: flow must be (B, 2, H, W) for features ", features.sizes(), ", got ", flow.sizes());
   const auto type = features.scalar_type();
-  TORCH_CHECK_VALUE(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+  ACCEL_CHECK(
+      is_floating(type),
       "warp: features must be float16, bfloat16, float32 or float64, got ", type);
-  TORCH_CHECK_VALUE(
-      flow.scalar_type() == type || flow.scalar_type() == at::kFloat,
+  ACCEL_CHECK(
+      flow.scalar_type() == type || flow.scalar_type() == ScalarType::Float,
       "warp: flow must be float32 or of the features' type ", type, ", got ", flow.scalar_type());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       flow.device() == features.device(),
       "warp: features are on ", features.device(), " but flow is on ", flow.device());
 }
 
-inline void check_warp_backward(const at::Tensor& gradient, const at::Tensor& features, const at::Tensor& flow) {
+inline void check_warp_backward(const Tensor& gradient, const Tensor& features, const Tensor& flow) {
   check_warp(features, flow);
-  TORCH_CHECK_VALUE(
-      gradient.sizes() == features.sizes() && gradient.scalar_type() == features.scalar_type() &&
+  ACCEL_CHECK(
+      gradient.sizes().equals(features.sizes()) && gradient.scalar_type() == features.scalar_type() &&
           gradient.device() == features.device(),
       "warp: the gradient must have the features' shape, type and device");
 }

@@ -10,6 +10,11 @@ import torch
 
 library = torch.library.Library("accel_ops", "FRAGMENT")
 
+# What csrc/schemas.cpp asks for, to find out whether Python has defined the operators.
+_sign = torch.library.Library("accel_ops_python", "DEF")
+_sign.define("defines() -> ()")
+_sign.impl("defines", lambda: None, "CompositeImplicitAutograd")
+
 _LIST = Path(__file__).resolve().parents[1] / "csrc" / "schemas.inc"
 
 

@@ -61,7 +61,7 @@ def _sample_attend_fake(query: Tensor, key: Tensor, value: Tensor, offsets: Tens
 
 def _sample_attend_backward_fake(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, needs: list[bool]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     reference.check_sample_attend_backward(gradient, query, key, value, offsets)
     maps = [_like(t) if needed else t.new_empty(0) for t, needed in zip((query, key, value), needs[:3], strict=True)]
     return *maps, offsets.new_empty(offsets.shape if needs[3] else 0)

@@ -55,8 +55,8 @@ def _warp_backward_fake(gradient: Tensor, features: Tensor, flow: Tensor, needs:
 
 def _warp_autograd(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
     needs = list(ctx.needs_input_grad)
-    both = torch.ops.accel_ops.warp_backward(gradient, *ctx.saved_tensors, needs)
-    return tuple(made if wanted else None for made, wanted in zip(both, needs, strict=True))
+    to_features, to_flow = torch.ops.accel_ops.warp_backward(gradient, *ctx.saved_tensors, needs)
+    return to_features if needs[0] else None, to_flow if needs[1] else None
 
 
 define("warp", reference.warp, _warp_fake)

@@ -87,7 +87,8 @@ def deform_conv(
     share = weights(right, lower)
     maps = _maps(features, offset, weight)
     batch, rows, cells = offset.shape[0], weight.shape[1:].numel(), offset.shape[2:].numel()
-    samples = sum(share[k] * values(maps, inside, cell[k]) for k in range(4))  # (B*G, C/G, kh*kw, H', W')
+    parts = [share[k] * values(maps, inside, cell[k]) for k in range(4)]
+    samples = parts[0] + parts[1] + parts[2] + parts[3]  # (B*G, C/G, kh*kw, H', W')
     with torch.autocast(features.device.type, enabled=False):
         out = weight.flatten(1).to(maps.dtype) @ samples.reshape(batch, rows, cells)
     out = out.view(batch, weight.shape[0], *offset.shape[2:]).to(features.dtype)

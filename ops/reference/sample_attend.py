@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from accel_ops.reference.tensors import FLOATING, layout_of
 from accel_ops.reference.warp import warp, warp_backward
@@ -47,7 +49,9 @@ def sample_attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) ->
     check_sample_attend(query, key, value, offsets)
     query, key, wide, offsets = _widened(query, key, value, offsets)
     weights = sample_attention(query, key, offsets)
-    out = sum(weights[:, k, None] * _shifted(wide, offset) for k, offset in enumerate(offsets))
+    out = functools.reduce(
+        torch.add, (weights[:, k, None] * _shifted(wide, offset) for k, offset in enumerate(offsets))
+    )
     return out.to(value.dtype).contiguous(memory_format=layout_of(value))
 
 
@@ -76,7 +80,10 @@ def sample_attend_backward(
         sums[3][k] = (along_key + along_value).sum((0, 2, 3))
     made = [t.to(given.dtype) for t, given in zip(sums, inputs, strict=True)]
     made[:3] = [t.contiguous(memory_format=layout_of(given)) for t, given in zip(made[:3], inputs[:3], strict=True)]
-    return tuple(t if wanted else t.new_empty(0) for t, wanted in zip(made, needs, strict=True))
+    to_query, to_key, to_value, to_offsets = (
+        t if wanted else t.new_empty(0) for t, wanted in zip(made, needs, strict=True)
+    )
+    return to_query, to_key, to_value, to_offsets
 
 
 def _widened(*tensors: Tensor) -> list[Tensor]:

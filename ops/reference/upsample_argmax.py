@@ -48,7 +48,7 @@ def check_upsample_argmax(
             raise ValueError(f"{name}: scores are on {scores.device} but bias is on {bias.device}")
     if len(size) != 2:
         raise ValueError(f"{name}: size must be (H, W), got {list(size)}")
-    check_frame_size(scores.shape[2:], size, stride)
+    check_frame_size((scores.shape[2], scores.shape[3]), size, stride)
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     inside, cell, right, lower = taps(features, flow)
     weight = weights(right, lower)
     wide = features.to(right.dtype)  # once, so that autograd sums their gradient in float32 too
-    out = sum(weight[k] * values(wide, inside[k], cell[k]) for k in range(4))
+    parts = [weight[k] * values(wide, inside[k], cell[k]) for k in range(4)]
+    out = parts[0] + parts[1] + parts[2] + parts[3]
     return out.to(features.dtype).contiguous(memory_format=layout_of(features))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accel_ops import build, compilers, places
+from accel_ops import build, compilers, instruction_sets, places
 from processes import Program, run_code
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="native operators are for Linux")
@@ -151,27 +151,27 @@ def test_a_library_that_cannot_be_loaded_is_named(place, compiler):
 
 
 def test_the_name_says_all_the_binary_depends_on(monkeypatch, tmp_path):
-    cpu, gpu = build.Library("cpu"), build.Library("cuda", ("9.0",))
-    names = {cpu.file_name, gpu.file_name, build.Library("cuda", ("8.0",)).file_name}
-    for target, name, value in [
-        (torch, "__version__", "2.0"),
-        (torch.version, "cuda", "1.0"),
-        (build, "instruction_set", lambda: "another CPU"),
-        (build, "c_library", lambda: "glibc 2.17"),
-        (build, "compiler_version", lambda device: "g++ 4.8"),
-        (build, "CPU_FLAGS", ["-O0"]),
-    ]:
+    monkeypatch.setattr(build, "compiler_version", lambda device: "g++ 12")
+    avx2 = instruction_sets.PORTABLE[2]
+    cpu, gpu, portable = build.Library("cpu"), build.Library("cuda", ("9.0",)), build.Library("cpu", (), avx2)
+    names = {cpu.file_name, gpu.file_name, build.Library("cuda", ("8.0",)).file_name, portable.file_name}
+    assert len(names) == 4
+
+    def changes(*of_the_module):
         with monkeypatch.context() as changed:
-            changed.setattr(target, name, value)
-            names.add(cpu.file_name)
+            changed.setattr(*of_the_module)
+            return [library for library in (cpu, gpu, portable) if library.file_name not in names]
+
+    assert changes(torch, "__version__", "2.0") == changes(torch.version, "cuda", "1.0") == [gpu]
+    assert changes(build, "processor", lambda: "another CPU") == [cpu]
+    assert changes(build, "c_library", lambda: "glibc 2.17") == changes(build, "compiler_version", str) == [cpu, gpu]
+    assert changes(build, "CPU_FLAGS", ["-O0"]) == [cpu, portable]
     for source in build.SOURCES.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(build, "SOURCES", tmp_path)
-    assert cpu.file_name in names
+    assert changes(build, "SOURCES", tmp_path) == []
     with open(tmp_path / "warp.h", "a") as file:
         file.write("// changed")
-    names.add(cpu.file_name)
-    assert len(names) == 3 + 6 + 1
+    assert changes(build, "SOURCES", tmp_path) == [cpu, gpu, portable]
 
 
 def test_prebuilt_comes_before_the_cache(place):
@@ -222,7 +222,7 @@ def test_building_ahead_prints_one_line_and_then_is_up_to_date(place, compiler, 
 
 
 OTHERS = {
-    "processor": ("instruction_set", lambda: "another"),
+    "processor": ("processor", lambda: "another"),
     "C library": ("c_library", lambda: "glibc 2.17"),
     "compiler": ("compiler_version", lambda device: "another"),
 }
@@ -265,7 +265,7 @@ def test_an_upgraded_compiler_compiles_anew_and_without_one_any_library_for_this
     monkeypatch.setenv("CXX", str(place / "no_compiler"))
     assert build.Library("cpu").find() == build.cache_folder() / first
     assert build.build(build.Library("cpu"), build.cache_folder()).name == first
-    monkeypatch.setattr(build, "instruction_set", lambda: "another CPU")
+    monkeypatch.setattr(build, "processor", lambda: "another CPU")
     assert build.Library("cpu").find() is None
 
 
@@ -488,4 +488,4 @@ def test_a_wheel_has_every_package():
     names = {
         ".".join(("accel_ops" if folder.parts[0] == "ops" else folder.parts[0], *folder.parts[1:])) for folder in there
     }
-    assert set(said.stdout.split()) == names
+    assert set(said.stdout.split()) == names | {"accel.experiments"}

@@ -211,7 +211,7 @@ class SimulatedMotion:
                 gain += drift[t]
                 table = np.clip(levels[:, None] * np.exp(gain) + 0.5, 0, 255).astype(np.uint8)
                 cv2.LUT(frames[t], table[None], dst=frames[t])
-            if sigma:
+            if noise is not None:
                 start = int(rng.integers(len(noise) - frames[t].size))
                 grain = noise[start : start + frames[t].size].reshape(frames[t].shape)
                 cv2.add(frames[t], grain, dst=frames[t], dtype=cv2.CV_8U)

@@ -51,4 +51,5 @@ class SimulatedClips(ClipDataset):
             raise ValueError(f"{self.name(index)}: asked for a clip of {length} frames; simulated are {self.length}")
         rng = np.random.default_rng([self.seed, index])
         clip = self.motion(self.stills.clip(index, 1), self.length, rng)
+        assert clip.flow is not None, "motion that was made is known"
         return replace(clip, frames=clip.frames[-length:], flow=clip.flow[self.length - length :])

@@ -62,8 +62,10 @@ def generate_streetscape(
     if min(size) < 64 or max(size) > MAX_SIDE:
         raise ValueError(f"size: expected (H, W), each 64 to {MAX_SIDE}, got {tuple(size)}")
     _describe(root, size, seed)
-    jobs = [(root, split, i) for split in SPLITS for i in range(snippets.get(split, 0))]
-    jobs = [(*job, tuple(size), seed) for job in jobs if not all(path.exists() for path in snippet_files(*job))]
+    wanted = [(root, split, i) for split in SPLITS for i in range(snippets.get(split, 0))]
+    jobs = [
+        (*job, (size[0], size[1]), seed) for job in wanted if not all(path.exists() for path in snippet_files(*job))
+    ]
     done = 0
 
     def report() -> None:

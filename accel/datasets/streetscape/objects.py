@@ -98,7 +98,8 @@ class SurfaceBuilder:
     def box(self, stand: Stand, size, textures, label: str, instance=None, bottom=0.0, tint=1.0) -> None:
         """An upright box of size (width, height, length); textures: of its back, front, sides and top."""
         w, h, z = size[0] / 2, -bottom - size[1], size[2] / 2
-        b, back, front, side, top = -bottom, *textures
+        b = -bottom
+        back, front, side, top = textures
         faces = (
             (((-w, h, -z), (w, h, -z), (w, b, -z), (-w, b, -z)), back, 1),
             (((w, h, z), (-w, h, z), (-w, b, z), (w, b, z)), front, 1),
@@ -127,13 +128,13 @@ class SurfaceBuilder:
         rects, pyramid, tops, alpha = self.atlas.pack()
         columns = zip(*self._rows, strict=True)
         own, world, texture, label, instance, body, facing, patch, tint, lit, number = columns
-        corners, rect, facing = np.array(own), rects[list(texture)], np.array(facing)
-        light = np.where(np.array(lit)[:, None], self._light_on(np.array(world), facing), 1)
+        corners, rect, facings = np.array(own), rects[list(texture)], np.array(facing)
+        light = np.where(np.array(lit)[:, None], self._light_on(np.array(world), facings), 1)
         surfaces = Surfaces(
             corners=corners,
             plane=_planes(corners, rect),
             body=np.array(body),
-            facing=facing,
+            facing=facings,
             rect=rect,
             cutout=np.array([self.atlas.is_cutout(t) for t in texture]),
             patch=np.array([len(own) + p if p is not None else i for i, p in enumerate(patch)]),

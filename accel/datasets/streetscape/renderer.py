@@ -122,8 +122,8 @@ def _clip_near(corners: np.ndarray) -> np.ndarray:
             points.append(p)
         if (p[2] >= NEAR) != (q[2] >= NEAR):
             points.append(p + (q - p) * ((NEAR - p[2]) / (q[2] - p[2])))
-    points = np.array(points)
-    return points[:, :2] / points[:, 2:]
+    cut = np.array(points)
+    return cut[:, :2] / cut[:, 2:]
 
 
 def _outline_box(outline: np.ndarray) -> np.ndarray:

@@ -235,9 +235,9 @@ class _Street:
             strip(-self.half[0], self.half[1], road, "road", 0)
             for side, sign in ((0, -1), (1, 1)):
                 a, b = sign * self.half[side], sign * self.walk[side]
-                strip(*sorted((a, b)), paving[side], "sidewalk", 1 + side, KERB)
+                strip(min(a, b), max(a, b), paving[side], "sidewalk", 1 + side, KERB)
                 c, texture = sign * 60, grass[side] if outer == "terrain" else paving[1 - side]
-                strip(*sorted((b, c)), texture, outer, 3 + side, KERB)
+                strip(min(b, c), max(b, c), texture, outer, 3 + side, KERB)
                 if s < 60:
                     corners = [self._points(*p) for p in ((near, a, KERB), (far, a, KERB), (far, a), (near, a))]
                     self.builder.quad(Stand(np.eye(4)), corners, stone, "sidewalk", facing=-sign, patch=5 + side)

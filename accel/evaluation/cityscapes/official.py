@@ -78,19 +78,19 @@ def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> Officia
     prediction for a frame, another size than the ground truth's, label values that are none, and damaged files;
     ValueError where the ground truth has nothing but ignored labels.
     """
-    truths = sorted(map(Path, truths))
-    if not truths:
+    wanted = sorted(map(Path, truths))
+    if not wanted:
         raise ValueError("no ground truth to score with")
-    predictions = _matching(Path(folder), truths)
-    for prediction, truth in zip(predictions, truths, strict=True):
+    predictions = _matching(Path(folder), wanted)
+    for prediction, truth in zip(predictions, wanted, strict=True):
         found, expected = read_labels(prediction, _VALID_IDS).shape, read_labels(truth, _VALID_IDS).shape
         if found != expected:
             raise ValueError(
                 f"{prediction}: {found[1]} x {found[0]} pixels (width x height), "
                 f"but its ground truth {truth} has {expected[1]} x {expected[0]}"
             )
-    with_instances = all(_instances(truth).is_file() for truth in truths)
-    result = _run_scorer(predictions, truths, with_instances)
+    with_instances = all(_instances(truth).is_file() for truth in wanted)
+    result = _run_scorer(predictions, wanted, with_instances)
     if math.isnan(result["averageScoreClasses"]):
         raise ValueError("nothing to score: the ground truth of these frames has ignored labels only")
     scored = [label for label in labels if not label.ignoreInEval]
@@ -104,7 +104,7 @@ def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> Officia
         return Scores(_number(result[mean]), {name: _number(result[each][name]) for name in names})
 
     return OfficialScores(
-        frames=len(truths),
+        frames=len(wanted),
         classes=scores("averageScoreClasses", "classScores", classes),
         categories=scores("averageScoreCategories", "categoryScores", categories),
         instance_classes=scores("averageScoreInstClasses", "classInstScores", instances) if with_instances else None,
@@ -159,6 +159,7 @@ def official_table(scores: OfficialScores) -> Table:
 def check_agreement(own: float, scores: OfficialScores) -> str:
     """A line saying that our own mIoU is the official one; ValueError if it is not."""
     official = scores.classes.mean
+    assert official is not None, "something was scored"
     if abs(own - official) > TOLERANCE:
         raise ValueError(
             f"own mIoU {own:.8f} and official mIoU {official:.8f} differ by more than {TOLERANCE:g}; "

@@ -192,7 +192,7 @@ def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
     """The settings that decide what is scored. Those of training clips do not, nor does motion where it makes these
     alone."""
     split = split or data.test_split
-    settings = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
+    settings: dict[str, object] = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
     if data.name == "streetscape":
         settings |= {f"data.snippets.{split}": data.snippets.get(split), "data.size": data.size}
     simulated = _simulated(data) or {"simulated_test_frames": None}

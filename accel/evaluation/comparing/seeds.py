@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,15 +109,15 @@ def _check_run(first: _File, first_name: str, file: _File, name: str) -> None:
             f"{file.path} has {name!r} at the intervals {_listed(here)}, {first.path} {first_name!r} at "
             f"{_listed(there)}: the runs of a model are averaged at the same ones"
         )
-    here, there = file.predicted[name], first.predicted[first_name]
-    if key := _difference(there, here):
+    own, others = file.predicted[name], first.predicted[first_name]
+    if key := _difference(others, own):
         raise ValueError(
-            f"{file.path} has the predicted {key} of {name!r} counted as {here.get(key)}, {first.path} that of "
-            f"{first_name!r} as {there.get(key)}: the runs of a model have one class map"
+            f"{file.path} has the predicted {key} of {name!r} counted as {own.get(key)}, {first.path} that of "
+            f"{first_name!r} as {others.get(key)}: the runs of a model have one class map"
         )
 
 
-def _difference(one: dict[str, object], other: dict[str, object]) -> str | None:
+def _difference(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
     """The first key with another value; None where there is none."""
     return next((key for key in {**one, **other} if one.get(key) != other.get(key)), None)
 
@@ -162,8 +162,12 @@ def _read(path: Path) -> _File:
     try:
         values = json.loads(decode(path.read_bytes()))
         classes, class_maps = list(map(str, values["class_names"])), values["class_maps"]
-        data = {"data": str(values["data"]), "split": str(values["split"]), "classes": _listed(classes)}
-        own = dict(zip(classes, classes, strict=True))  # what is not mapped counts as itself
+        data: dict[str, object] = {
+            "data": str(values["data"]),
+            "split": str(values["split"]),
+            "classes": _listed(classes),
+        }
+        own: dict[str, str | None] = dict(zip(classes, classes, strict=True))  # what is not mapped counts as itself
         truth = own.copy()
         for class_map in class_maps.values():
             truth |= class_map["truth"]

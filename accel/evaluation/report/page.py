@@ -181,7 +181,7 @@ def _folded(title: str, content: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("accel.evaluation.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return files("accel.evaluation.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")
 
 
 def _beginning(path: Path) -> str:

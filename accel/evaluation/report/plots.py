@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,7 +61,8 @@ def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
     def draw(name: str, alt: str, make: Callable[[], Figure]) -> None:
         drawn[name] = _saved(name, alt, make())
 
-    with matplotlib.rc_context(_STYLE):
+    style: Any = _STYLE
+    with matplotlib.rc_context(style):
         draw("accuracy_speed", "mean mIoU against milliseconds a frame", lambda: _accuracy_speed(sweep))
         if any(len(result.by_distance) > 1 for result in longest.values()):
             alt = f"mIoU by distance from the key frame at interval {interval}"
@@ -128,8 +129,9 @@ def _boundary(longest: dict[str, EvaluationResult]) -> Figure:
 
 def _temporal(sweep: SweepResult) -> Figure:
     figure, axes = _figure(5.6, 2)
-    steady = {n: {str(r.interval): r.temporal.consistency for r in rs} for n, rs in sweep.models.items()}
-    flicker = {n: {str(r.interval): r.temporal.flicker for r in rs} for n, rs in sweep.models.items()}
+    known = {n: {str(r.interval): r.temporal for r in rs if r.temporal} for n, rs in sweep.models.items()}
+    steady = {n: {interval: t.consistency for interval, t in ts.items()} for n, ts in known.items()}
+    flicker = {n: {interval: t.flicker for interval, t in ts.items()} for n, ts in known.items()}
     _draw_lines(axes[0], steady, "", "consistency in per cent")
     _draw_lines(axes[1], flicker, "interval", "flicker in per cent")
     axes[0].set_title("Consistency: higher is steadier")
@@ -157,7 +159,7 @@ def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -
     axes.set_xlabel("IoU in per cent")
     axes.set_ylim(len(class_names) - 0.45, -0.55)
     titles = [_short(name) for name in names]
-    figure.legend(handles, titles, loc="outside upper center", ncols=min(2, len(names)), frameon=False)
+    figure.legend(handles=handles, labels=titles, loc="outside upper center", ncols=min(2, len(names)), frameon=False)
     return figure
 
 
@@ -174,7 +176,9 @@ def _confusion(result: EvaluationResult, class_names: Sequence[str]) -> Figure:
             ink = "white" if share > 55 else "#222222"
             axes.text(x, y, f"{share:.0f}", ha="center", va="center", color=ink, size=size)
     for y in np.flatnonzero(rows[:, 0] == 0):
-        axes.text((number - 1) / 2, y, "not in the ground truth", ha="center", va="center", color="#777777", size=size)
+        axes.text(
+            (number - 1) / 2, float(y), "not in the ground truth", ha="center", va="center", color="#777777", size=size
+        )
     axes.set_xticks(range(number), class_names, rotation=90)
     axes.set_yticks(range(number), class_names)
     axes.grid(False)
@@ -188,7 +192,7 @@ def _confusion(result: EvaluationResult, class_names: Sequence[str]) -> Figure:
 # --- what they share -----------------------------------------------------------------------------------------------
 
 
-def _figure(height: float, rows: int = 1) -> tuple[Figure, Axes]:
+def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure((_WIDTH, height), layout="constrained")
@@ -211,7 +215,7 @@ def _lines(series: dict[str, dict], x_label: str, y_label: str) -> Figure:
 def _draw_lines(axes: Axes, series: dict[str, dict], x_label: str, y_label: str, least: float = 0) -> None:
     """A line for each model from {place: share}, its name at its end. least: percentage points that the axis spans."""
     colour = colours(list(series))
-    ends = {}
+    ends: dict[str, tuple[float, float]] = {}
     places = list(dict.fromkeys(place for points in series.values() for place in points))
     for name, points in series.items():
         x = [places.index(place) for place in points]
@@ -235,7 +239,7 @@ def _span(axes: Axes, least: float = _LEAST) -> None:
         axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
 
-def _name_ends(axes: Axes, ends: dict[str, tuple[float, float]], colour: dict[str, str]) -> None:
+def _name_ends(axes: Any, ends: dict[str, tuple[float, float]], colour: dict[str, str]) -> None:
     """Names right of the lines, moved apart where they would touch."""
     low, high = axes.get_ylim()
     apart = (high - low) * 15 / 72 / (axes.figure.get_figheight() / len(axes.figure.axes) - 0.7)  # a line of letters
@@ -248,14 +252,18 @@ def _name_ends(axes: Axes, ends: dict[str, tuple[float, float]], colour: dict[st
         )  # fmt: skip
 
 
-def _name_points(axes: Axes, points: dict[str, list[tuple[float, float]]], colour: dict[str, str]) -> None:
+def _name_points(axes: Any, points: dict[str, list[tuple[float, float]]], colour: dict[str, str]) -> None:
     """Each name beside one of its model's points, where it covers the fewest points and names of others."""
     axes.figure.draw_without_rendering()  # fixes where the axes are
     frame, pixels = axes.get_window_extent(), axes.figure.dpi / 72
     spots = {name: axes.transData.transform(each) for name, each in points.items()}
     taken = [_around(x, y, 20 * pixels, 20 * pixels) for each in spots.values() for x, y in each]
     for each in spots.values():  # the lines between the points, lightly
-        taken += [_around(*(a + t * (b - a)), 2, 2) for a, b in pairwise(each) for t in np.linspace(0.1, 0.9, 9)]
+        taken += [
+            _around(x, y, 2, 2)
+            for a, b in pairwise(each)
+            for x, y in (a + t * (b - a) for t in np.linspace(0.1, 0.9, 9))
+        ]
     for name, each in spots.items():
         width, height = 7.6 * pixels * len(_short(name)), 14 * pixels
         across, up = width / 2 + 12 * pixels, height / 2 + 11 * pixels

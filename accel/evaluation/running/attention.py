@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -50,11 +51,12 @@ def summarize_attention(
     if not chosen:
         raise ValueError(f"no labelled frame of this data set has {distance} frames before it")
     use, strongest, aligned, weights = sampling.key_to_current, [], [], []
+    reference: Any = model.reference
     with bar("attention", len(chosen), quiet) as progress:
         for done, index in enumerate(chosen, 1):
             clip = frames_to_tensor(dataset.clip(index, distance + 1).frames)
             key, current = subtract_mean(torch.stack([clip[0], clip[-1]]).to(model.device)).split(1)
-            features, motion = model.reference.features(key), sampling.motion(current, key)
+            features, motion = reference.features(key), sampling.motion(current, key)
             attention = use.attention(features, motion, sampling.offsets)  # (1, K, h, w)
             found = use.align(features, motion, sampling.offsets)
             strongest.append(float(attention.amax(1).mean()))

@@ -113,11 +113,12 @@ def carry_along(
     matrices = {step: ConfusionMatrix(video.num_classes) for step in steps}
     difference, pixels = 0.0, 0
     on_the_way: dict[int, np.ndarray] = {}  # how many steps ago to what was true then, carried to the last frame
-    last_place, last_frame = None, None
+    last_place: tuple[str, int] | None = None
+    last_frame: np.ndarray | None = None
     for index in range(len(video)):
         clip, (name, number) = video.clip(index, 1), video.place(index)
         frame, labels = clip.frames[-1], clip.labels
-        if last_place == (name, number - 1):
+        if last_frame is not None and last_place == (name, number - 1):
             motion = flow(frame, last_frame)
             difference += float(np.abs(frame.astype(np.float32) - follow(last_frame, motion, cv2.INTER_LINEAR)).sum())
             pixels += frame.size
@@ -133,6 +134,7 @@ def carry_along(
                 carried = on_the_way[step]
                 both = np.where((labels == IGNORED) | (carried == IGNORED), np.uint8(IGNORED), labels)
                 matrix.update(torch.from_numpy(carried), torch.from_numpy(both))
+        assert labels is not None, "every frame of the video is labelled"
         on_the_way[0] = labels
         last_place, last_frame = (name, number), frame
         advance()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -32,7 +32,7 @@ class MappedPrediction(Prediction):
     def with_confidence_at(self, size):
         return self._mapped(self.original.with_confidence_at(size))
 
-    def _mapped(self, tensors: NamedTuple) -> NamedTuple:
+    def _mapped(self, tensors: Any) -> NamedTuple:
         """The same tensors, with labels (B, H, W) uint8 in the classes mapped to."""
         labels = self.table.index_select(0, tensors.labels.flatten().int()).view(tensors.labels.shape)
         return tensors._replace(labels=labels)
@@ -101,6 +101,7 @@ class MappedDataset(ClipDataset):
 
     def clip(self, index: int, length: int) -> Clip:
         clip = self.dataset.clip(index, length)
+        assert clip.labels is not None, "only labelled frames are mapped"
         return replace(clip, labels=cv2.LUT(clip.labels, self.class_map.truth))
 
 
@@ -120,10 +121,13 @@ def bring_together(
     known = {name: describe_weights(checkpoint).class_names for name, checkpoint in checkpoints.items()}
     if set(known.values()) <= {found}:
         return dict(models), dataset, {}
-    maps = {name: find_class_map(classes, found) for name, classes in known.items()}
-    for name, class_map in maps.items():
+    maps: dict[str, ClassMap] = {}
+    for name, classes in known.items():
+        class_map = find_class_map(classes, found)
         if class_map is None:  # one of them has other classes than the data, and is refused
             check_classes(checkpoints[name], dataset)
+        else:
+            maps[name] = class_map
     together, *_ = maps.values()
     scored = together.class_names
     mapped = {

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,8 +46,11 @@ class Predictions:
 
     def __init__(self, target: str | Path | None = None):
         self.names: list[str] = []
-        self._temporary = tempfile.TemporaryDirectory(prefix="accel-") if target is None else None
-        self._target = Path(self._temporary.name if target is None else target)
+        self._temporary: tempfile.TemporaryDirectory | None = None
+        if target is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="accel-")
+            target = self._temporary.name
+        self._target = Path(target)
         if self._target.exists() and not self._target.is_dir():
             raise ValueError(f"{self._target}: not a folder; predictions need one")
         self.folder = self._target / _UNFINISHED
@@ -62,7 +66,7 @@ class Predictions:
         ValueError if the folder is not there: on another machine, say.
         """
         joined = cls.__new__(cls)
-        joined.names, joined._temporary, joined._target, joined.folder = [], None, None, Path(folder)
+        joined.names, joined._temporary, joined._target, joined.folder = [], None, Path(folder), Path(folder)
         if not joined.folder.is_dir():
             raise ValueError(
                 f"{joined.folder}: not there for all processes; predictions of several machines need a folder that "
@@ -74,7 +78,8 @@ class Predictions:
     def shared(cls, target: str | Path | None, processes: Processes) -> Predictions:
         """In the first process as ever, in the others what they add to it; `gather` comes before `finish`."""
         begun = cls(target) if processes.is_first else None
-        folder = processes.spread(begun and begun.folder)
+        folder = processes.spread(None if begun is None else begun.folder)
+        assert folder is not None, "the first process has one"
         return begun or cls.joining(folder)
 
     def gather(self, processes: Processes) -> None:
@@ -107,7 +112,7 @@ class Predictions:
         path = self.folder / f"{name}{_SUFFIX}"
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            temporary.write_bytes(data)
+            temporary.write_bytes(data.tobytes())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -120,7 +125,7 @@ class Predictions:
     def __exit__(self, *error) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
-        elif self._target is not None and self.folder != self._target:
+        elif self.folder != self._target:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -176,7 +181,7 @@ class _Clips(Dataset):
             return str(error)
 
 
-def _as_is(clip: Clip | str) -> Clip | str:
+def _as_is(clip: Any) -> Any:
     return clip
 
 
@@ -208,6 +213,7 @@ def write_submission(
     layout than Cityscapes' or a checkpoint of other classes, FileNotFoundError where the data are missing.
     """
     with processes.first_alone():
+        dataset: Any  # of Cityscapes' layout, or refused below
         if config.name == "cityscapes":
             dataset = Cityscapes(data_root(config), split, with_labels=False)
         else:

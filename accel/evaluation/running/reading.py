@@ -98,7 +98,8 @@ def _plan(dataset: ClipDataset, indices: Sequence[int], context: int | None) -> 
         available = dataset.history(index) + 1
         available = available if context is None else min(available, context + 1)
         by_video.setdefault(video, []).append(_Plan(index, video, number, available))
-    plans, end = [], None
+    plans: list[_Plan] = []
+    end = None
     for plan in (p for found in by_video.values() for p in sorted(found, key=lambda p: p.number)):
         assert end != (plan.video, plan.number), f"labelled frames {plans[-1].index} and {plan.index} are one"
         length, follows = plan.after(end)
@@ -152,5 +153,5 @@ class _Reader(Dataset):
         return best
 
 
-def _as_is(read: tuple[Clip, Any] | str) -> tuple[Clip, Any] | str:
+def _as_is(read: Any) -> Any:
     return read

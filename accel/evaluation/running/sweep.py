@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -179,16 +179,19 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
     if not scored:
         raise ValueError(f"none of the labelled frames could be read (interval {interval})")
-    scores = {distance: tally.score(distance, interval) for distance in distances(interval, average)}
-    pooled = tally.sum_of(scores.values())
+    scores: dict[int, Any] = {distance: tally.score(distance, interval) for distance in distances(interval, average)}
+    pooled: Any = tally.sum_of(scores.values())
     counted = pooled.matrix.all_pixels()
     if not counted.labelled():
         raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
     by_distance = {distance: Accuracy.of(score.matrix, class_names) for distance, score in scores.items()}
-    worst = min(by_distance, key=lambda d: by_distance[d].miou)
+    mious = {distance: accuracy.miou for distance, accuracy in by_distance.items() if accuracy.miou is not None}
+    assert len(mious) == len(by_distance), "all distances score the same labels"
+    worst = min(mious, key=lambda distance: mious[distance])
     key = float(np.median(tally.seconds_key))
     current = float(np.median(tally.seconds_current)) if interval > 1 and tally.seconds_current else None
     every = Accuracy.of(pooled.matrix, class_names)
+    assert every.miou is not None, "something is labelled"
     return EvaluationResult(
         miou=every.miou,
         iou=every.iou,
@@ -202,8 +205,8 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         seconds_current=current,
         fps=frames_per_second(key, current, interval),
         by_distance=by_distance,
-        mean=float(np.mean([accuracy.miou for accuracy in by_distance.values()])),
-        worst=by_distance[worst].miou,
+        mean=float(np.mean(list(mious.values()))),
+        worst=mious[worst],
         worst_distance=worst,
         trimap=every.trimap,
         confusion=tuple(map(tuple, counted.counts.tolist())),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class RunFrame:
 
 @torch.inference_mode()
 def run_videos(
-    runs: dict[Hashable, Run],
+    runs: Mapping[Any, Run],
     dataset: ClipDataset,
     flow: Flow | None = "dis",
     indices: Sequence[int] | None = None,
@@ -74,7 +75,7 @@ def run_videos(
     workers: int = 1,
     quiet: bool = False,
     processes: Processes = ALONE,
-) -> dict[Hashable, TemporalResult]:
+) -> dict[Any, TemporalResult]:
     """How steady the labels of each run are, over all frames from which a labelled one can be reached.
 
     runs: by any names, all models on one device; they go through the videos side by side, every frame read once.
@@ -154,7 +155,7 @@ class _Matches:
         self.flow, self.image, self.previous = flow, image, previous
         self.known: dict[int, Tensor] = {}
         self.shared = None
-        if previous is not None and flow not in (None, "model"):
+        if previous is not None and stretch.clip is not None and flow not in (None, "model"):
             missing = len(stretch.clip.frames) - len(stretch.extra)  # the first frame's, where it follows nothing
             self.shared = torch.from_numpy(stretch.extra[place - missing]).to(image.device)
 
@@ -175,13 +176,15 @@ def _matches(clip: Clip, flow: Flow) -> np.ndarray:
 
 
 def _frame(stretch: Stretch, place: int, first: bool, playing: dict[Hashable, _Playing]) -> RunFrame:
-    before = len(stretch.clip.frames) - 1 - place
+    clip = stretch.clip
+    assert clip is not None, "there is a frame of it"
+    before = len(clip.frames) - 1 - place
     return RunFrame(
         index=stretch.index,
         before=before,
         first=first,
-        image=stretch.clip.frames[place],
-        truth=None if before else stretch.clip.labels,
-        labels={name: play.labels for name, play in playing.items()},
+        image=clip.frames[place],
+        truth=None if before else clip.labels,
+        labels={name: play.labels for name, play in playing.items() if play.labels is not None},
         distance={name: play.distance for name, play in playing.items()},
     )

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +61,9 @@ def as_published(encoder: nn.Module) -> None:
         for name, conv in list(module.named_children()):
             # With a stride of 1 both paddings are the same.
             if type(conv) is nn.Conv2d and conv.stride != (1, 1):
-                same = Conv2dSame(
-                    conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, groups=conv.groups, bias=False
-                )
+                kernel: Any = conv.kernel_size
+                stride: Any = conv.stride
+                same = Conv2dSame(conv.in_channels, conv.out_channels, kernel, stride, groups=conv.groups, bias=False)
                 same.weight = conv.weight
                 setattr(module, name, same)
 
@@ -88,12 +89,14 @@ class Mirrored(nn.Module):
                 if not isinstance(conv, nn.Conv2d):
                     continue
                 if isinstance(conv, Conv2dSame):
+                    kernel: Any = conv.kernel_size
+                    stride: Any = conv.stride
                     plain = nn.Conv2d(
                         conv.in_channels,
                         conv.out_channels,
-                        conv.kernel_size,
-                        conv.stride,
-                        padding=conv.kernel_size[0] // 2,
+                        kernel,
+                        stride,
+                        padding=kernel[0] // 2,
                         groups=conv.groups,
                         bias=False,
                     )
@@ -134,7 +137,7 @@ def renamed(published: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tenso
         last stage, are left out.
     """
     outer = "model." if hasattr(encoder, "model") else ""
-    network = encoder.model if outer else encoder
+    network: Any = encoder.model if outer else encoder
     blocks = [
         (f"{outer}blocks.{stage}.{place}.", _INVERTED if hasattr(block, "conv_pwl") else _SEPARABLE)
         for stage, group in enumerate(network.blocks)

@@ -53,7 +53,10 @@ def pixel_scaling(name: str) -> PixelScaling:
         return PixelScaling(efficientnet_lite.MEAN, efficientnet_lite.STD)
     prefix, _, timm_name = name.partition("-")
     known = timm.get_pretrained_cfg(timm_name) if prefix == "tu" else None
-    return PixelScaling() if known is None else PixelScaling(tuple(known.mean), tuple(known.std))
+    if known is None:
+        return PixelScaling()
+    (red, green, blue), (red_std, green_std, blue_std) = known.mean, known.std
+    return PixelScaling((red, green, blue), (red_std, green_std, blue_std))
 
 
 def start_as_identity(encoder: nn.Module, name: str, pretrained: bool) -> None:

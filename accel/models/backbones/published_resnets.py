@@ -77,6 +77,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int, project: bool, middle: nn.Module):
         super().__init__()
+        self.shortcut: nn.Module
         if project:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(channels, 4 * width, 1, stride, bias=False), GlobalBatchNorm(4 * width)
@@ -117,6 +118,7 @@ class ResNetV1(nn.Module):
             blocks = []
             for block in range(depth):
                 stride = 2 if block == 0 and stage in (1, 2) else 1
+                middle: nn.Module
                 if stage == 3:
                     middle = DeformableConv(inner, offset_groups, offset_dilation)
                 else:
@@ -162,6 +164,7 @@ class DeformableBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int, project: bool, offset_groups: int):
         super().__init__()
+        self.shortcut: nn.Module
         if project:
             self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), GlobalBatchNorm(width))
         else:
@@ -235,6 +238,7 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, DeformableConv):
             nn.init.zeros_(module.offset.weight)
+            assert module.offset.bias is not None
             nn.init.zeros_(module.offset.bias)
 
 

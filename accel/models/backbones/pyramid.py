@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +35,13 @@ class PyramidBackbone(nn.Module):
         if stride not in STRIDES:
             raise ValueError(f"stride of features must be 4, 8 or 16, got {stride}")
         self.name = name
-        self.encoder = make_encoder(name, pretrained, dilated=False)[0]
+        encoder: Any = make_encoder(name, pretrained, dilated=False)[0]
+        self.encoder = encoder
         self.scaling = pixel_scaling(name)
         self.stride, self.enlarge, self.out_channels = stride, enlarge, channels
         self.stages = tuple(stage for stage in range(2, WHOLE + 1) if 2**stage >= stride * enlarge)
         self._check(name)
-        self.decoder = TopDown([self.encoder.out_channels[stage] for stage in self.stages], channels)
+        self.decoder = TopDown([encoder.out_channels[stage] for stage in self.stages], channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB minus the mean to features (B, channels, ceil(H/stride), ceil(W/stride))."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ class SmpBackbone(nn.Module):
         zero_init_residual: bool = False,
     ):
         super().__init__()
+        self.encoder: Any
         self.encoder, self.stride = make_encoder(name, pretrained, depth)
         self.scaling = pixel_scaling(name)
         if zero_init_residual:
@@ -109,7 +111,7 @@ def scaled(image: Tensor, scaling: PixelScaling) -> Tensor:
 
 def _up_to_early(encoder: nn.Module, blocks: int | None, name: str = "") -> nn.Module:
     """The same layers of an encoder, but those after its low-level features are not run."""
-    early = copy.copy(encoder)
+    early: Any = copy.copy(encoder)
     early._depth = EARLY
     if blocks is None:
         return early

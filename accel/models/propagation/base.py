@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from accel.fast.preparation import Preparation
 from accel.models.propagation.routes import Route
 
-Motion: TypeAlias = Tensor | tuple[Tensor, ...]  # such as a flow, or a flow and a map beside it
+Motion: TypeAlias = Any  # such as a flow, or a flow and a map beside it; every propagation has its own
 
 
 class Propagation(nn.Module, ABC):

@@ -74,18 +74,22 @@ class ScaledFlowWarp(FlowWarp):
 
     linear = False  # a map of C channels does not change places with a 1x1 convolution
 
-    def motion(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def motion(  # type: ignore[override] # its motion is more than a flow
+        self, current: Tensor, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The flow (B, 2, h, w) and the scale."""
         return self.flow(current, previous)
 
     @staticmethod
-    def join(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def join(  # type: ignore[override]
+        first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The first scale is carried along the second flow, as the features that it scales are."""
         (first_flow, first_scale), (second_flow, second_scale) = first, second
         return FlowWarp.join(first_flow, second_flow), accel_ops.warp(first_scale, second_flow) * second_scale
 
     @staticmethod
-    def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:
+    def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
         """Features (B, C, h, w) moved along a flow and scaled."""
         flow, scale = motion
         moved = FlowWarp.move(features, flow)

@@ -59,9 +59,11 @@ class FlowNetS(nn.Module):
     def _initialise(self) -> None:
         """He initialisation for the leaky ReLUs; predictions start near zero flow, the safe guess."""
         for conv in (*self.encoder.values(), *self.bring_up.values()):
+            assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and conv.bias is not None
             nn.init.kaiming_normal_(conv.weight, a=0.1)
             nn.init.zeros_(conv.bias)
         for conv in self.predict.values():
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             nn.init.normal_(conv.weight, std=1e-3)
             nn.init.zeros_(conv.bias)
 

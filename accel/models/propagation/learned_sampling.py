@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from typing import Any
 
 import accel_ops
 import torch
@@ -37,7 +37,7 @@ class LearnedSampling(Propagation):
 
     def __init__(
         self,
-        low_level: Callable[[Tensor], Tensor],
+        low_level: Any,
         low_channels: int,
         channels: int,
         offsets: Tensor,
@@ -46,7 +46,7 @@ class LearnedSampling(Propagation):
     ):
         super().__init__()
         self.low_level = low_level
-        self.low_to_high = nn.Sequential(
+        self.low_to_high: nn.Module = nn.Sequential(
             nn.Conv2d(low_channels, embedding, 1),
             nn.ReLU(),
             nn.Conv2d(embedding, embedding, 3, padding=1),
@@ -54,8 +54,9 @@ class LearnedSampling(Propagation):
             nn.Conv2d(embedding, channels, 3, padding=1),
         )
         self.offsets = nn.Parameter(offsets.clone())
-        self.key_to_current = Aggregation(channels, embedding)
-        self.key_to_key = Aggregation(channels, embedding)
+        # Modules, once made fast, but no longer of this class.
+        self.key_to_current: Any = Aggregation(channels, embedding)
+        self.key_to_key: Any = Aggregation(channels, embedding)
         self.update_ratio = update_ratio
         for module in (self.low_to_high, self.key_to_current, self.key_to_key):
             _initialise(module)
@@ -117,8 +118,8 @@ class _Describing(nn.Module):
     def of(sampling: LearnedSampling) -> _Describing:
         low_level = sampling.low_level
         shared = not isinstance(low_level, nn.Module)  # a method of the reference's backbone
-        network = (low_level.__self__, low_level.__name__) if shared else (low_level, "forward")
-        return copy.deepcopy(_Describing(*network, sampling.low_to_high))
+        backbone, name = (low_level.__self__, low_level.__name__) if shared else (low_level, "forward")
+        return copy.deepcopy(_Describing(backbone, name, sampling.low_to_high))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
@@ -177,7 +178,8 @@ class Quality(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        first, second, third = self
+        layers: list[Any] = list(self)
+        first, second, third = layers
         dtype = first.weight.dtype
         wide = torch.promote_types(dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):
@@ -208,4 +210,5 @@ def _initialise(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)

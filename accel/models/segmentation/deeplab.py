@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from accel.fast.pointwise import Pointwise, followed_by
@@ -20,7 +22,7 @@ class DeepLab(Branch):
 
     task = "segmentation"
 
-    def __init__(self, backbone: nn.Module, num_classes: int, head_channels: int = 1024, border: Border = "replicate"):
+    def __init__(self, backbone: Any, num_classes: int, head_channels: int = 1024, border: Border = "replicate"):
         super().__init__()
         self.backbone = backbone
         self.fc6 = nn.Conv2d(backbone.out_channels, head_channels, 1)
@@ -50,4 +52,5 @@ class DeepLab(Branch):
         return self.fc6.weight.flatten(1)
 
     def _head(self) -> Head:
+        assert self.fc6.bias is not None
         return Head(self.fc6.bias, self.score_layer)

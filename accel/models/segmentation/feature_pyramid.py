@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from accel.fast.parts import Work
@@ -24,7 +26,7 @@ class FeaturePyramid(Branch):
 
     task = "segmentation"
 
-    def __init__(self, backbone: nn.Module, num_classes: int, border: Border = "replicate"):
+    def __init__(self, backbone: Any, num_classes: int, border: Border = "replicate"):
         super().__init__()
         self.backbone = backbone
         self.score_layer = nn.Conv2d(backbone.out_channels, num_classes, 1)
@@ -61,7 +63,7 @@ class SplitPyramid(SplitBranch):
         super().__init__()
         self.backbone = original.backbone
         self.product = Pointwise(original.score_layer.weight.flatten(1))
-        self.bias = nn.Parameter(original.score_layer.bias[:, None, None], requires_grad=False)
+        self.bias = nn.Parameter(_bias_of(original.score_layer)[:, None, None], requires_grad=False)
         self.border, self.stride = original.border, original.stride
 
     def features(self, image: Tensor) -> Tensor:
@@ -71,6 +73,11 @@ class SplitPyramid(SplitBranch):
     def predict_from(self, product: Tensor) -> ScoreMap:
         """(B, K, h, w) to scores (B, K, h, w)."""
         return ScoreMap(product + self.bias, self.border, stride=self.stride)
+
+
+def _bias_of(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 class SimplifiedPyramid(Branch):

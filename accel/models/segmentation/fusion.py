@@ -59,4 +59,5 @@ def _start_from_mean(correction: nn.Conv2d) -> None:
     """Fuse to the mean of both branches: at once as good as their ensemble, and free to move from there."""
     half = 0.5 * torch.eye(correction.out_channels)
     correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
+    assert correction.bias is not None
     nn.init.zeros_(correction.bias)

@@ -41,7 +41,7 @@ class ScoreMap(Prediction):
 
     def upsample(self, size: tuple[int, int]) -> Tensor:
         """Full-size logits (B, K, H, W), differentiable: for the loss. Inference takes `labels`."""
-        check_frame_size(self.scores.shape[2:], size, self.stride)
+        check_frame_size((self.scores.shape[2], self.scores.shape[3]), size, self.stride)
         full = _interpolated(self.scores, size, self.stride, self.border)
         return full if self.bias is None else full + self.bias.to(full.dtype).view(-1, 1, 1)
 

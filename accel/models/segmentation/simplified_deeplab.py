@@ -21,7 +21,7 @@ class SimplifiedDeepLab(Branch):
     def __init__(self, backbone: nn.Module, head: Head, border: Border):
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head: nn.Module = head
         self.border = border
 
     def features(self, image: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class WholeDeepLab(SplitBranch):
         super().__init__()
         self.backbone = backbone
         self.product = product
-        self.head = head
+        self.head: nn.Module = head
         self.border = border
 
     def features(self, image: Tensor) -> Tensor:
