@@ -64,10 +64,10 @@ def test_one_that_does_not_run_here_or_is_none_is_named(processor, monkeypatch):
     processor(HASWELL)
     monkeypatch.setenv("ACCEL_OPS_CPU", "avx512")
     with pytest.raises(ValueError, match="ACCEL_OPS_CPU=avx512 does not run on this processor.* avx2, x86-64"):
-        build.load()
+        build.library_file()
     monkeypatch.setenv("ACCEL_OPS_CPU", "fast")
     with pytest.raises(ValueError, match="ACCEL_OPS_CPU=fast is none of avx512_bf16, avx512, avx2, x86-64"):
-        build.load()
+        build.library_file()
 
 
 @pytest.fixture
