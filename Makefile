@@ -3,11 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What `make demo` needs alone, without the tools for tests, types and pages.
+RUNS := $(VENV)/.runs
 
-.PHONY: demo test lint docs wheel install clean
+.PHONY: demo test lint docs wheel install operators clean
 
-demo: install
+# The demo on generated scenes; or `make demo VIDEO=drive.mp4`, on a video of yours.
+demo: $(RUNS) operators
+ifdef VIDEO
+	$(BIN)/accel label "$(VIDEO)"
+else
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
+endif
 
 # Up to four tests at a time, each on one thread: more threads would wait for each other. Neighbours, which share what
 # they need, stay together; a process that has done its share takes from another's.
@@ -31,13 +38,21 @@ wheel: install
 	$(BIN)/python tools/build_wheel.py
 
 # The environment is made once; the native operators are compiled once for this machine, and reused.
-install: $(STAMP)
+install: $(STAMP) operators
+
+operators: | $(RUNS)
 	@$(BIN)/python -m accel_ops.build || echo "going on without the native operators: slower, same results"
 
-$(STAMP): setup.cfg setup.py
+$(RUNS): setup.cfg setup.py
+	@echo "setting up $(VENV): pip fetches what is missing, PyTorch among it. Its build for GPUs, which pip takes on Linux"
+	@echo "unless a build for CPUs is installed, is 3 GB to download and takes some minutes; the others are 0.3 GB."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(STAMP): setup.cfg setup.py | $(RUNS)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info ops/lib .pytest_cache .ruff_cache

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -12,18 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from accel.config import Config, DataConfig, load_config, load_stages
+from accel.config import DataConfig, load_config, load_stages
 from accel.config.experiments import EXPERIMENTS
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
-from accel.datasets.clips import frames_to_tensor, long_enough
+from accel.datasets.clips import long_enough
+from accel.demo_models import table_folder, weights_for_scenes, weights_for_video
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
-from accel.evaluation.running.evaluator import evaluate
-from accel.evaluation.tables import model_table, write_json
+from accel.evaluation.tables import write_json
 from accel.inference.loading import check_classes, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
-from accel.inference.timing import frames_per_second, time_interleaved
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
@@ -33,29 +31,25 @@ from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
 from accel.tasks.task import View
-from accel.training.run_folder import has_settings, is_done
-from accel.training.sources import other_start
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
-from accel.weights.checkpoints import WEIGHTS, describe_weights
-from accel.weights.conversion import find_published
+from accel.weights.checkpoints import describe_weights
 from accel.weights.names import find_weights
 
-SUMMARY, VIDEO, TABLE = "summary.json", "video.mp4", "table.json"
+SUMMARY, VIDEO = "summary.json", "video.mp4"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
 MAX_NAMED = 10  # gaps of a video that are named
-TIMED_ROUNDS = 10  # of the models' turns in the table
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line of the demo says."""
 
-    version: str
+    version: str | None
     interval: int
     num_ex: int
     average: bool
@@ -69,6 +63,7 @@ class Options:
     flat_latency: bool
     optimize: bool
     compare: bool
+    train: bool
     scene_cuts: bool
     view: View
 
@@ -130,7 +125,7 @@ def run_demo(options: Options) -> None:
     else:
         folders = [_output_folder(options.output / name) for name in videos.videos()]
     if options.compare:
-        _table_folder(options.output)
+        table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
     dataset = None if data is None else _dataset(data)
@@ -176,50 +171,13 @@ def _output_folder(path: Path) -> OutputFolder:
     return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
 
 
-def _table_folder(path: Path) -> OutputFolder:
-    return OutputFolder(path, [TABLE])
-
-
-def compare_demo_models(version: str, interval: int, output: Path, device: str) -> None:
-    """Train what the demo needs and print one table: both branches frame by frame, Deep Feature Flow and Accel."""
-    FixedInterval(interval)
-    folder = _table_folder(output)
-    stages = {_title(stage): stage for stage in _train_demo_model(version, device)}
-    data = next(iter(stages.values())).data
-    dataset = build_dataset(data, data.test_split)
-    chosen = choose_device(device)
-    origin = Origin.of({name: str(stage.output) for name, stage in stages.items()}, chosen)
-    models, results = {}, {}
-    for name, stage in stages.items():
-        model = models[name] = load_model(stage.output, stage.model, chosen)
-        at = interval if model.carries_state else 1
-        results[name] = evaluate(model, dataset, at, average=model.carries_state)
-    # Side by side: what a model took while it was scored depends on what else the machine did just then.
-    frames = frames_to_tensor(dataset.clip(0, 2).frames)
-    for name, (key, current) in time_interleaved(models, frames, TIMED_ROUNDS).items():
-        at = results[name].interval
-        fps = frames_per_second(key, current, at)
-        results[name] = replace(results[name], seconds_key=key, seconds_current=current if at > 1 else None, fps=fps)
-    console.print(model_table(results, f"{len(dataset)} generated scenes, all distances from the key frame"))
-    figures = {name: result.as_dict() for name, result in results.items()}
-    write_json(folder.file(TABLE), {"models": figures, "origin": origin.as_dict()})
-    console.print(f"written: {output / TABLE}")
-
-
-def _title(stage: Config) -> str:
-    name = stage.output.name
-    if stage.model.name != "frame_by_frame":
-        return name
-    return f"{name} ({stage.model.reference.encoder}) frame by frame"
-
-
 # --- which model, which data ----------------------------------------------------------------------------------
 
 
 def _load(options: Options, data: DataConfig | None) -> Loaded:
     device = choose_device(options.device)
     expected = load_config(options.cfg).model if options.cfg else None
-    checkpoint = find_weights(options.checkpoint) if options.checkpoint else _find_weights(options, data)
+    checkpoint = _weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
@@ -227,46 +185,15 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     return Loaded(model, task, str(as_given))
 
 
-def _find_weights(options: Options, data: DataConfig | None) -> Path:
-    """Weights for this version: from a configuration's own run, put in model/ (converted or as published), trained
-    here on Cityscapes, or the demo model's, which is trained first if need be. Generated scenes are the demo model's
-    in any case."""
+def _weights(options: Options, data: DataConfig | None) -> Path:
+    """Those that are named, those of the configuration's own run, or the demo's."""
+    if options.checkpoint:
+        return find_weights(options.checkpoint)
     if options.cfg:
         return load_config(options.cfg).output
     if data is not None and data.name == "streetscape":
-        if Path("model").is_dir():
-            console.print("weights in model/ are for real video: they are used with --input, and with Cityscapes")
-        return _train_demo_model(options.version, options.device)[-1].output
-    version = f"accel-{options.version}"
-    if published := find_published(version, "model"):
-        return published
-    trained = Path(f"runs/accel{options.version}_cityscapes/weights.safetensors")
-    if trained.is_file():
-        return trained
-    console.print(
-        f"no model/{version}.safetensors, model/{version}-0000.params or {trained}: using the demo model, "
-        "which has seen generated scenes only; expect it to be poor on real video"
-    )
-    return _train_demo_model(options.version, options.device)[-1].output
-
-
-def _train_demo_model(version: str, device: str):
-    from accel.training.signals import Stopped
-    from accel.training.trainer import train  # loads Lightning Fabric, which labelling does without
-
-    stages = load_stages(EXPERIMENTS / "demo" / f"demo{version}.yaml")
-    for number, stage in enumerate(stages, 1):
-        if not is_done(stage):
-            console.print(f"training the demo model, once: stage {number} of {len(stages)}")
-            # The run is this program's own cache: one of other settings, or on older weights, is replaced.
-            stale = not has_settings(stage) or (stage.output / WEIGHTS).is_file() or bool(other_start(stage))
-            try:
-                train(stage, device, resume=True, overwrite=stale, again="the same command goes on")
-            except Stopped as stopped:
-                if stopped.signal is signal.SIGINT:  # to a run that is the end; the demo has not come to its own
-                    raise KeyboardInterrupt from None
-                raise
-    return stages
+        return weights_for_scenes(options.version, options.device, options.train)
+    return weights_for_video(options.version, options.device)
 
 
 def _data(options: Options) -> DataConfig:

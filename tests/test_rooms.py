@@ -52,6 +52,7 @@ ORDER = (
     "training",
     "benchmark",
     # commands
+    "demo_models",
     "demo",
     "cli",
     "commands",

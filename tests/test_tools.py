@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from accel.datasets.cityscapes import PALETTE, Cityscapes
 from accel.datasets.clips import frames_to_tensor, long_enough
 from accel.inference.loading import load_model
 from accel.machine import commit
-from accel.output_folder import LIST
 from accel.playing.player import Player
 from accel.video.writer import VideoWriter
 
@@ -688,27 +685,6 @@ def test_an_error_midway_keeps_what_was_labelled(tool, refused, trained, tmp_pat
     assert len(list((tmp_path / "out/labels").iterdir())) == len(frames_of(tmp_path / "out/video.mp4")) == 5
 
 
-def test_ctrl_c_while_the_demo_trains_is_no_success(trained, tmp_path, monkeypatch, capsys):
-    """Training ends in order, with code 0; the demo has not shown anything."""
-    from accel import demo
-
-    stages = demo.load_stages(trained[1], [f"output={tmp_path}/anew", "train.steps=1000"])
-    monkeypatch.setattr(demo, "load_stages", lambda _: stages)
-    main = threading.main_thread().ident
-
-    def interrupt():
-        log, deadline = tmp_path / "anew/log.jsonl", time.monotonic() + 60
-        while not (log.is_file() and log.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        demo._train_demo_model("18", "cpu")
-    said = capsys.readouterr().out
-    assert "SIGINT: saved; the same command goes on" in said and "--resume" not in said
-
-
 @pytest.mark.slow
 def test_demo_with_flat_latency_on_an_optimised_model(tool, trained, tmp_path):
     source, output = write_frames(tmp_path / "drive"), tmp_path / "out"
@@ -798,23 +774,6 @@ def test_without_cityscapes_the_demo_generates_scenes(tool, trained, scenes_made
     assert "no Cityscapes at data/cityscapes: using generated street scenes" in capsys.readouterr().out
     assert len(list((tmp_path / "output/demo/labels").iterdir())) == 2
     assert (tmp_path / "data/streetscape/gtFine/val").is_dir()
-
-
-def test_the_demo_puts_its_models_in_one_table(trained, tmp_path, capsys, monkeypatch):
-    from accel import demo
-
-    stages = demo.load_stages(trained[1])
-    monkeypatch.setattr(demo, "_train_demo_model", lambda version, device: stages)
-    demo.compare_demo_models("18", 2, tmp_path, "cpu")
-    table = json.loads((tmp_path / "table.json").read_text())
-    assert table["models"]["run"]["interval"] == 2 and table["models"]["run"]["seconds_current"] > 0
-    assert table["origin"]["checkpoints"] == {"run": str(tmp_path / "run")}
-    assert "generated scenes" in capsys.readouterr().out
-    demo.compare_demo_models("18", 2, tmp_path, "cpu")  # its own table is replaced
-    (tmp_path / LIST).unlink()
-    with pytest.raises(ValueError, match="holds files that no run .*table.json"):
-        demo.compare_demo_models("18", 2, tmp_path, "cpu")
-    assert json.loads((tmp_path / "table.json").read_text())["models"]
 
 
 def test_a_table_of_the_users_own_is_told_before_anything_is_labelled(refused, trained, tmp_path):

@@ -16,7 +16,12 @@ from accel.commands.label import VIEWS, add_ways
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("-v", "--version", default="18", choices=("18", "34", "50", "101"), help="update branch")
+    parser.add_argument(
+        "-v",
+        "--version",
+        choices=("18", "34", "50", "101"),
+        help="update branch, of a published network or of the demo trained here",
+    )
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
     parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
@@ -30,9 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
     parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="train the demo models here first, which takes half an hour on two cores",
+    )
     args = parser.parse_args(arguments)
 
-    from accel.demo import Options, compare_demo_models, run_demo
+    from accel.demo import Options, run_demo
+    from accel.demo_models import compare_demo_models
     from accel.video.opening import source_name
 
     args.output = args.output or Path("output") / (source_name(args.input) if args.input else "demo")
@@ -40,4 +51,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = {key: options[key] for key in Options.__dataclass_fields__}
     run_demo(Options(**options))
     if args.compare:
-        compare_demo_models(args.version, args.interval, args.output, args.device)
+        compare_demo_models(args.version, args.interval, args.output, args.device, args.train)

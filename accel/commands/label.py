@@ -37,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = args.output or Path("output") / source_name(args.input)
     run_demo(
         Options(
-            version="18",
+            version=None,
             num_ex=1,
             average=False,
             cfg=None,
             compare=False,
+            train=False,
             checkpoint=args.model,
             **{key: value for key, value in vars(args).items() if key not in ("model", "output")},
             output=output,

@@ -61,6 +61,9 @@ class DeepFeatureFlow(VideoModel):
     def remembers(self):
         return self.propagation.remembers
 
+    def constituents(self):
+        return {"reference branch": FrameByFrame(self.reference)}
+
     def key_frame(self, image, state=None):
         image = subtract_mean(image)
         anchor = Anchor.of(image, self.reference.features(image))
@@ -125,6 +128,12 @@ class Accel(DeepFeatureFlow):
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
+
+    def constituents(self):
+        return super().constituents() | {
+            "update branch": FrameByFrame(self.update),
+            "Deep Feature Flow": DeepFeatureFlow(self.reference, self.propagation),
+        }
 
     def next_frame(self, image, state):
         image = subtract_mean(image)

@@ -69,6 +69,11 @@ class VideoModel(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
+    def constituents(self) -> dict[str, VideoModel]:
+        """The simpler models within this one, by name, to compare it with. They share its layers. Empty for a model
+        that has none."""
+        return {}
+
     def check_spreads_key_frames(self) -> None:
         """ValueError, with the call that helps, unless `renew` spreads a key frame's work in shares that are alike."""
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")

@@ -276,8 +276,8 @@ class Loop:
         )
 
     def _memory_of_validation(self) -> str:
+        interval = self.settings.validation.interval if self.settings.validation else 1
         return (
-            f"it was validating, on whole frames: a smaller train.validation.interval (now "
-            f"{self.settings.validation.interval if self.settings.validation else 1}), train.precision=bf16 (now {self.settings.precision}) or "
-            "train.validation=null help"
+            f"it was validating, on whole frames: a smaller train.validation.interval (now {interval}), "
+            f"train.precision=bf16 (now {self.settings.precision}) or train.validation=null help"
         )

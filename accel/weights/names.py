@@ -43,8 +43,7 @@ def find_weights(name: str | Path) -> Path:
         return fetch(text)
     if isinstance(name, Path) or "/" in text or text.endswith(SUFFIX) or Path(text).exists():
         return weights_path(name)
-    if (path := SHIPPED / f"{text}{SUFFIX}").is_file():
-        check_sum(path, SHIPPED / SUMS)
+    if (path := shipped(text)) is not None:
         return path
     if (found := _in_folder(text)) is not None:
         return found
@@ -58,6 +57,15 @@ def find_weights(name: str | Path) -> Path:
         f"no weights called {text}: there are {known}; expected one of these, a run's folder, a {SUFFIX} file, or "
         f"{ADDRESS}OWNER/NAME"
     )
+
+
+def shipped(name: str) -> Path | None:
+    """The file of weights that came with the package; None if none of this name did. ValueError if it is damaged."""
+    path = SHIPPED / f"{name}{SUFFIX}"
+    if not path.is_file():
+        return None
+    check_sum(path, SHIPPED / SUMS)
+    return path
 
 
 def known_weights() -> Iterator[Known]:

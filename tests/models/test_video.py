@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from colour_cells import Cells
-from small_models import CLASSES, CONFIGURED, WITHOUT_FLOW, clip_of, make
+from small_models import CLASSES, CONFIGURED, SIZE, WITHOUT_FLOW, clip_of, make, scores_of
 from torch import nn
 
 from accel import models as accel_models
@@ -321,3 +321,28 @@ def test_a_model_without_parameters_is_on_the_cpu():
         def next_frame(self, image, state): ...
 
     assert ByRed().device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("frame_by_frame", []),
+        ("deep_feature_flow", ["reference branch"]),
+        ("accel", ["reference branch", "update branch", "Deep Feature Flow"]),
+        ("accel_shared", ["reference branch"]),
+    ],
+)
+def test_the_simpler_models_within_one_are_built_of_its_layers(name, names):
+    model, clip = make(name).eval(), clip_of(SIZE, 2)
+    simpler = model.constituents()
+    assert list(simpler) == names
+    for each in simpler.values():
+        assert {id(p) for p in each.parameters()} < {id(p) for p in model.parameters()}
+    if "reference branch" in names:  # on a key frame a model is its reference branch
+        with torch.inference_mode():
+            alone, whole = (m.key_frame(clip[:, 0])[0].scores for m in (simpler["reference branch"], model))
+        assert torch.equal(alone, whole)
+    if "Deep Feature Flow" in names:
+        alike = DeepFeatureFlow(model.reference, model.propagation)
+        for got, expected in zip(scores_of(simpler["Deep Feature Flow"], clip), scores_of(alike, clip), strict=True):
+            assert torch.equal(got.scores, expected.scores)
