@@ -276,8 +276,9 @@ class Loop:
         )
 
     def _memory_of_validation(self) -> str:
+        validation = self.settings.validation
+        assert validation is not None, "it was validating"
         return (
-            f"it was validating, on whole frames: a smaller train.validation.interval (now "
-            f"{self.settings.validation.interval if self.settings.validation else 1}), train.precision=bf16 (now {self.settings.precision}) or "
-            "train.validation=null help"
+            f"it was validating, on whole frames: a smaller train.validation.interval (now {validation.interval}), "
+            f"train.precision=bf16 (now {self.settings.precision}) or train.validation=null help"
         )
