@@ -231,10 +231,10 @@ std::tuple<Tensor, Tensor> warp_backward_cpu(
   const Tensor where = in_form(flow, accumulate_type(features));
   // An empty tensor stands for a gradient that nobody asked for.
   Tensor to_features = needs[0] ? empty(features.sizes(), type, layout) : empty({0}, type);
-  constexpr int64_t none[] = {0};
-  const Sizes flow_sizes = needs[1] ? where.sizes() : Sizes(none, 1);
-  if (features.numel() == 0) return {to_features, zeros(flow_sizes, flow.scalar_type())};
-  Tensor to_flow = empty(flow_sizes, where.scalar_type());
+  if (features.numel() == 0) {
+    return {to_features, needs[1] ? zeros(flow.sizes(), flow.scalar_type()) : empty({0}, flow.scalar_type())};
+  }
+  Tensor to_flow = needs[1] ? empty(flow.sizes(), where.scalar_type()) : empty({0}, where.scalar_type());
   with_floating_type(features.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
     using A = accumulate_t<scalar_t>;
