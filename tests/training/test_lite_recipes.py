@@ -1,4 +1,4 @@
-"""The recipe experiments/camvid_lite: its stages fit one another."""
+"""The recipes of the weights that come with the program: their stages fit one another."""
 
 from pathlib import Path
 
@@ -8,21 +8,23 @@ from accel.config import load_stages, without_pretrained
 from accel.models import build_model
 from accel.weights.checkpoints import Description, load_parts, save_weights
 
-RECIPE = Path(__file__).parents[2] / "experiments" / "camvid_lite" / "all.yaml"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture(scope="module")
 def stages():
-    return load_stages(RECIPE)
+    return load_stages(EXPERIMENTS / "camvid_lite/all.yaml")
 
 
-def test_each_stage_starts_from_weights_that_fit(stages, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", ["camvid_lite", "scenes_lite"])
+def test_each_stage_starts_from_weights_that_fit(recipe, tmp_path, monkeypatch):
     """Those of the first seed; the others differ in the names of runs alone."""
     monkeypatch.chdir(tmp_path)
-    for config in (stage for stage in stages if "seed" not in stage.output.name):
+    for config in (s for s in load_stages(EXPERIMENTS / recipe / "all.yaml") if "seed" not in s.output.name):
         model = build_model(without_pretrained(config.model))
         load_parts(model, config.init)
-        description = Description(config.model, ("a",) * 11, ((0, 0, 0),) * 11, 1)
+        classes = config.model.num_classes
+        description = Description(config.model, ("a",) * classes, ((0, 0, 0),) * classes, 1)
         save_weights(config.output / "weights.safetensors", model, description)
 
 
