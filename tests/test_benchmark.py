@@ -257,7 +257,9 @@ def test_accuracy_of_optimisation_is_measured_on_all_frames_of_the_clips():
     result = optimisation_accuracy(lively("deep_feature_flow"), Halves(), 3, 5)
     assert (result["frames_scored"], result["frames_compared"]) == (2, 6)
     assert result["equal_labels"] > 0.9 and "no label has" in result["caveats"]
-    with pytest.raises(ValueError, match="no labelled frame of this data set has 4 frames before it"):
+    with pytest.raises(
+        ValueError, match="interval 5 needs 4 frames before a labelled one; the longest clip in this data set has 3"
+    ):
         optimisation_accuracy(make("deep_feature_flow"), Halves(), 5, 5)
 
 

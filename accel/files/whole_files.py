@@ -19,13 +19,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
     before this ends. Several writers may write one file at once, also from other machines: the last to end wins.
     """
+    with whole_path(path) as temporary, temporary.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for libraries that open their files themselves: the path to write to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not the process's number: two containers that share a folder may both be process 1.
     temporary = path.with_name(f".{path.name}.{secrets.randbits(64)}")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from accel.config import ModelConfig, parse_model
-from accel.files.whole_files import write_whole
+from accel.files.whole_files import whole_path, write_whole
 from accel.weights.archives import check_archive
 from accel.weights.cards import Card, parse_card
+from accel.weights.checksums import sha256_of
 
 WEIGHTS, PRETRAINED = "weights.safetensors", "model.safetensors"  # of a run's folder, and of one to give away
 MAX_NAMED = 3  # parameters named in an error
@@ -72,7 +73,12 @@ def save_weights(path: Path, model: nn.Module, description: Description, dtype: 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if dtype is not None:
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    return write_whole(path, to_safetensors(tensors, metadata))
+    with whole_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # what the system said, in the library's words
+            raise OSError(f"{path}: cannot be written ({_line(error)})") from None
+        return sha256_of(temporary)
 
 
 def describe_weights(path: str | Path) -> Description:
