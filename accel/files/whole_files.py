@@ -19,7 +19,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
     before this ends. Several writers may write one file at once, also from other machines: the last to end wins.
     """
-    with whole_path(path) as temporary, temporary.open("xb") as file:
+    with whole_path(path) as temporary, temporary.open("wb") as file:
         yield file
 
 
@@ -30,7 +30,10 @@ def whole_path(path: Path) -> Iterator[Path]:
     # Not the process's number: two containers that share a folder may both be process 1.
     temporary = path.with_name(f".{path.name}.{secrets.randbits(64)}")
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some libraries let nobody else read what they write
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,6 +1,8 @@
 """Weights files: what they say of themselves, and what is said about those that do not fit."""
 
+import hashlib
 import json
+import os
 
 import pytest
 import torch
@@ -79,6 +81,19 @@ def test_channels_last_weights_are_stored(tmp_path):
     again = branch(1)
     load_weights(again, tmp_path / "w.safetensors")
     assert equal(again, model)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs rights as POSIX has them")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_weights_is_as_for_any_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        digest = save_weights(tmp_path / "weights.safetensors", branch(), DESCRIPTION)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()  # and nothing else is left
+    assert path.stat().st_mode & 0o777 == mode
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_run_is_found_by_folder_or_file(run):
