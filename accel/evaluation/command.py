@@ -1,5 +1,4 @@
-"""A command of `accel evaluate`: what it asks for, and how that is done. What is wrong with the command itself is
-told before anything is loaded."""
+"""Run a command of `accel evaluate`. Mistakes in the command itself are reported before anything is loaded."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ from accel.progress import console
 
 @dataclass(frozen=True)
 class Request:
-    """What `run_comparison` is to do, for these models."""
+    """The request of a command, for `run_comparison`."""
 
     entries: list[Entry]
     intervals: tuple[int, ...]
@@ -47,11 +46,11 @@ class Request:
 
 
 def evaluate(args: Namespace, processes: Processes) -> None:
-    """Carry out a command of `accel evaluate`, printing and writing what it asks for.
+    """Run a command of `accel evaluate`: print and write what it requests.
 
-    processes: that share the work; all of them make this call, and the first prints and writes.
+    processes: the processes that share the work. All of them must make this call; the first one prints and writes.
 
-    Raises ValueError or OSError for what does not fit.
+    Raises ValueError or OSError for arguments, data or files that do not fit.
     """
     with processes.first_alone():  # which makes folders
         asked, device = read_request(args), processes.device(args.device)
@@ -101,10 +100,11 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
 
 def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Processes) -> None:
-    """Look at some of the labels that are about to be scored, and print what may be wrong with them.
+    """Check some of the labels that will be scored, and print what may be wrong with them.
 
-    processes: that all make this call; the first one looks. Raises ValueError where all pixels of all of them are
-    ignored.
+    processes: all of them must make this call; the first one checks.
+
+    Raises ValueError if all pixels of all these labels are ignored.
     """
     where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
     found = Doubts()
@@ -121,9 +121,10 @@ def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Pro
 
 
 def read_request(args: Namespace) -> Request:
-    """The request in the arguments; the folders of result files are made.
+    """Return the request in the arguments, and make the folders of result files.
 
-    Raises ValueError for arguments that do not go together or are none, OSError for a folder that cannot be.
+    Raises ValueError for invalid arguments or arguments that cannot be combined, and OSError for a folder that cannot
+    be made.
     """
     sweeping = args.sweep is not None
     if sweeping and (args.interval is not None or args.avg):
@@ -159,7 +160,8 @@ def read_request(args: Namespace) -> Request:
 
 
 def _check_outputs(args: Namespace) -> None:
-    """ValueError for files to write that are folders, are one file, or lie in the report's folder, which is its own."""
+    """Raise ValueError for output files that are folders, that are the same file, or that lie in the report's
+    folder."""
     files = {name: Path(getattr(args, name)).resolve() for name in ("json", "csv") if getattr(args, name)}
     for name, path in files.items():
         if path.is_dir():
@@ -184,7 +186,8 @@ def submit(
     workers: int = 1,
     processes: Processes = ALONE,
 ) -> str:
-    """`write_submission` of the one model of a request, and a line that says what was written. split: default test."""
+    """Run `write_submission` for the one model of a request. Return a line about what was written. split: "test" by
+    default."""
     ((entry,), (interval,)), split = (request.entries, request.intervals), split or "test"
     config = load_config(entry.cfg, overrides)
     model = load_model(entry.checkpoint, config.model, device)
