@@ -128,15 +128,15 @@ def read_request(args: Namespace) -> Request:
     """
     sweeping = args.sweep is not None
     if sweeping and (args.interval is not None or args.avg):
-        raise ValueError("--sweep has the intervals, and takes all distances: leave --interval and --avg out")
+        raise ValueError("--sweep gives the intervals and scores all distances: leave out --interval and --avg")
     if args.official and (sweeping or args.avg):
-        raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave them out")
+        raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave these out")
     if args.predictions and not args.official:
-        raise ValueError("--predictions goes with --official; to write predictions alone there is --submission")
+        raise ValueError("--predictions needs --official; to write predictions alone, use --submission")
     if args.submission:
         others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report", "widths", "flow")
         if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
-            raise ValueError(f"--submission only writes predictions, and scores nothing: leave {', '.join(given)} out")
+            raise ValueError(f"--submission only writes predictions, and scores nothing: leave out {', '.join(given)}")
     intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
     FixedInterval(intervals[0])
     widths = whole_numbers("--widths", args.widths or "1,2,4,8,16") if args.boundary else ()
@@ -144,11 +144,11 @@ def read_request(args: Namespace) -> Request:
     if len(entries) > 1 and args.submission:
         raise ValueError(f"--submission takes one model, got {len(entries)}")
     if len(entries) > 1 and not sweeping:
-        raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
+        raise ValueError(f"to compare {len(entries)} models, use --sweep, such as --sweep 1,5")
     if args.flow is not None and not args.temporal:
-        raise ValueError("--flow goes with --temporal")
+        raise ValueError("--flow needs --temporal")
     if args.widths is not None and not args.boundary:
-        raise ValueError("--widths goes with --boundary")
+        raise ValueError("--widths needs --boundary")
     _check_outputs(args)
     if args.report:
         check_folder(args.report)
@@ -167,13 +167,13 @@ def _check_outputs(args: Namespace) -> None:
         if path.is_dir():
             raise ValueError(f"--{name} {path}: is a folder; expected the name of a file to write")
     if len(files) == 2 and files["json"] == files["csv"]:
-        raise ValueError(f"--json and --csv are one file, {files['json']}: give two")
+        raise ValueError(f"--json and --csv name the same file, {files['json']}: give two different ones")
     if args.report:
         own = Path(args.report).resolve()
         others = files | ({"predictions": Path(args.predictions).resolve()} if args.predictions else {})
         for name, path in others.items():
             if path == own or own in path.parents:
-                raise ValueError(f"--{name} {path}: lies in the folder of --report, which holds the report alone")
+                raise ValueError(f"--{name} {path}: lies in the folder of --report, which may hold only the report")
 
 
 def submit(

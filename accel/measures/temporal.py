@@ -117,13 +117,13 @@ def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: st
     and for data that are not video.
     """
     if not any(dataset.history(i) for i in range(len(dataset))):
-        raise ValueError("temporal consistency needs video: no labelled frame of these data has another before it")
+        raise ValueError("temporal consistency needs video: no labelled frame of these data has a frame before it")
     if flow == "auto":
         return "exact" if dataset.knows_flow else "dis"
     if flow not in ("exact", "dis", "model"):
         raise ValueError(f"flow {flow!r}: expected auto, exact, dis or model")
     if flow == "exact" and not dataset.knows_flow:
-        raise ValueError("flow exact: these data do not know theirs; choose auto, dis or model")
+        raise ValueError("flow exact: these data have no exact flow; choose auto, dis or model")
     if flow == "model":
         for model in models:
             try:

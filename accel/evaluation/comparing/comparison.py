@@ -91,7 +91,7 @@ def load_comparison(
     for entry, config in zip(entries, configs, strict=True):
         if differing := _differences(config.data, data, split):
             raise ValueError(
-                f"{entry.cfg} scores other data than {entries[0].cfg} ({', '.join(differing)}): "
+                f"{entry.cfg} and {entries[0].cfg} score different data ({', '.join(differing)}): "
                 "models are compared on one data set (data.KEY=VALUE sets it for all)"
             )
     split = split or data.test_split
@@ -175,7 +175,7 @@ def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
         raise ValueError(f"{argument} {text}: expected whole numbers from 1, with commas between them, such as 1,2,5")
     numbers = sorted(map(int, parts))
     if twice := [n for n in numbers if numbers.count(n) > 1]:
-        raise ValueError(f"{argument} {text}: {twice[0]} stands there twice")
+        raise ValueError(f"{argument} {text}: {twice[0]} occurs twice")
     return tuple(numbers)
 
 
@@ -192,7 +192,7 @@ def _differences(data: DataConfig, other: DataConfig, split: str | None) -> list
     """Return the settings, with their values, that make two configurations score different data."""
     here, there = _scored(data, split), _scored(other, split)
     keys = [key for key in here if key in there and here[key] != there[key]]  # those of one alone follow from these
-    return [f"{key} is {here[key]}, there {there[key]}" for key in keys]
+    return [f"{key} is {here[key]} and {there[key]}" for key in keys]
 
 
 def _scored(data: DataConfig, split: str | None) -> dict[str, object]:

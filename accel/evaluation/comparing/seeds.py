@@ -78,7 +78,7 @@ def summarize(paths: Sequence[str | Path]) -> Summary:
         _check_data(files[0], file)
         for name, results in file.models.items():
             if name in seen:
-                raise ValueError(f"{file.path}: {name!r} stands in {seen[name].path}, too; give each a name of its own")
+                raise ValueError(f"{file.path}: {name!r} is also in {seen[name].path}; give each a different name")
             model = name.partition(SEED_MARK)[0]
             first = first_of.setdefault(model, name)
             seen[name] = file
@@ -101,7 +101,7 @@ def _check_data(first: _File, file: _File) -> None:
     if key := _difference(first.data, file.data):
         raise ValueError(
             f"{file.path} has {key} {file.data.get(key)}, {first.path} {first.data.get(key)}: "
-            "results on different data do not compare"
+            "results on different data cannot be compared"
         )
 
 
@@ -111,13 +111,13 @@ def _check_run(first: _File, first_name: str, file: _File, name: str) -> None:
     if here != there:
         raise ValueError(
             f"{file.path} has {name!r} at the intervals {_listed(here)}, {first.path} {first_name!r} at "
-            f"{_listed(there)}: the runs of a model are averaged at the same ones"
+            f"{_listed(there)}: the runs of a model need the same intervals"
         )
     here, there = file.predicted[name], first.predicted[first_name]
     if key := _difference(there, here):
         raise ValueError(
             f"{file.path} has the predicted {key} of {name!r} counted as {here.get(key)}, {first.path} that of "
-            f"{first_name!r} as {there.get(key)}: the runs of a model have one class map"
+            f"{first_name!r} as {there.get(key)}: the runs of a model need the same class map"
         )
 
 

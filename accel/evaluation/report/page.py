@@ -33,14 +33,14 @@ def check_folder(folder: str | Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise NotADirectoryError(f"--report {folder}: is a file; expected a folder, new, empty or of an earlier report")
+        raise NotADirectoryError(f"--report {folder}: is a file; expected a folder, new or empty")
     others = sorted(path.name for path in folder.iterdir() if path.name not in NAMES)
     index = folder / "index.html"
     if not others and any(folder.iterdir()) and not (index.is_file() and _MARK in _beginning(index)):
         others = sorted(path.name for path in folder.iterdir())
     if others:
         raise FileExistsError(
-            f"--report {folder}: holds {others[0]}, which is of no earlier report; choose a new or an empty folder"
+            f"--report {folder}: holds {others[0]}, which no report wrote; choose a new or an empty folder"
         )
 
 

@@ -141,7 +141,7 @@ def carry_along(
         last_place, last_frame = (name, number), frame
         advance()
     if not pixels:
-        raise ValueError("no two labelled frames of these data directly follow one another: nothing can be carried")
+        raise ValueError("no two labelled frames of these data directly follow one another, so nothing can be carried")
     return difference / pixels, matrices
 
 

@@ -54,7 +54,7 @@ class Predictions:
             raise ValueError(f"{self._target}: not a folder; predictions need one")
         self.folder = self._target / _UNFINISHED
         if self._target.is_dir() and (kept := next((p for p in self._target.iterdir() if p != self.folder), None)):
-            raise ValueError(f"{self._target}: holds {kept.name} already; predictions need a new or an empty folder")
+            raise ValueError(f"{self._target}: already holds {kept.name}; predictions need a new or an empty folder")
         shutil.rmtree(self.folder, ignore_errors=True)  # of an attempt that was killed
         self.folder.mkdir(parents=True)
 
@@ -68,8 +68,8 @@ class Predictions:
         joined.names, joined._temporary, joined._target, joined.folder = [], None, None, Path(folder)
         if not joined.folder.is_dir():
             raise ValueError(
-                f"{joined.folder}: not there for all processes; predictions of several machines need a folder that "
-                "all of them see"
+                f"{joined.folder}: not visible to all processes; predictions of several machines need a folder that "
+                "all can read"
             )
         return joined
 

@@ -171,10 +171,10 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
     labelled. Raises ValueError for models of another task: their counts are in `Tally.score`.
     """
     if not isinstance(tally.task, Segmentation):
-        raise ValueError(f"there are tables and reports of segmentation only, none of {tally.task.name} yet")
+        raise ValueError(f"tables and reports exist for segmentation only, not yet for {tally.task.name}")
     if interval not in tally.intervals:
         swept = ", ".join(map(str, tally.intervals))
-        raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
+        raise ValueError(f"interval {interval} was not swept, so it has no figures; swept were {swept}")
     if average and not tally.average and interval > 1:
         raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
     scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
@@ -218,7 +218,7 @@ def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
     for interval in intervals:
         FixedInterval(interval)
         if list(intervals).count(interval) > 1:
-            raise ValueError(f"interval {interval} stands twice among {', '.join(map(str, intervals))}")
+            raise ValueError(f"interval {interval} occurs twice in {', '.join(map(str, intervals))}")
     return tuple(sorted(intervals))
 
 
