@@ -143,7 +143,7 @@ def with_data(untrained, tmp_path):
     ],
 )
 def test_other_clips_are_other_data(with_data, first, second, difference):
-    with pytest.raises(ValueError, match=re.escape(f"a.yaml ({difference}): models are compared on one data set")):
+    with pytest.raises(ValueError, match=re.escape(f"a.yaml score different data ({difference}): models are")):
         load_comparison(with_data(first, second), [], None, torch.device("cpu"))
 
 
