@@ -194,7 +194,7 @@ def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_pa
     ("arguments", "message"),
     [
         (("--devices", "0"), "error: --devices 0: expected 1 or more"),
-        (("--resume", "--overwrite"), "error: --resume goes on with a run, --overwrite begins it anew: choose one"),
+        (("--resume", "--overwrite"), "error: --resume continues a run, --overwrite begins it again: choose one"),
     ],
 )
 def test_arguments_of_training_that_make_no_sense_are_told(tool, tiny_run, capsys, arguments, message):

@@ -39,7 +39,7 @@ class FrameByFrame(VideoModel):
         return state
 
     def check_spreads_key_frames(self):
-        """Accept every schedule, because all frames of this model take the same time."""
+        """Do nothing: all frames of this model take the same time."""
 
     def simplified(self):
         self.reference = self.reference.simplified()
