@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="*",
         help="operators models streams (default); profile memory accuracy propagation training waiting",
     )
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of a frame")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--rounds", type=int, default=10, help="rounds for the medians (default: 10)")
     parser.add_argument("--versions", nargs="+", default=["accel-18", "dff", "deeplab-101"], help="published networks")
