@@ -1,4 +1,4 @@
-"""Accel: fast video semantic segmentation. The public names; each is imported when it is first used."""
+"""Accel: fast video semantic segmentation. These are the public names; each is imported when it is first used."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""`python -m accel` is the command `accel`; processes of torchrun and Slurm are started so."""
+"""`python -m accel` is the command `accel`. torchrun and Slurm start their processes this way."""
 
 from accel.commands import command
 

@@ -1,4 +1,4 @@
-"""What every command line shares: a user's mistake is one line and exit code 2."""
+"""The common part of all command lines: a user's mistake gives one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MOST_FRAMES = 10_000  # a second
 
 
 class Parser(argparse.ArgumentParser):
-    """Help shows the tool's docstring as it stands; a wrong argument is one line, too."""
+    """An argument parser whose help shows the tool's docstring unchanged. A wrong argument gives one line."""
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):  # type: ignore[override] # it has overloads
-        """`key=value` settings may stand anywhere among the options, in several places too."""
+        """Accept `key=value` settings anywhere among the options, even in several places."""
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def frame_rate(text: str) -> Fraction:
-    """An argument that says how many frames a second there are: 10, 29.97, 30000/1001."""
+    """Read a number of frames per second from an argument: 10, 29.97, 30000/1001."""
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -39,7 +39,7 @@ def frame_rate(text: str) -> Fraction:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a tool's `main` and exit with its code; ValueError and what the file system refuses end it with one line."""
+    """Run a tool's `main` and exit with its code. ValueError and OSError end it with one line."""
     wait_briefly()  # before `main` loads PyTorch
     try:
         code = main()

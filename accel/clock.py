@@ -1,4 +1,4 @@
-"""The time that work on a device takes; fair on machines that others use, too."""
+"""Measure the time of work on a device, fairly even on machines that others use too."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ T = TypeVar("T", bound=Hashable)
 
 
 def now(device: torch.device) -> float:
-    """A clock reading after all work given to the device is done."""
+    """Return a clock reading after all work given to the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each function, called in turns, so that what slows the machine slows all of them."""
+    """Return the median seconds of each function. They are called in turns, so that whatever slows the machine slows
+    all of them."""
     return {name: float(np.median(taken)) for name, taken in turns(functions, rounds, device).items()}
 
 
 @torch.inference_mode()
 def turns(functions: Mapping[T, Callable[[], object]], rounds: int, device: torch.device) -> dict[T, list[float]]:
-    """Seconds of every call of each function, called in turns `rounds` times after one turn to warm up."""
+    """Return the seconds of every call of each function. They are called in turns `rounds` times, after one turn to
+    warm up."""
     taken: dict[T, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():

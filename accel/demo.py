@@ -47,7 +47,7 @@ MAX_NAMED = 10  # gaps of a video that are named
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line of the demo says."""
+    """The command-line options of the demo."""
 
     version: str | None
     interval: int
@@ -70,7 +70,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device with what it predicts."""
+    """A model on its device, with its task."""
 
     model: VideoModel
     task: Task
@@ -88,7 +88,7 @@ class Job:
     interrupts: Interrupts
 
     def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
-        """Write the summary of an input. error: what ended it early."""
+        """Write the summary of an input. error: the error that ended it early, or None."""
         options = self.options
         about = {
             "interval": options.interval,
@@ -103,16 +103,16 @@ class Job:
 
 
 def run_demo(options: Options) -> None:
-    """Label videos, or snippets of a labelled data set, and write what came out to `options.output`.
+    """Label videos, or snippets of a labelled data set, and write the results to `options.output`.
 
-    What was labelled before an error or Ctrl-C is written in any case, and the error is raised after that. Ctrl-C is
-    no error to a camera or a live stream, which have no other end.
+    Frames labelled before an error or Ctrl-C are always written, and the error is raised after that. For a camera or a
+    live stream, which have no other end, Ctrl-C is not an error.
 
-    Raises ValueError or FileNotFoundError for input that is not as it should be.
+    Raises ValueError or FileNotFoundError for invalid input.
     """
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     if options.average and options.flat_latency:
-        raise ValueError("--avg scores every distance from a key frame; with --flat-latency features are never so new")
+        raise ValueError("--avg scores every distance from a key frame; --flat-latency has only long ones: choose one")
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
@@ -154,7 +154,7 @@ def run_demo(options: Options) -> None:
 
 
 def _videos(options: Options) -> VideoFolder | None:
-    """The videos to label; None for snippets of a data set. What is not read of a folder is told."""
+    """Return the videos to label. None for snippets of a data set. Files in a folder that are not read are reported."""
     if options.input is None:
         if options.fps is not None:
             raise ValueError("--fps: expected with --input FOLDER, a folder of frames")
@@ -186,7 +186,7 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
 
 
 def _weights(options: Options, data: DataConfig | None) -> Path:
-    """Those that are named, those of the configuration's own run, or the demo's."""
+    """Return the weights that are named, those of the configuration's own run, or the demo's."""
     if options.checkpoint:
         return find_weights(options.checkpoint)
     if options.cfg:
@@ -197,7 +197,7 @@ def _weights(options: Options, data: DataConfig | None) -> Path:
 
 
 def _data(options: Options) -> DataConfig:
-    """The labelled snippets to show: those of the configuration, Cityscapes, or generated scenes."""
+    """Return the labelled snippets to show: those of the configuration, Cityscapes, or generated scenes."""
     if options.cfg:
         return load_config(options.cfg).data
     cityscapes = DataConfig(name="cityscapes")
@@ -219,7 +219,7 @@ def _dataset(data: DataConfig) -> ClipDataset:
 
 @dataclass
 class _Scores:
-    """What is known of the snippets so far."""
+    """The scores of the snippets so far."""
 
     score: Score
     timer: Timer
@@ -231,7 +231,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
     chosen = long_enough(dataset, _span(job.options))[: job.options.num_ex]
     folder.clear()
     if len(chosen) < job.options.num_ex:
-        console.print(f"the data have {len(chosen)} such snippets")
+        console.print(f"the data have only {len(chosen)} such snippets")
     scores = _Scores(job.task.score(), Timer())
     video, error = VideoWriter(folder.file(VIDEO), FPS), None
     try:
@@ -295,20 +295,23 @@ def _score_snippets(
 
 
 def _span(options: Options) -> int:
-    """Frames of a snippet, at least: up to the labelled one, whose features are then as old as they ever get. With flat
-    latency those of a key frame come into use an interval later."""
+    """Return the smallest number of frames of a snippet, up to the labelled one, whose features are then as old as
+    possible.
+
+    With flat latency, the features of a key frame come into use an interval later.
+    """
     return options.interval * (2 if options.flat_latency else 1)
 
 
 def _so_far(score: Score, class_names: Sequence[str]) -> str:
-    """The figure of what was counted, and what has to be known of it."""
+    """Return the figure so far, with its caveats."""
     value, caveats = score.value(), score.caveats(class_names)
     known = "not known" if np.isnan(value) else f"{100 * value:.1f}%"
     return f"{score.name} so far {known}{f' ({caveats})' if caveats else ''}"
 
 
 def _nearer_key_frames(segmenter: Segmenter, clip: Clip, interval: int, timer: Timer) -> Iterator[NamedTuple]:
-    """What is said of the last frame with the key frame 0..interval-2 frames before it."""
+    """Yield the predictions for the last frame, with the key frame 0..interval-2 frames before it."""
     for distance in range(interval - 1):
         *_, last = timer.watch(segmenter.stream(clip.frames[-1 - distance :]))
         yield last.prediction
@@ -338,7 +341,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
         if reader.missing:
             console.print(f"{reader.name}: frames that could not be read: {_listed(reader.missing)}")
         if video.shortened:
-            console.print(f"{video.path}: {video.shortened} frames are shown for less long than in the source")
+            console.print(f"{video.path}: {video.shortened} frames are shown for a shorter time than in the source")
         figures = {
             "input": reader.name,
             "frame_rate": None if reader.fps is None else float(reader.fps),
@@ -356,7 +359,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
 
 
 def _listed(frames: Sequence[range]) -> str:
-    """Numbers as people write them: 3, 7-9; the first of many."""
+    """Return frame numbers in a readable form: 3, 7-9. Only the first of many are listed."""
     words = [str(each.start) if len(each) == 1 else f"{each.start}-{each.stop - 1}" for each in frames[:MAX_NAMED]]
     return ", ".join(words) + (", ..." if len(frames) > MAX_NAMED else "")
 

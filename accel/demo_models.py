@@ -48,7 +48,7 @@ def weights_for_video(version: str | None, device: str) -> Path:
         return path
     console.print(
         f"no model/{name}.safetensors, model/{name}-0000.params or {trained}: using the demo model, "
-        "which has seen generated scenes only; expect it to be poor on real video"
+        "which was trained on generated scenes only; expect poor results on real video"
     )
     return train_demo(version, device)[-1].output
 
@@ -60,7 +60,7 @@ def weights_for_scenes(version: str | None, device: str, train: bool) -> Path:
     train: train it in any case.
     """
     if Path("model").is_dir():
-        console.print("weights in model/ are for real video: they are used with --input, and with Cityscapes")
+        console.print("weights in model/ are for real video: they are used only with --input, and with Cityscapes")
     if not train and version is None and (path := shipped(FOR_SCENES)):
         return path
     return train_demo(version, device)[-1].output

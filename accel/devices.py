@@ -1,4 +1,4 @@
-"""Which device to run on, and what it can do."""
+"""Choose the device to run on, and tell what it can do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ DEVICES = ("cpu", "cuda")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; for "auto" the GPU if there is one. ValueError for a device this machine lacks."""
+    """Return the device of that name. "auto" is the GPU if there is one. Raises ValueError for a device that this
+    machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -25,7 +26,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast there. Where it is not, PyTorch still computes it, a hundred times slower."""
+    """Return whether bfloat16 is fast on the device. If not, PyTorch still computes it, a hundred times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and (

@@ -1,4 +1,4 @@
-"""Ctrl-C during work whose results so far are to be kept."""
+"""Handle Ctrl-C during work whose results so far must be kept."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SAME = 0.5  # seconds; sooner, a second signal is the same Ctrl-C, passed on by 
 class Interrupts:
     """While this context is open, a second Ctrl-C ends the process at once, with code 130.
 
-    The first one raises KeyboardInterrupt, as ever, but not inside `held`. Outside the main thread, where Python takes
-    no signals, it does nothing.
+    The first one raises KeyboardInterrupt as usual, but not inside `held`. Outside the main thread, where Python
+    accepts no signals, the context does nothing.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What is done inside comes to its end: a first Ctrl-C is raised after it."""
+        """Let the work inside finish. A first Ctrl-C is raised after it."""
         self._holding = True
         try:
             yield

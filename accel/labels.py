@@ -1,4 +1,4 @@
-"""What label maps hold, beside class indices."""
+"""The values of label maps other than class indices."""
 
 IGNORED = 255  # the label that neither loss nor score looks at; data sets map their own to it on reading
 
@@ -9,7 +9,7 @@ MANY_IGNORED, NEARLY_ALL_IGNORED = 0.5, 0.995
 
 
 def percent(share: float) -> str:
-    """0.123 as "12.30"; what is hardly there, or all but whole, is neither 0 nor 100."""
+    """Return 0.123 as "12.30". A tiny share is not shown as 0, and a share just below 1 is not shown as 100."""
     if 0 < share < 1e-4:
         return "<0.01"
     if 1 - 1e-4 < share < 1:

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Describe the machine on which a measurement was made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from accel.devices import has_bfloat16
 
 
 def describe_machine(device: torch.device) -> dict:
-    """Processor, GPU, software and the state of the checkout, for the head of a results file."""
+    """Return processor, GPU, software and the state of the checkout, for the head of a results file."""
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # not on Windows
     cuda = device.type == "cuda"
     return {
@@ -37,7 +37,8 @@ def describe_machine(device: torch.device) -> dict:
 
 
 def matrix_gflops(device: torch.device) -> dict[str, float]:
-    """GFLOP/s of large matrix products in float32 and bfloat16: what the machine can give today."""
+    """Return the GFLOP/s of large matrix products in float32 and bfloat16: the highest rate that the machine reaches
+    today."""
     side = 8192 if device.type == "cuda" else 2048
     types = [torch.float32] + ([torch.bfloat16] if has_bfloat16(device) else [])
     rates: dict[str, float] = {}
@@ -49,7 +50,7 @@ def matrix_gflops(device: torch.device) -> dict[str, float]:
 
 
 def machine_name(device: torch.device) -> str:
-    """What computes, in words, for a line of text."""
+    """Return the processor or GPU in words, for a line of text."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}"
     threads = torch.get_num_threads()
@@ -57,8 +58,10 @@ def machine_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this runs from, with a plus if files were changed; None outside one, also where the
-    package is installed somewhere in another project's."""
+    """Return the commit of the checkout from which this runs, with a plus if files were changed.
+
+    None outside a checkout, also if the package is installed inside another project's checkout.
+    """
 
     def git(*words: str) -> str:
         folder = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""A folder that a run writes its results to, which may be the user's own."""
+"""A folder for the results of a run, which may contain the user's own files."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PART = re.compile(r"\.(.+)\.[0-9]+\.part", re.DOTALL)  # a file that is being w
 
 
 class OutputFolder:
-    """Knows which files in the folder earlier runs of this program wrote, and touches no other.
+    """Knows which files in the folder were written by earlier runs of this program, and changes no others.
 
-    A file is listed before it is written. So what an interrupted run left is known, too.
+    A file is listed before it is written. So the files of an interrupted run are known too.
 
-    path:  the folder; it need not exist yet.
-    files: names that this run will write.
-    folders: of sub-folders that this run will fill.
+    path: the folder. It need not exist yet.
+    files: the names of files that this run will write.
+    folders: the names of sub-folders that this run will fill.
 
-    Raises ValueError where one of the files, or anything in one of the sub-folders, was not written by this program,
-    and where the folder cannot be written to. Nothing is changed until `clear` or `file`.
+    Raises ValueError if this program did not write one of the files, or anything in one of the sub-folders, and if the
+    folder is not writable. Nothing is changed until `clear` or `file`.
     """
 
     def __init__(self, path: Path, files: Sequence[str], folders: Sequence[str] = ()):
@@ -48,9 +48,9 @@ class OutputFolder:
             raise self._not_ours(foreign)
 
     def clear(self) -> None:
-        """Make the folder if need be, and delete what earlier runs wrote.
+        """Make the folder if necessary, and delete the files of earlier runs.
 
-        Raises ValueError where another run writes to the folder, OSError where something cannot be deleted.
+        Raises ValueError if another run is writing to the folder, and OSError if something cannot be deleted.
         """
         listing = self._open()
         self._earlier = listed_files(self.path)  # it may be long since this run first looked
@@ -69,9 +69,9 @@ class OutputFolder:
         self._earlier = set()
 
     def file(self, name: str) -> Path:
-        """The path of a file that is about to be written; from now on it is listed.
+        """Return the path of a file that will now be written, and list it.
 
-        Raises ValueError where another's file has come to be there.
+        Raises ValueError if another program's file is there by now.
         """
         file = self.path / name
         name = self._name(file)
@@ -93,7 +93,7 @@ class OutputFolder:
             self._list = None
 
     def _open(self) -> TextIO:
-        """The list, open and locked for as long as it is."""
+        """Return the list. It is open, and locked as long as it is open."""
         if self._list is None:
             self.path.mkdir(parents=True, exist_ok=True)
             listing = (self.path / LIST).open("a", encoding="ascii")
@@ -113,20 +113,20 @@ class OutputFolder:
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
         if not there.is_dir():
-            raise ValueError(f"{self.path}: {there} is not a folder; choose another place for what comes out")
+            raise ValueError(f"{self.path}: {there} is not a folder; choose another place for the results")
         if not os.access(there, os.W_OK | os.X_OK):
             raise ValueError(f"{self.path}: {there} cannot be written to; choose another folder")
         listing = self.path / LIST
         if os.path.lexists(listing) and (listing.is_symlink() or not listing.is_file()):
-            raise ValueError(f"{listing}: not a file; expected the list of what earlier runs wrote")
+            raise ValueError(f"{listing}: not a file; expected the list of files that earlier runs wrote")
         if listing.exists() and not os.access(listing, os.R_OK | os.W_OK):
             raise ValueError(f"{listing}: cannot be read and written; choose another folder")
 
     def _foreign_in(self, folder: str) -> Iterator[str]:
-        """What in a sub-folder no run has listed, but for hidden files, which no run writes."""
+        """Yield everything in a sub-folder that no run has listed, except hidden files, which no run writes."""
         top = self.path / folder
         if top.is_symlink() or (top.exists() and not top.is_dir()):
-            raise ValueError(f"{top}: not a folder of its own; choose another folder for what comes out")
+            raise ValueError(f"{top}: not a real folder; choose another folder for the results")
         for parent, folders, files in os.walk(top):
             folders[:] = (name for name in folders if not name.startswith("."))
             for name in folders:
@@ -150,7 +150,7 @@ class OutputFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _is_inside(self, folder: Path) -> bool:
-        """Whether a folder is in this one, and not where a link leads."""
+        """Return whether a folder is really in this one, and not reached by a link."""
         return folder.resolve().is_relative_to(self.path.resolve())
 
     def _name(self, file: Path) -> str:
@@ -165,9 +165,9 @@ class OutputFolder:
 
 
 def listed_files(folder: Path) -> set[str]:
-    """What runs of this program wrote to a folder, relative to it, less names that would lead out of it.
+    """Return the files that runs of this program wrote to a folder, relative to it, without names that lead out of it.
 
-    A line that is none, cut off when a run was killed, is passed over: its file counts as the user's.
+    An invalid line, cut off when a run was killed, is ignored: its file counts as the user's.
     """
     names = set()
     try:

@@ -1,4 +1,4 @@
-"""Progress a person can follow: a bar on a terminal, a line now and then in a log."""
+"""Show progress: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)  # file names m
 
 
 class Bar:
-    """One running task; `update` sets how far it is and what it has to say. `before`: what was done before this run."""
+    """One running task. `update` sets its progress and its note. before: what was done before this run."""
 
     def __init__(self, title: str, total: int | None, progress: Progress | None, before: int = 0):
         self.title, self.total, self.progress, self.before = title, total, progress, before
@@ -44,7 +44,7 @@ class Bar:
             self.last = now
 
     def of(self, done: int, total: int) -> None:
-        """As `update`, where the total is told only while it runs."""
+        """Do the same as `update`, for a total that becomes known only while the task runs."""
         self.total = total
         if self.progress is not None:
             self.progress.update(self.task, total=total)
@@ -53,9 +53,9 @@ class Bar:
 
 @contextmanager
 def bar(title: str, total: int | None, quiet: bool = False, before: int = 0) -> Iterator[Bar]:
-    """A progress bar with elapsed and remaining time; a total of None is one that nobody knows.
+    """Show a progress bar with elapsed and remaining time. A total of None is unknown.
 
-    before: how much of the total an earlier run has done, in no time of this one.
+    before: the part of the total that an earlier run has done. It takes no time in this one.
     """
     if quiet or not console.is_terminal:
         muted = Bar(title, total, None, before)

@@ -1,4 +1,4 @@
-"""What the demo leaves of a labelled video: label images, a video to look at, and figures."""
+"""The results of the demo for a labelled video: label images, a video to watch, and figures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ REMEMBERED = 10_000  # frames whose times are kept: a camera may run for days
 
 
 def picture_of(task: Task, segmented: SegmentedFrame, view: View) -> np.ndarray:
-    """A frame with what a model says of it, (H, W, 3) uint8 RGB."""
+    """Draw a frame with the model's prediction: (H, W, 3) uint8 RGB."""
     kind = "key frame" if segmented.is_key else "current frame"
     return task.picture(segmented.frame, segmented.prediction, kind, view)
 
 
 class Timer:
-    """Seconds that key and current frames took, and the latency of all."""
+    """The seconds of key and current frames, and the latency of all."""
 
     def __init__(self) -> None:
         self._seconds: dict[bool, deque[float]] = {True: deque(maxlen=REMEMBERED), False: deque(maxlen=REMEMBERED)}
@@ -44,20 +44,22 @@ class Timer:
             yield frame
 
     def mean(self) -> float:
-        """Seconds a frame, of all frames."""
+        """Return the mean seconds of a frame, over all frames."""
         return self._sum / self._count if self._count else float("nan")
 
     def key_share(self) -> float:
-        """How many of the frames were key frames, 0..1: what the schedule did, not what it was told."""
+        """Return the share of key frames, 0..1, as they occurred: the interval may have asked for another share."""
         return self._keys / self._count if self._count else float("nan")
 
     def latency(self) -> float:
-        """The median."""
+        """Return the median latency."""
         return float(np.median(self._latencies))
 
     def figures(self) -> dict:
-        """Medians of key and current frames, the share of key frames, and what a frame took on average with these. None
-        where there was no such frame."""
+        """Return the medians of key and current frames, the share of key frames, and the mean time of all frames.
+
+        A figure is None if there was no such frame.
+        """
         key, current = (
             float(np.median(seconds)) if seconds else None for seconds in map(self._seconds.get, (True, False))
         )
@@ -71,7 +73,8 @@ class Timer:
 
 
 def close_video(video: VideoWriter, error: BaseException | None) -> None:
-    """Finish a video, also after an `error`: that is raised if there is no frame to keep, or they cannot be kept."""
+    """Finish a video, also after an `error`. The error is raised if there is no frame to keep, or frames cannot be
+    kept."""
     if error is None:
         video.close()
         return
@@ -85,9 +88,9 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: a file `labels/NUMBER` of the task's form in `folder`, and a picture to `video`.
+    """Writes results as they come: a file `labels/NUMBER` in the task's format to `folder`, and a picture to `video`.
 
-    The number is that of the frame in its source. What was written is in `frames`, `dropped` and `timer`.
+    The number is that of the frame in its source. `frames`, `dropped` and `timer` tell what was written.
     """
 
     def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar, view: View = "panels"):

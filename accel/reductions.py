@@ -8,16 +8,18 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def shared_count(count: Tensor) -> Tensor:
-    """What a process divides its sum by, so that the mean over the processes is the mean over all that was counted.
+    """Return the divisor of a process's sum that makes the mean over the processes the mean over everything counted.
 
-    count: how many pixels (or cells) this process has summed over, or the sum of their weights. All processes call this
-    together. Their gradients are averaged, so the divisor is the mean of their counts: a process with few labelled
-    pixels then weighs little, as it would in one large batch. 1 where nothing was counted at all.
+    count: the number of pixels (or cells) in this process's sum, or the sum of their weights.
+
+    All processes call this together. Their gradients are averaged, so the divisor is the mean of their counts. A
+    process with few labelled pixels then has little weight, as in one large batch. The result is 1 if nothing was
+    counted.
     """
     count = count.detach()
     if world_size() == 1:
@@ -28,7 +30,7 @@ def shared_count(count: Tensor) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of every process's `values`, on all of them."""
+    """Return the sum of every process's `values`, on all of them."""
     if world_size() > 1:
         values = values.clone()
         dist.all_reduce(values)

@@ -15,10 +15,10 @@ SPINS = 10_000
 
 
 def wait_briefly() -> None:
-    """Let the threads that PyTorch is about to start sleep soon when they have nothing to do.
+    """Make the threads that PyTorch will start go to sleep soon when they have nothing to do.
 
-    Call it before PyTorch is loaded: OpenMP reads its environment then, and only then. Where PyTorch is loaded, or the
-    user has set any of `WAITING`, nothing happens. Processes that this one starts are told the same.
+    Call it before PyTorch is loaded, because OpenMP reads its environment only then. If PyTorch is loaded already, or
+    the user has set any of `WAITING`, nothing happens. Processes started by this one inherit the setting.
     """
     if "torch" in sys.modules or any(name in os.environ for name in WAITING):
         return
@@ -26,7 +26,7 @@ def wait_briefly() -> None:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: fewer than the machine has where a container or `taskset` says so."""
+    """Return how many cores this process may use. A container or `taskset` may allow fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS, nor on Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

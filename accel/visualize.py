@@ -1,6 +1,6 @@
 """Pictures for people: labels in colour, overlays, panels side by side, legends, errors and flow.
 
-Images are (H, W, 3) uint8 RGB; labels (H, W) uint8 class indices, 255 = ignored; palettes (K, 3) uint8 RGB.
+Images are (H, W, 3) uint8 RGB. Labels are (H, W) uint8 class indices, 255 = ignored. Palettes are (K, 3) uint8 RGB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX  # 22 pixels from top to baseline at scale 1
 
 
 def shrink(picture: np.ndarray, width: int) -> np.ndarray:
-    """A copy of an image or of labels, at most `width` pixels wide, in proportion. Labels are never mixed."""
+    """Return a copy of an image or of labels, at most `width` pixels wide, in proportion. Labels are never mixed."""
     height, own = picture.shape[:2]
     width = min(width, own)
     how = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST_EXACT
@@ -29,7 +29,7 @@ def shrink(picture: np.ndarray, width: int) -> np.ndarray:
 
 
 def colourise(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Each pixel in the colour of its class, (H, W, 3); ignored pixels black.
+    """Draw each pixel in the colour of its class, (H, W, 3). Ignored pixels are black.
 
     Raises ValueError if a label has no colour in the palette.
     """
@@ -38,7 +38,7 @@ def colourise(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """The image tinted with the colours of its labels; ignored pixels keep the image's colour.
+    """Tint the image with the colours of its labels. Ignored pixels keep the image's colour.
 
     opacity: 0 shows the image alone, 1 the labels alone.
     """
@@ -54,10 +54,10 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity:
 
 
 def panels(images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 2) -> np.ndarray:
-    """Several images as one, row by row, each with its title on a dark bar above it.
+    """Combine several images into one, row by row, each below a dark bar with its title.
 
-    Images may differ in size: every cell is as large as the largest, images in the middle on dark ground.
-    Titles are drawn smaller where they would not fit; before OpenCV 5 they can only be ASCII.
+    Images may differ in size. Every cell is as large as the largest image; smaller images are centred on dark ground.
+    Titles that would not fit are drawn smaller. Before OpenCV 5 they can only be ASCII.
     """
     if not images:
         raise ValueError("no images; expected at least one")
@@ -87,7 +87,7 @@ def panels(images: Sequence[np.ndarray], titles: Sequence[str] | None = None, co
 
 
 def legend(class_names: Sequence[str], palette: np.ndarray, width: int) -> np.ndarray:
-    """A strip (h, width, 3) with each class's colour and name, in as many rows as the width asks for."""
+    """Draw a strip (h, width, 3) with each class's colour and name, in as many rows as the width requires."""
     _check_palette(palette)
     if len(class_names) != len(palette):
         raise ValueError(f"{len(class_names)} class names for a palette of {len(palette)} colours")
@@ -110,9 +110,9 @@ def legend(class_names: Sequence[str], palette: np.ndarray, width: int) -> np.nd
 
 
 def save_palette_png(path: str | Path, labels: np.ndarray, palette: np.ndarray) -> None:
-    """Write labels as an indexed-colour PNG: pixel values are the class indices, viewers show the palette.
+    """Write labels as an indexed-colour PNG. Pixel values are the class indices; viewers show the palette.
 
-    255 is kept and shows black. Missing folders are made. The file appears under its name only when it is whole.
+    255 is kept and is shown black. Missing folders are made. The file appears under its name only when it is complete.
     """
     _check_labels(labels, "labels")
     path = Path(path)
@@ -128,13 +128,14 @@ def save_palette_png(path: str | Path, labels: np.ndarray, palette: np.ndarray) 
 
 
 def flow_to_colour(flow: np.ndarray) -> np.ndarray:
-    """Flow as colours: hue is the direction, saturation the length, which is full for the longest vector there is. No
-    motion is white, NaN black.
+    """Draw flow as colours. Hue is the direction, and saturation is the length, which is full for the longest vector.
+
+    No motion is white, NaN is black.
 
     flow: (H, W, 2) floating point, (dx, dy) in pixels.
 
     The colour wheel is that of the Middlebury flow code (Baker et al., "A Database and Evaluation Methodology for
-    Optical Flow", IJCV 2011; hue steps by how well eyes tell them apart).
+    Optical Flow", IJCV 2011). Its hues are spaced by how well eyes tell them apart.
     """
     if flow.ndim != 3 or flow.shape[2] != 2 or not np.issubdtype(flow.dtype, np.floating):
         raise ValueError(f"flow is {flow.dtype} {flow.shape}; expected floating point (H, W, 2)")
@@ -155,7 +156,8 @@ def flow_to_colour(flow: np.ndarray) -> np.ndarray:
 
 @cache
 def _colour_wheel() -> np.ndarray:
-    """(55, 3): red to yellow in 15 steps, yellow to green in 6, and so on round to red (Baker et al.)."""
+    """Return the colour wheel, (55, 3): red to yellow in 15 steps, yellow to green in 6, and so on back to red (Baker
+    et al.)."""
     corners = np.array([(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1)], np.float32)
     steps = (15, 6, 4, 11, 13, 6)
     arcs = [
@@ -166,7 +168,7 @@ def _colour_wheel() -> np.ndarray:
 
 
 def _table(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """(256, 3) colour of every label value; ValueError if `labels` holds one that has no colour."""
+    """Return the colour of every label value, (256, 3). Raises ValueError if `labels` has a value without a colour."""
     _check_palette(palette)
     if labels.size and labels.max() >= len(palette):
         unknown = np.unique(labels[(labels >= len(palette)) & (labels != IGNORED)])

@@ -1,4 +1,4 @@
-"""Pictures of learned sampling: where the offsets went in training, and what a position attends to."""
+"""Pictures of learned sampling: how the offsets moved in training, and what a position attends to."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _MARK = (255, 255, 255)
 
 
 def draw_offsets(offsets: np.ndarray, size: int = 640, reach: float | None = None) -> np.ndarray:
-    """The offsets' ways from the first to the last of (T, K, 2), (dx, dy) in cells: an image (size, size, 3).
+    """Draw the paths of the offsets, (T, K, 2), (dx, dy) in cells, from the first to the last: an image (size, size,
+    3).
 
-    Grey rings are where they started, coloured dots where they are; the colour is the direction they moved in, by the
-    wheel of `flow_to_colour`, white if they did not. Lines of the grid are a cell apart.
+    Grey rings show where they started, and coloured dots where they are. The colour is the direction of their motion,
+    by the wheel of `flow_to_colour`; white means no motion. Grid lines are one cell apart.
 
-    reach: cells from the middle to the border; default: one more than the farthest offset.
+    reach: the number of cells from the middle to the border. The default is one more than the farthest offset.
     """
     if offsets.ndim != 3 or offsets.shape[2] != 2 or 0 in offsets.shape or not np.isfinite(offsets).all():
         raise ValueError(f"offsets are {offsets.shape}; expected finite (T, K, 2)")
@@ -52,7 +53,7 @@ def draw_offsets(offsets: np.ndarray, size: int = 640, reach: float | None = Non
 
 
 def sampling_of(model: VideoModel, name: str = "this model") -> LearnedSampling:
-    """The model's learned sampling. ValueError if it has another propagation, or none."""
+    """Return the model's learned sampling. Raises ValueError if it has another propagation, or none."""
     propagation = getattr(model, "propagation", None)
     if not isinstance(propagation, LearnedSampling):
         raise ValueError(f"{name} has no learned sampling (model.propagation: {{name: learned_sampling}})")
@@ -61,11 +62,12 @@ def sampling_of(model: VideoModel, name: str = "this model") -> LearnedSampling:
 
 @torch.no_grad()
 def attention_at(model: VideoModel, key: np.ndarray, current: np.ndarray, position: tuple[int, int]) -> np.ndarray:
-    """What the cell at a pixel (x, y) of the current frame attends to in the key frame, (K,): a weight an offset.
+    """Return the attention of the cell at pixel (x, y) of the current frame to the key frame: (K,), a weight for each
+    offset.
 
-    key, current: frames (H, W, 3) uint8 RGB of one size.
+    key, current: frames (H, W, 3) uint8 RGB of the same size.
 
-    Raises ValueError for frames of two sizes, a position outside them and a model without learned sampling.
+    Raises ValueError for frames of different sizes, a position outside them and a model without learned sampling.
     """
     sampling = sampling_of(model)
     if key.shape != current.shape:
@@ -85,10 +87,13 @@ def attention_at(model: VideoModel, key: np.ndarray, current: np.ndarray, positi
 def draw_attention(
     key: np.ndarray, current: np.ndarray, position: tuple[int, int], offsets: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """The current frame with the cell at `position` marked, beside the key frame with a dot at each place that the cell
-    samples: the larger and redder, the more it counts.
+    """Draw the current frame with the cell at `position` marked, beside the key frame with a dot at each place that the
+    cell samples.
 
-    offsets: (K, 2), (dx, dy) in cells.  weights: (K,), as `attention_at` gives them.
+    A dot is larger and redder if its place has more weight.
+
+    offsets: (K, 2), (dx, dy) in cells.
+    weights: (K,), from `attention_at`.
     """
     x, y = (STRIDE * (p // STRIDE) for p in position)
     asked, sampled = current.copy(), key.copy()
@@ -104,6 +109,6 @@ def draw_attention(
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
-    """Write an image (H, W, 3) uint8 RGB; missing folders are made."""
+    """Write an image (H, W, 3), uint8 RGB. Missing folders are made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, format="PNG")

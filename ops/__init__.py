@@ -1,11 +1,11 @@
 """accel_ops: the operators that Accel needs and PyTorch lacks, native on CPUs and CUDA GPUs.
 
-Every operator is one `torch.library` operator, so that `torch.compile` and `torch.export` see it whole. Its
-kernels are loaded, and compiled if need be, by the first call (`accel_ops.build`); where there are none,
-`accel_ops.reference`, plain PyTorch, does the same more slowly.
+Every operator is one `torch.library` operator, so `torch.compile` and `torch.export` treat it as one unit. The first
+call loads its kernels and, if necessary, compiles them (`accel_ops.build`). Without kernels, `accel_ops.reference`,
+plain PyTorch, does the same more slowly.
 
-To add an operator: its schema to csrc/schemas.inc, its definition to reference/, its kernels to csrc/, and a file to
-operators/.
+To add an operator, add its schema to csrc/schemas.inc, its definition to reference/, its kernels to csrc/, and a file
+to operators/.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
 
 
 def load(device: str = "cpu") -> str:
-    """Make the kernels for tensors on `device` ("cpu" or "cuda") ready now, compiling them if need be.
+    """Prepare the kernels for tensors on `device` ("cpu" or "cuda") now. They are compiled if necessary.
 
-    Without it the first call of an operator does so. Returns which are used from now on: "native" or
-    "reference". `accel_ops.build` says where they are looked for, and what in the environment matters.
+    Otherwise the first call of an operator does this. Return which kernels are used from now on: "native" or
+    "reference". `accel_ops.build` explains where they are searched, and which environment variables matter.
 
     Raises:
-        ValueError: with ACCEL_OPS=native, if they can be neither found nor compiled; names what is missing.
-            Also if ACCEL_OPS is neither native nor reference.
+        ValueError: with ACCEL_OPS=native, if they can be neither found nor compiled. The message names what is
+            missing. Also if ACCEL_OPS is neither native nor reference.
     """
     from accel_ops import build  # here, so that `python -m accel_ops.build` does not find itself loaded
 
@@ -46,13 +46,13 @@ def load(device: str = "cpu") -> str:
 
 
 def library_file(device: str = "cpu") -> Path:
-    """The library with the kernels for tensors on `device` ("cpu" or "cuda"), compiled if need be.
+    """Return the library with the kernels for tensors on `device` ("cpu" or "cuda"). It is compiled if necessary.
 
-    For programs that have libtorch and no Python: loaded with `dlopen`, it defines the operators and their kernels.
-    It runs with the version of torch and on the kind of processor or GPU that are here.
+    This is for programs that have libtorch and no Python. Loaded with `dlopen`, the library defines the operators and
+    their kernels. It runs with this version of torch and on this kind of processor or GPU.
 
     Raises:
-        ValueError: if it can be neither found nor compiled; names what is missing.
+        ValueError: if it can be neither found nor compiled. The message names what is missing.
     """
     from accel_ops import build
 

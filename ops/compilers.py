@@ -1,4 +1,4 @@
-"""The compilers that make the native libraries: where they are, which they are, and how they are called."""
+"""The compilers for the native libraries: where they are, which versions they are, and how they are called."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CUDA_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC", "--expt-relaxed-constexpr
 
 
 class CannotBuild(ValueError):  # noqa: N818 - reads as the sentence it stands for
-    """A native library can be neither found nor built here; the message says what is missing."""
+    """A native library can be neither found nor built here. The message says what is missing."""
 
 
 def find_compiler() -> list[str]:
-    """The command of the C++ compiler, such as ["/usr/bin/g++"]; raises `CannotBuild` if there is none."""
+    """Return the command of the C++ compiler, such as ["/usr/bin/g++"]. Raises `CannotBuild` if there is none."""
     asked = os.environ.get("CXX") or "g++"
     try:
         words = [asked] if shutil.which(asked) else shlex.split(asked)  # a path with a blank in it, or "ccache g++"
@@ -54,7 +54,7 @@ def find_compiler() -> list[str]:
 
 
 def find_nvcc() -> str:
-    """The path of an nvcc of the CUDA major version torch was built with; raises `CannotBuild` if none."""
+    """Return the path of an nvcc with the CUDA major version of torch. Raises `CannotBuild` if there is none."""
     major = str(torch.version.cuda).split(".")[0]
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if home:
@@ -76,7 +76,7 @@ def find_nvcc() -> str:
 
 
 def compiler_version(device: str) -> str:
-    """What the compilers of a library for `device` say of themselves. Raises `CannotBuild` if one is missing."""
+    """Return the version text of the compilers for a library on `device`. Raises `CannotBuild` if one is missing."""
     host = _version(*find_compiler())
     return host if device == "cpu" else host + _version(find_nvcc())
 
@@ -91,7 +91,7 @@ def _version(*command: str) -> str:
 
 
 def c_library() -> str:
-    """The C library, such as "glibc 2.36": what is linked to one does not load into an older one."""
+    """Return the C library, such as "glibc 2.36". A library linked to one cannot be loaded with an older one."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, OSError, ValueError):  # another one, such as musl
@@ -146,7 +146,7 @@ def _jobs() -> int:
 
 
 def _one_program(command: list[str], folder: Path) -> str:
-    """The path of a program that does what this command does; nvcc takes no more."""
+    """Return the path of a program that does the same as this command, because nvcc accepts only a program."""
     if len(command) == 1:
         return command[0]
     program = folder / "host-compiler"
@@ -166,7 +166,7 @@ def _gencode(architectures: Sequence[str]) -> list[str]:
 
 
 def _cuda_runtime(nvcc: str) -> str:
-    """The CUDA runtime to link to: the one that torch has loaded into this process."""
+    """Return the CUDA runtime to link to: the one that torch has loaded into this process."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = line.split(maxsplit=5)[-1]
         if re.search(r"/libcudart[^/]*\.so", path):

@@ -1,4 +1,4 @@
-"""The folders that native libraries are kept in: which, who may write there, and one builder at a time."""
+"""The folders for native libraries: which they are, who may write there, and one builder at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accel_ops.compilers import CannotBuild
 
 
 def cache_folder() -> Path:
-    """Where libraries compiled at first use are kept. Raises `CannotBuild` where the user has no home folder."""
+    """Return the folder for libraries compiled at first use. Raises `CannotBuild` if the user has no home folder."""
     own = os.environ.get("ACCEL_OPS_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     try:
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether we see a file there. In a folder that is closed to us, such as another user's home, we see none."""
+    """Return whether a visible file is there. A folder that is closed to us, such as another user's home, has none."""
     try:
         return path.is_file()
     except PermissionError:
@@ -32,7 +32,7 @@ def is_file(path: Path) -> bool:
 
 
 def newest(folder: Path, pattern: str) -> Path | None:
-    """The newest file there whose name matches, among those that we see."""
+    """Return the newest file there with a matching name, among the visible ones."""
     try:
         found = [path for path in folder.glob(pattern) if is_file(path)]
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
@@ -41,10 +41,10 @@ def newest(folder: Path, pattern: str) -> Path | None:
 
 
 def safe_path(path: Path) -> Path:
-    """The path without links, if no other user can have put there what we find there. It need not exist yet.
+    """Return the path without links, if no other user can have placed what is there. It need not exist yet.
 
-    The other users are those who are neither root nor the owner of this program, whose code we run anyway. Raises
-    `CannotBuild` if one of them may have put it, or a folder on the way, there.
+    The other users are those who are neither root nor the owner of this program, whose code runs anyway. Raises
+    `CannotBuild` if one of them may have placed it, or a folder on the way.
     """
     path = path.resolve()
     trusted = {os.geteuid(), os.stat("/").st_uid, os.stat(__file__).st_uid}
@@ -79,7 +79,7 @@ def _user(number: int) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, in which not everyone can write, whatever the umask."""
+    """Make a folder, and those above it, that not everyone can write to, whatever the umask."""
     for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
         missing.mkdir(mode=0o775, exist_ok=True)
     folder.mkdir(exist_ok=True)  # an error if it is something else
@@ -87,9 +87,9 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """One process at a time is in here. The system lets go of the lock when a process dies.
+    """A context that only one process enters at a time. The system releases the lock when a process dies.
 
-    False where the file system has no locks, as some network file systems: there may be several then.
+    The value is False if the file system has no locks, as some network file systems. Then several processes may enter.
     """
     import fcntl  # not on Windows
 

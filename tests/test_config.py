@@ -182,7 +182,7 @@ def test_the_demos_flow_gives_way_to_learned_sampling():
 
 @pytest.mark.parametrize("overrides", [[SAMPLING, "model.flow.width=0.5"], ["model.flow.width=0.5", SAMPLING]])
 def test_two_ways_of_propagation_at_once_are_refused(write, overrides):
-    told = r"model: `propagation: learned_sampling` takes the place of `flow`; leave out"
+    told = r"model: `propagation: learned_sampling` replaces `flow`; leave out"
     for text in (PROPAGATING, BY_FLOW):
         with pytest.raises(ValueError, match=told):
             load_config(write("run.yaml", text), overrides)
@@ -221,7 +221,7 @@ def test_settings_are_read_only(write):
         ("train=3", ["train", "got 3"]),
         ("model=3", ["model", "got 3"]),
         ("train.freeze=reference", ["train.freeze", "got 'reference'"]),
-        ("init={all: a, reference: b}", ["init", "stands alone"]),
+        ("init={all: a, reference: b}", ["init", "must be the only key"]),
         ("train.steps", ["'train.steps'", "expected key=value"]),
         ("=3", ["'=3'", "expected key=value"]),
         ("train.steps=[", ["'train.steps=['", "not valid YAML"]),
@@ -248,7 +248,7 @@ def test_a_mistake_is_one_line_with_the_key_and_what_was_found(write, override, 
             ["model.propagation.offsets", "'grid' or 'gaussian'", "got 'ring'"],
         ),
         ("{name: learned_sampling, update_ratio: 2}", ["model.propagation.update_ratio", "less than or equal to 1"]),
-        ("{name: learned_sampling, pretrained: true}", ["model.propagation: `pretrained` is for an `encoder`"]),
+        ("{name: learned_sampling, pretrained: true}", ["model.propagation: `pretrained` belongs to an `encoder`"]),
         ("{name: learned_sampling, width: 2}", ["model.propagation", "unknown key 'width'"]),
     ],
 )
@@ -264,8 +264,8 @@ def test_a_mistake_in_the_propagation_is_named(write, settings, words):
         (WHOLE.replace("steps: 10, ", ""), ["train.steps: Field required"]),
         ("train: {steps: 1", ["line 1", "not valid YAML"]),
         ("a: 1\n\tb: 2", ["line 2", "not valid YAML"]),
-        (WHOLE + "seed: 1\nseed: 2", ["'seed' stands twice"]),
-        (WHOLE + "3: 4", ["key 3 is no text"]),
+        (WHOLE + "seed: 1\nseed: 2", ["'seed' occurs twice"]),
+        (WHOLE + "3: 4", ["key 3 is not text"]),
         ("- 1", ["expected keys and values, found list"]),
         ("", ["expected keys and values, found NoneType"]),
         ("base: run.yaml", ["circle"]),

@@ -196,7 +196,7 @@ def test_a_link_in_place_of_the_sub_folder_is_refused(tmp_path):
     output.close()
     (tmp_path / "out/labels").rename(tmp_path / "moved")
     (tmp_path / "out/labels").symlink_to(tmp_path / "moved")
-    with pytest.raises(ValueError, match="labels: not a folder of its own"):
+    with pytest.raises(ValueError, match="labels: not a real folder"):
         folder(tmp_path / "out")
     OutputFolder(tmp_path / "out", []).clear()
     assert (tmp_path / "moved/000000.png").exists()

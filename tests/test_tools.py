@@ -191,7 +191,7 @@ def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_pa
     ("arguments", "message"),
     [
         (("--devices", "0"), "error: --devices 0: expected 1 or more"),
-        (("--resume", "--overwrite"), "error: --resume goes on with a run, --overwrite begins it anew: choose one"),
+        (("--resume", "--overwrite"), "error: --resume continues a run, --overwrite begins it again: choose one"),
     ],
 )
 def test_arguments_of_training_that_make_no_sense_are_told(tool, tiny_run, capsys, arguments, message):
@@ -878,7 +878,7 @@ def test_seeds_are_summarised_from_what_evaluation_wrote(tool, refused, deeplab_
     assert f"| frame_by_frame | 1 | {100 * mean:.1f} |  |" in lines
     assert "b.json has split train, a.json val" in refused("summarize", "a.json", "b.json")
     assert "d.json has 'A #2' at the intervals 1, a.json 'A #0' at 1, 2" in refused("summarize", "a.json", "d.json")
-    assert "'A #0' stands in a.json, too" in refused("summarize", "a.json", "a.json")
+    assert "'A #0' is also in a.json" in refused("summarize", "a.json", "a.json")
     assert "no result file nowhere.json" in refused("summarize", "nowhere.json")
     assert tool(*sweep, *model, "--json", "one.json") == 0
     assert "one.json: not the result of accel evaluate --sweep" in refused("summarize", "one.json")
@@ -1011,22 +1011,22 @@ def untrained_weights(folder, name, **parts):
         (["model.reference.head_channels=8"], ["another architecture", "model.reference.head_channels is 16"]),
         (["model.num_classes=11"], ["another architecture", "model.num_classes is 19 in the checkpoint, 11"]),
         (["--checkpoint", "a", "--checkpoint", "b"], ["1 --cfg and 2 --checkpoint"]),
-        (["--cfg", "CFG", "--checkpoint", "a", "--checkpoint", "b"], ["2 models are compared by --sweep"]),
+        (["--cfg", "CFG", "--checkpoint", "a", "--checkpoint", "b"], ["to compare 2 models, use --sweep"]),
         (["--name", "a", "--name", "b"], ["2 --name for 1 models"]),
         (["--sweep", "1,x"], ["--sweep 1,x: expected whole numbers from 1"]),
         (["--sweep", ""], ["--sweep", "expected whole numbers from 1"]),
-        (["--sweep", "1,1"], ["--sweep 1,1: 1 stands there twice"]),
+        (["--sweep", "1,1"], ["--sweep 1,1: 1 occurs twice"]),
         (["--sweep", "1,9"], ["interval 9 needs 8 frames", "longest clip in this data set has 4"]),
-        (["--sweep", "1", "--interval", "2"], ["leave --interval and --avg out"]),
-        (["--sweep", "1", "--avg"], ["leave --interval and --avg out"]),
+        (["--sweep", "1", "--interval", "2"], ["leave out --interval and --avg"]),
+        (["--sweep", "1", "--avg"], ["leave out --interval and --avg"]),
         (["--boundary", "--widths", "0"], ["--widths 0: expected whole numbers from 1"]),
         (["--temporal", "--flow", "raft"], ["flow 'raft'", "expected auto, exact, dis or model"]),
-        (["--temporal", "--flow", "exact"], ["flow exact", "do not know theirs"]),
+        (["--temporal", "--flow", "exact"], ["flow exact", "have no exact flow"]),
         (["--temporal", "--flow", "model"], ["FrameByFrame has no flow of its own"]),
         (["--csv", "/dev/null/out.csv"], ["/dev/null"]),
         (["--official", "--avg"], ["--official", "--sweep and --avg make several"]),
         (["--official", "--sweep", "1,2"], ["--official", "--sweep and --avg make several"]),
-        (["--predictions", "p"], ["--predictions goes with --official"]),
+        (["--predictions", "p"], ["--predictions needs --official"]),
         (["--official", "--predictions", "/dev/null"], ["/dev/null: not a folder"]),
         (["--official", "--predictions", "."], ["holds", "need a new or an empty folder"]),
         (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "--temporal, --json out"]),
@@ -1035,13 +1035,13 @@ def untrained_weights(folder, name, **parts):
         (["--submission", "s", "--split", "val", "--interval", "5"], ["3 frames come directly before it", "needs 4"]),
         (["--official", "data.name=camvid", "data.root=CAMVID"], ["Cityscapes' layout only, not CamVid"]),
         (["--submission", "s", "--split", "val", "data.name=camvid", "data.root=CAMVID"], ["layout only, not CamVid"]),
-        (["--report", "CAMVID"], ["--report", "holds", "which is of no earlier report", "choose a new"]),
+        (["--report", "CAMVID"], ["--report", "holds", "which no report wrote", "choose a new"]),
         (["--report", "out", "--clip", "x"], ["--clip x: no labelled frame of that name", "such as"]),
         (["--clip", "x"], ["--clip chooses what --report shows: add --report DIR"]),
-        (["--flow", "dis"], ["--flow goes with --temporal"]),
-        (["--widths", "1,2"], ["--widths goes with --boundary"]),
+        (["--flow", "dis"], ["--flow needs --temporal"]),
+        (["--widths", "1,2"], ["--widths needs --boundary"]),
         (["--json", "."], ["--json", "is a folder; expected the name of a file"]),
-        (["--json", "a", "--csv", "./a"], ["--json and --csv are one file"]),
+        (["--json", "a", "--csv", "./a"], ["--json and --csv name the same file"]),
         (["--report", "r", "--json", "r/all.json"], ["--json", "lies in the folder of --report"]),
         (["--report", "r", "--official", "--predictions", "r"], ["--predictions", "lies in the folder of --report"]),
     ],

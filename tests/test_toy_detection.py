@@ -233,7 +233,7 @@ def test_the_evaluation_reads_and_scores_it(model):
 
 def test_what_is_about_labels_is_refused(model):
     dataset = Films((0, 2))
-    with pytest.raises(ValueError, match="tables and reports of segmentation only, none of toy_detection"):
+    with pytest.raises(ValueError, match="tables and reports exist for segmentation only, not yet for toy_detection"):
         evaluate(model, dataset, workers=0, quiet=True)
     with pytest.raises(ValueError, match="models for toy_detection give no labels"):
         run_videos({"toy": Run(model, 2)}, dataset, workers=0, quiet=True)

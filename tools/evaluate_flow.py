@@ -1,4 +1,4 @@
-"""Score optical flow beside no flow and DIS: end-point error on simulated clips, and labels carried along real video.
+"""Compare optical flow with no flow and with DIS: end-point error on simulated clips, and labels carried on real video.
 
 python tools/evaluate_flow.py --cfg experiments/camvid/flownet.yaml --checkpoint runs/camvid/flownet --stills train/held
 """
@@ -16,11 +16,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", action="append", default=[], help="folder of a run with a flow network")
     parser.add_argument(
         "--stills",
-        help="split to simulate clips of 3 frames (or data.simulated_test_frames) from, for the end-point error",
+        help="split for simulated clips of 3 frames (or data.simulated_test_frames), for the end-point error",
     )
-    parser.add_argument("--split", help="split of labelled video to carry labels along (default: data.test_split)")
-    parser.add_argument("--steps", default="1,4,9", help="over how many frames to carry (default: 1,4,9)")
-    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--split", help="split of labelled video for carrying labels (default: data.test_split)")
+    parser.add_argument("--steps", default="1,4,9", help="numbers of frames to carry labels (default: 1,4,9)")
+    parser.add_argument("--json", help="also write the result to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the file's")
     args = parser.parse_args()

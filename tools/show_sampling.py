@@ -1,4 +1,4 @@
-"""Show what learned sampling has learned: its offsets, what a position of a frame attends to, and what all do.
+"""Show what learned sampling has learned: its offsets, the attention of one position, and the mean over all positions.
 
 python tools/show_sampling.py --checkpoint runs/lsts/dff_streetscape --offsets offsets.png
 python tools/show_sampling.py --checkpoint runs/lsts/dff_streetscape --attention attention.png \\
@@ -18,14 +18,14 @@ from accel.cli import Parser, run
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoint", required=True, help="folder of a run, finished or not, or a .safetensors file")
-    parser.add_argument("--offsets", metavar="PNG", help="draw the offsets, from where training began, here")
+    parser.add_argument("--offsets", metavar="PNG", help="draw the offsets and their paths in training here")
     parser.add_argument("--attention", metavar="PNG", help="draw the attention here; needs --key, --current and --at")
     parser.add_argument("--key", metavar="IMAGE", help="the key frame")
     parser.add_argument("--current", metavar="IMAGE", help="a frame after it")
     parser.add_argument("--at", nargs=2, type=int, metavar=("X", "Y"), help="the position, in pixels of that frame")
     parser.add_argument("--summary", metavar="JSON", help="write means over the test split here; needs --cfg")
     parser.add_argument("--cfg", help="configuration of the data")
-    parser.add_argument("--distance", type=int, default=4, help="frames from the key frame on, of them (default: 4)")
+    parser.add_argument("--distance", type=int, default=4, help="for --summary: frames since key frames (default: 4)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     args = parser.parse_args()
     if not (args.offsets or args.attention or args.summary):
@@ -88,7 +88,7 @@ def summarize(model, args) -> None:
     console.print(
         f"{args.summary}: {found.frames} frames, {found.distance} from their key frames: the strongest offset has "
         f"{strongest} of the weight, aligned features are {aligned} of the mix, the farther half of the offsets has "
-        f"{farther} of the weight ({evenly} if all counted alike)"
+        f"{farther} of the weight ({evenly} if all had the same weight)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Results of several seeds as Markdown tables, with mean and standard deviation: "NAME #0", "NAME #1" are runs of NAME.
+"""Summarise several seeds in Markdown tables, with mean and standard deviation: "NAME #0", "NAME #1" are runs of NAME.
 
 python tools/evaluate.py --sweep 1,5 --name "DFF #0" --name "DFF #1" --cfg ... --checkpoint ... --json dff.json
 python tools/summarize.py dff.json

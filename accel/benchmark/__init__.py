@@ -1,1 +1,1 @@
-"""How fast operators, models and streams run on this machine, always beside something to compare with."""
+"""Measure how fast operators, models and streams run on this machine, always in comparison with something else."""

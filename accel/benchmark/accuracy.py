@@ -1,4 +1,4 @@
-"""What optimisation costs in accuracy, on a trained model and labelled video."""
+"""Measure what optimisation costs in accuracy, on a trained model and labelled video."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from accel.tasks import as_tensors, task_of
 
 @torch.inference_mode()
 def optimisation_accuracy(model: VideoModel, dataset: ClipDataset, interval: int, clips: int) -> dict[str, float | str]:
-    """mIoU of a model as it is (float32) and optimised, and the share of pixels that both label alike.
+    """Return the mIoU of a model without optimisation (float32) and with it, and the share of pixels with the same
+    label.
 
-    Over `clips` labelled frames, evenly spread over those with enough frames before them, and the frames in between:
-    each clip is a key frame and the `interval - 1` current frames after it, and the last one is scored. Models that
-    remember key frames get an interval before that, so that the second key frame builds on the first. `caveats` says
-    what has to be known of the mIoU; empty where all is well. Raises ValueError if no clip is long enough.
+    They are measured over `clips` labelled frames, evenly spread over those with enough frames before them, and the
+    frames in between. Each clip is a key frame and the `interval - 1` current frames after it; the last one is scored.
+    Models that remember key frames get one more interval before that, so that the second key frame builds on the first.
+    `caveats` are the notes on the mIoU. They are empty if there are none.
+
+    Raises ValueError if no clip is long enough.
     """
     length = 2 * interval if model.remembers else interval
     there = long_enough(dataset, length)

@@ -1,4 +1,4 @@
-"""Video models on frames of one size, in turns with what a user would otherwise take."""
+"""Measure video models on frames of one size, in turns with networks that a user would use otherwise."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ ORIGINAL = Path(__file__).with_name("mxnet_original.py")
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: a key frame and a current one, from a frame on the device to labels in host memory, and their
-    floating-point operations. A network that goes frame by frame has no current one."""
+    """The calls to time: a key frame and a current one, from a frame on the device to labels in host memory, and their
+    floating-point operations.
+
+    current: None for a network that runs frame by frame.
+    """
 
     key: Callable[[], object]
     current: Callable[[], object] | None = None
@@ -38,8 +41,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """Seconds: medians of a key and of a current frame, their mean over an interval, and percentiles of all frames
-    timed; frames a second; GFLOP of a frame on average and the share of the machine's matrix rate reached."""
+    """Times in seconds: medians of a key frame and of a current frame, their mean over an interval, and percentiles of
+    all timed frames.
+
+    frames_per_second: the rate at that mean.
+    gflop: operations of a frame on average, in 10^9.
+    share_of_matrix_rate: the share of the machine's rate of matrix products that is reached.
+    """
 
     key: float
     current: float
@@ -54,7 +62,7 @@ class FrameTimes:
 
     @classmethod
     def of(cls, key: list[float], current: list[float], interval: int, **known) -> FrameTimes:
-        """From the seconds of single frames; without current ones, all frames are key frames."""
+        """Make the times from the seconds of single frames. Without current ones, all frames are key frames."""
         of_key = float(np.median(key))
         of_current = float(np.median(current)) if current else of_key
         mean = (of_key + (interval - 1) * of_current) / interval
@@ -66,7 +74,7 @@ class FrameTimes:
 def benchmark_models(
     contenders: dict[str, Contender], interval: int, rounds: int, device: torch.device, matrix_gflops: float
 ) -> dict[str, FrameTimes]:
-    """Times of each, all in turns: in every round a key frame and `interval - 1` current ones of each."""
+    """Return the times of each, all in turns: each round has a key frame and `interval - 1` current ones of each."""
     calls: dict[tuple[str, int], Callable] = {}
     for name, contender in contenders.items():
         calls[name, 0] = contender.key
@@ -91,8 +99,11 @@ def benchmark_models(
 def video_contenders(
     name: str, model: VideoModel, size: tuple[int, int], dtype: torch.dtype | None, eager: bool
 ) -> dict[str, Contender]:
-    """A model in its optimised form; and as it is, in float32, if wished. A model that remembers key frames twice: with
-    its first key frame, and with those after it, which build on the ones before."""
+    """Return an optimised model as a contender and, with `eager`, also the model itself in float32.
+
+    A model that remembers key frames appears twice: with its first key frame, and with later ones, which build on those
+    before.
+    """
     frames = two_frames(size, model.device)
     start = time.perf_counter()
     fast = model.optimized(size, dtype)
@@ -106,7 +117,7 @@ def video_contenders(
 def _contenders(
     name: str, model: VideoModel, counted: VideoModel, frames: Tensor, size: tuple[int, int], preparation: float = 0.0
 ) -> dict[str, Contender]:
-    """What is timed of `model`; operations are those of `counted`, the same before it was compiled."""
+    """Return the contenders of `model`. Operations are those of `counted`, the same model before it was compiled."""
     steps, counts = steps_of(model, frames, size), gflop_of(counted, frames, size)
     kinds = {name: "key frame"} | ({f"{name}, later key frames": "later key frame"} if model.remembers else {})
     return {
@@ -117,8 +128,8 @@ def _contenders(
 
 @torch.inference_mode()
 def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, Contender]:
-    """What a user would otherwise pick, frame by frame in float32: DeepLabV3+ of segmentation-models-pytorch and
-    DeepLabV3 of torchvision, both on ResNet-101, as they come and compiled."""
+    """Return networks that a user would use otherwise, frame by frame in float32: DeepLabV3+ of
+    segmentation-models-pytorch and DeepLabV3 of torchvision, both on ResNet-101, uncompiled and compiled."""
     import segmentation_models_pytorch as smp
     from torchvision.models.segmentation import deeplabv3_resnet101
 
@@ -152,9 +163,11 @@ def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, C
 
 
 def time_mxnet(python: str, symbols: Path, size: tuple[int, int], interval: int, rounds: int) -> tuple[str, FrameTimes]:
-    """MXNet's version, and the times of the original graphs, by its own interpreter.
+    """Return MXNet's version, and the times of the original graphs in its own interpreter.
 
-    symbols: the folder with key-symbol.json and cur-symbol.json. Raises ValueError if that cannot be run.
+    symbols: the folder with key-symbol.json and cur-symbol.json.
+
+    Raises ValueError if that cannot be run.
     """
     command = [python, str(ORIGINAL), str(symbols), *map(str, (*size, interval, rounds))]
     try:
@@ -172,8 +185,11 @@ def time_mxnet(python: str, symbols: Path, size: tuple[int, int], interval: int,
 def profile_model(
     model: VideoModel, size: tuple[int, int], frames: int = 5, optimised: bool = True
 ) -> dict[str, dict[str, float]]:
-    """Where the time of each of a model's `steps_of` goes: milliseconds a frame of the operators that take most,
-    of all the others together, and by the clock. On a CPU compiled loops are among the others."""
+    """Return where the time of each of a model's `steps_of` goes, in milliseconds a frame: the slowest operators, all
+    others together, and by the clock.
+
+    On a CPU, compiled loops are among the others.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     device = model.device
@@ -199,20 +215,24 @@ def profile_model(
 
 
 def peak_memory(device: torch.device) -> float:
-    """Megabytes that this process has held at most: on the GPU if it runs there, else resident."""
+    """Return the peak memory of this process in megabytes: on the GPU if it runs there, otherwise resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return peak_resident()
 
 
 def two_frames(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Two frames (2, 3, H, W), laid out as a decoder leaves them."""
+    """Return two frames (2, 3, H, W), with the memory layout of a decoder."""
     return torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
 
 
 def steps_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, Callable]:
-    """A key frame and the current frame after it, each to what is said of it in host memory; and a key frame in the
-    course of a video, where that is more. frames: two of `size`, (2, 3, H, W)."""
+    """Return calls for a key frame and the current frame after it, each up to the prediction in host memory.
+
+    If a key frame within a video takes more work, there is a call for that too.
+
+    frames: two frames of `size`, (2, 3, H, W).
+    """
     _, state = model.key_frame(frames[:1])
     steps = {
         "key frame": lambda: model.key_frame(frames[:1]),
@@ -224,7 +244,7 @@ def steps_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[s
 
 
 def gflop_of(model: VideoModel, frames: Tensor, size: tuple[int, int]) -> dict[str, float]:
-    """Floating-point operations of each of `steps_of`, in 10^9."""
+    """Return the floating-point operations of each of `steps_of`, in 10^9."""
     model = copy.deepcopy(model).requires_grad_(False)  # PyTorch's counter trips over parameters that are inputs
     return {name: gflop(step) for name, step in steps_of(model, frames, size).items()}
 
@@ -234,7 +254,7 @@ def _labelling(network: nn.Module, frame: Tensor) -> Callable:
 
 
 def gflop(step: Callable) -> float:
-    """Floating-point operations of a call, in 10^9."""
+    """Return the floating-point operations of a call, in 10^9."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() / 1e9

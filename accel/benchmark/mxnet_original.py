@@ -18,7 +18,7 @@ FEATURES, STRIDE = 2048, 16
 
 
 def bind(path, height, width):
-    """An executor of one graph with small random weights."""
+    """Return an executor of one graph with small random weights."""
     symbol = mx.sym.load(path)
     image = (1, 3, height, width)
     given = {"data": image, "data_key": image, "feat_key": (1, FEATURES, -(-height // STRIDE), -(-width // STRIDE))}
@@ -30,7 +30,7 @@ def bind(path, height, width):
 
 
 def run(executor, **inputs):
-    """Outputs as arrays, and the seconds from arrays to arrays."""
+    """Return the outputs as arrays, and the seconds from arrays to arrays."""
     start = time.perf_counter()
     known = {name: mx.nd.array(value) for name, value in inputs.items() if name in executor.arg_dict}
     outputs = [output.asnumpy() for output in executor.forward(is_train=False, **known)]

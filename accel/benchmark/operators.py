@@ -1,4 +1,4 @@
-"""The native operators beside what PyTorch and torchvision have for the same work."""
+"""Compare the native operators with those of PyTorch and torchvision for the same work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CELL = 16
 
 
 def benchmark_operators(size: tuple[int, int], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of each operator and of its counterpart at the shapes of frames of `size`, and their ratio."""
+    """Return the milliseconds of each operator and of its counterpart at the shapes of frames of `size`, and their
+    ratio."""
     half = torch.bfloat16 if has_bfloat16(device) else torch.float32
     cells = -(-size[0] // CELL), -(-size[1] // CELL)
     results = {}
@@ -61,7 +62,7 @@ def _warp(channels: int, cells: tuple[int, int], dtype: torch.dtype, device: tor
 
 
 def _grid(flow: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Where a flow (2, h, w) in cells leads, as `grid_sample` wants it, (1, h, w, 2)."""
+    """Convert a flow (2, h, w) in cells into the format of `grid_sample`, (1, h, w, 2)."""
     height, width = cells
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     at = torch.stack([columns, rows]).to(flow.device) + flow
@@ -69,7 +70,7 @@ def _grid(flow: Tensor, cells: tuple[int, int]) -> Tensor:
 
 
 def _sample_attend(channels: int, cells: tuple[int, int], dtype: torch.dtype, device: torch.device):
-    """The published 256 channels of embedding and 9x9 offsets, moved off whole cells as learning does."""
+    """Use the published 256 channels of embedding and 9x9 offsets, not at whole cells, as after training."""
     value, query, key = (
         _channels_last(torch.randn(1, c, *cells, device=device).to(dtype)) for c in (channels, 256, 256)
     )
@@ -110,6 +111,6 @@ def _upsample_argmax(scores: Tensor, size: tuple[int, int]):
 
 
 def _smooth(cells: tuple[int, int], device: torch.device) -> Tensor:
-    """Scores as networks make them: regions of some cells in which one class is ahead."""
+    """Return scores like those of networks: regions of some cells in which one class has the highest score."""
     coarse = 4 * torch.randn(1, CLASSES, max(cells[0] // 6, 1), max(cells[1] // 6, 1), device=device)
     return F.interpolate(coarse, cells, mode="bicubic")

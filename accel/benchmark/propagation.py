@@ -1,8 +1,8 @@
-"""What carrying features on costs: learned sampling beside warping along flow, and whole models by either.
+"""Measure the cost of propagation: learned sampling compared with warping along flow, and whole models with either.
 
     python -m accel.benchmark.propagation HEIGHT WIDTH DTYPE DEVICE
 
-measures the memory that learning takes, in a process of its own, and prints it as one line of JSON.
+measures the memory of training in a separate process, and prints it as one line of JSON.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ MODELS = {
 
 
 def propagation_times(size: tuple[int, int], device: torch.device, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of one propagation at the cells of frames of `size`, by type, all in turns.
+    """Return the milliseconds of one propagation at the cells of frames of `size`, by type. All take turns.
 
-    Learned sampling is the published one, of 1024 channels, 256 to compare and 81 offsets, neither traced nor compiled.
+    Learned sampling is the published one, with 1024 channels, 256 channels for comparison and 81 offsets. It is neither
+    traced nor compiled.
     """
     types = [name for name in TYPES if name == "float32" or has_bfloat16(device)]
     results = {}
@@ -67,8 +68,12 @@ def propagation_times(size: tuple[int, int], device: torch.device, rounds: int) 
 
 
 def learning_memory(size: tuple[int, int], device: torch.device) -> dict[str, dict[str, float]]:
-    """Megabytes of a process at most, while one `move` of learned sampling goes forward and backward, with gradients to
-    everything, at the cells of frames of `size`; and how much of that it adds to network and features. By type."""
+    """Return the memory of training one `move` of learned sampling at the cells of frames of `size`, in megabytes, by
+    type.
+
+    It is measured in a forward and backward pass with gradients for everything: the peak of the process, and how much
+    that adds to network and features.
+    """
     types = [name for name in TYPES if name == "float32" or has_bfloat16(device)]
     command = [sys.executable, "-m", "accel.benchmark.propagation", *map(str, size)]
     found = {}
@@ -79,8 +84,11 @@ def learning_memory(size: tuple[int, int], device: torch.device) -> dict[str, di
 
 
 def model_operations() -> dict[str, dict[str, float]]:
-    """Floating-point operations, in 10^9, of each kind of frame of `FRAME` by models that differ in their propagation,
-    DeepLabs with fc6 of 256 channels; and of the current frame's parts, where it is learned sampling."""
+    """Return the floating-point operations, in 10^9, of each kind of frame of `FRAME`, for models that differ in their
+    propagation.
+
+    They are DeepLabs with fc6 of 256 channels. For learned sampling, the parts of the current frame are included.
+    """
     from accel.config import parse_model
 
     rows = {}
@@ -111,8 +119,8 @@ def _parts(model: VideoModel) -> dict[str, float]:
 def _sampling(
     size: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, LearnedSampling]:
-    """Features and low-level features (1, C, h, w) and the sampling, its offsets moved off whole cells as learning
-    does."""
+    """Return features and low-level features (1, C, h, w), and the sampling, whose offsets are not at whole cells, as
+    after training."""
     torch.manual_seed(0)
     cells = [-(-side // CELL) for side in size]
     offsets = grid_offsets() + 0.2 * torch.randn(81, 2)

@@ -1,4 +1,4 @@
-"""How much memory this process holds, as Linux tells it."""
+"""Measure the memory of this process, as Linux reports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def resident(which: str = "VmRSS") -> float:
-    """Megabytes now, or the most since `begin_anew` (`VmHWM`). Raises ValueError where the system is not Linux."""
+    """Return the present megabytes, or the peak since `begin_anew` (`VmHWM`). Raises ValueError on systems other than
+    Linux."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -16,13 +17,13 @@ def resident(which: str = "VmRSS") -> float:
 
 
 def begin_anew() -> None:
-    """From here on, `VmHWM` is the most. Raises ValueError as `resident`."""
+    """Reset `VmHWM`: from now on it is the peak. Raises the errors of `resident`."""
     resident()
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_resident() -> float:
-    """Megabytes that this process has held at most; NaN on Windows."""
+    """Return the peak memory of this process in megabytes. NaN on Windows."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""The whole benchmark: what to measure, in which order, as tables and as JSON."""
+"""The whole benchmark: measurements in order, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """The choice of measurements.
 
-    dtype: of the optimised models; None is what the machine is best at.
-    eager: the models as they are, too; in the section `waiting`, in place of the optimised one.
+    dtype: the type of the optimised models. None: the best one for this machine.
+    eager: whether to measure the models without optimisation too. In the section `waiting`, they replace the optimised
+        one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
-    cfg, checkpoint, clips: a trained model, its data and how many labelled frames, for `accuracy`.
+    cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`.
     """
 
     sections: list[str]
@@ -62,7 +63,7 @@ class Options:
     json: Path | None = None
 
     def check(self) -> None:
-        """ValueError for what cannot be measured: told before anything is."""
+        """Raise ValueError for options that cannot be measured, before anything is measured."""
         unknown = [name for name in self.sections if name not in SECTIONS]
         if unknown:
             raise ValueError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
@@ -84,8 +85,10 @@ class Options:
 
 
 def run_benchmark(options: Options) -> dict:
-    """Measure, print tables and, if asked to, write JSON after every section. Raises ValueError for what cannot be
-    measured."""
+    """Measure, print tables and, if requested, write JSON after every section.
+
+    Raises ValueError for options that cannot be measured.
+    """
     options.check()
     device = choose_device(options.device)
     measures: dict[str, Callable[[Options, torch.device], dict]] = {
@@ -234,7 +237,7 @@ def _propagation(options: Options, device: torch.device) -> dict:
 
 
 def _waiting(options: Options, device: torch.device) -> dict:
-    """Always on the CPU: nothing of it concerns a GPU."""
+    """Measure waiting. This is always on the CPU, because it does not concern a GPU."""
     version, form = options.versions[0], "eager" if options.eager else "optimised"
     times = waiting_times(version, options.size, options.rounds, optimised=not options.eager)
     first = next(iter(times.values()))

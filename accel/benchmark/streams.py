@@ -1,4 +1,4 @@
-"""Streams: latency of every frame, throughput, and memory over thousands of frames."""
+"""Measure streams: latency of every frame, throughput, and memory over thousands of frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WARM_UP = 10  # frames
 
 
 def frames_of(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """`count` frames of `size`: soft colours that move by two pixels a frame."""
+    """Yield `count` frames of `size`: soft colours that move by two pixels a frame."""
     coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 16 + 1, size[1] // 16 + 1, 3), np.uint8)
     picture = coarse.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
     for number in range(count):
@@ -31,7 +31,7 @@ def frames_of(size: tuple[int, int], count: int, seed: int = 0) -> Iterator[np.n
 
 
 def latencies(model: VideoModel, size: tuple[int, int], interval: int, flat: bool, frames: int) -> dict[str, float]:
-    """Seconds from frame to labels over `frames` frames, after the first ten."""
+    """Return the seconds from frame to labels over `frames` frames, without the first ten."""
     segmenter = Segmenter(model, FixedInterval(interval), flat_latency=flat)
     results = segmenter.stream(frames_of(size, frames + WARM_UP))
     seconds = [result.seconds for result in results][WARM_UP:]
@@ -41,7 +41,8 @@ def latencies(model: VideoModel, size: tuple[int, int], interval: int, flat: boo
 
 
 def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: int, rounds: int) -> dict[str, float]:
-    """Frames a second from a video file to labels, by a plain loop and by `Segmenter.stream`, in turns: medians."""
+    """Return the frames per second from a video file to labels, by a plain loop and by `Segmenter.stream`. They take
+    turns; the results are medians."""
     ways = {"plain_loop": _plain_loop, "stream": _stream}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def _stream(model: VideoModel, path: Path, interval: int) -> None:
 
 
 def memory(model: VideoModel, size: tuple[int, int], interval: int, frames: int) -> dict[str, float]:
-    """Resident megabytes after a tenth of a stream of `frames` frames and at its end."""
+    """Return the resident megabytes after a tenth of a stream of `frames` frames and at its end."""
     first = 0.0
     for number, _ in enumerate(Segmenter(model, FixedInterval(interval)).stream(frames_of(size, frames))):
         if number == frames // 10:

@@ -1,4 +1,4 @@
-"""What it costs that a training run may be stopped, killed and resumed: a step with and without all that."""
+"""Measure the cost of making a training run resumable: a step with and without that."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from accel.weights.checkpoints import Description
 
 
 def training_overhead(config: Config, device: str, rounds: int) -> dict[str, float]:
-    """Steps in turns: the loop's own, watched, and bare ones (forward, backward, clip, move the weights).
+    """Measure steps in turns: the loop's own, supervised, and bare ones (forward, backward, clip, update the weights).
 
-    Both take the same random clips of the configuration's crop. Medians in seconds; `overhead` of the loop's step, and
-    of checkpoints at `train.save_every`, as shares of a bare step. A step's `processor` seconds are those of this
-    process on all its threads: on a CPU that others use, too, they say more than the clock.
+    Both use the same random clips with the configuration's crop. The results are medians in seconds. The `overhead` of
+    the loop's step, and of checkpoints at `train.save_every`, are shares of a bare step. The `processor` seconds of a
+    step are those of this process on all its threads. On a CPU that others use too, they are more reliable than the
+    clock.
     """
     alike = config.train.model_copy(update={"random_distance": False, "accumulate": 1})
     config = config.model_copy(update={"train": alike})
@@ -99,7 +100,7 @@ def training_overhead(config: Config, device: str, rounds: int) -> dict[str, flo
 
 
 def _batch(config: Config) -> Batch:
-    """Random clips with random labels, of the configuration's size."""
+    """Return random clips with random labels, of the configuration's size."""
     random = torch.Generator().manual_seed(0)
     height, width = config.data.augmentation.crop or (512, 1024)
     count, length = config.train.batch_size, config.data.clip_length

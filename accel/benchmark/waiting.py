@@ -1,8 +1,9 @@
-"""How long OpenMP's threads should wait awake for their next work: alone on the machine, and beside other programs.
+"""Measure how long OpenMP's threads should wait actively for their next work, alone on the machine and beside other
+programs.
 
-A thread that waits awake ("spins") starts at once when there is work, but keeps a core from others. Each setting gets
-a process of its own, because OpenMP reads its environment once, when PyTorch is loaded. The processes take turns, one
-frame each, so that what slows the machine slows all of them.
+A thread that waits actively ("spins") starts at once when there is work, but keeps a core busy. Each setting runs in a
+separate process, because OpenMP reads its environment once, when PyTorch is loaded. The processes take turns, one frame
+each. So whatever slows the machine slows all of them.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ while os.getppid() == parent:  # it ends with who started it, however that ends
 
 @dataclass
 class Waiting:
-    """Seconds of a frame under one setting, round by round.
+    """The seconds of a frame under one setting, round by round.
 
-    alone: with nothing else to do; None where other programs used more than `QUIET` of the machine meanwhile.
-    beside: with one busy process a core.
+    alone: without other work on the machine. None if other programs used more than `QUIET` of the machine meanwhile.
+    beside: with one busy process for each core.
     """
 
     alone: list[float | None] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
 
     def figures(self, first: Waiting) -> dict[str, float | int | None]:
-        """Medians in milliseconds, and of the first setting's time in the same round."""
+        """Return medians in milliseconds, and relative to the first setting in the same round."""
         return {
             "alone_ms": _milliseconds(self.alone),
             "alone_of_default": _ratio(self.alone, first.alone),
@@ -68,12 +69,14 @@ def waiting_times(
     sittings: int = 3,
     settings: Mapping[str, dict[str, str]] = SETTINGS,
 ) -> dict[str, Waiting]:
-    """Seconds of a key frame of a published network on the CPU under each setting.
+    """Return the seconds of a key frame of a published network on the CPU under each setting.
 
-    size: (height, width) of the frame. optimised: the network's fast form, else as it is.
-    sittings: how often all processes are started anew, each time for so many rounds. Two processes that do the same
-        may differ by some per cent for as long as they live, by where their memory happens to lie.
-    In each round every setting has a frame alone and one beside busy processes.
+    size: (height, width) of the frame.
+    optimised: whether to optimise the network.
+    sittings: how often all processes are started again, each time for `rounds` rounds. Two processes that do the same
+        work may differ by some per cent for their whole life, because of where their memory lies.
+
+    In each round, every setting runs one frame alone and one beside busy processes.
     """
     found = {name: Waiting() for name in settings}
     order = random.Random(0)
@@ -94,7 +97,7 @@ def waiting_times(
 
 
 def _alone(frames: subprocess.Popen) -> float | None:
-    """Seconds of a frame, if others left the machine alone."""
+    """Return the seconds of a frame, or None if other programs used the machine meanwhile."""
     time.sleep(PAUSE)
     before = _used()
     seconds, own = _next(frames)
@@ -116,7 +119,7 @@ def _ratio(seconds: Sequence[float | None], first: Sequence[float | None]) -> fl
 
 @contextmanager
 def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
-    """A process that runs a frame for each line it is sent. It has run some when this returns."""
+    """Start a process that runs a frame for each line it is sent. It has warmed up when this returns."""
     environment = {key: value for key, value in os.environ.items() if key not in WAITING} | settings
     command = [sys.executable, "-m", __name__, json.dumps(what)]
     pipe = subprocess.PIPE
@@ -129,7 +132,7 @@ def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
 
 
 def _next(process: subprocess.Popen) -> tuple[float, float]:
-    """Seconds of a frame by the clock, and of processor time."""
+    """Return the seconds of a frame by the clock, and those of processor time."""
     assert process.stdin is not None, "it was started with pipes"
     process.stdin.write("\n")
     process.stdin.flush()
@@ -146,7 +149,7 @@ def _answer(process: subprocess.Popen) -> list[float]:
 
 
 def _serve(version: str, size: tuple[int, int], optimised: bool) -> None:
-    """What those processes do."""
+    """Do the work of those processes."""
     import torch
 
     from accel.models import build_published
@@ -167,7 +170,7 @@ def _serve(version: str, size: tuple[int, int], optimised: bool) -> None:
 
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
-    """Beside this, so many processes that want a core each."""
+    """Run this number of busy processes, one for each core, while the context is open."""
     processes = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(count)]
     try:
         time.sleep(PAUSE)
@@ -179,7 +182,8 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _used() -> float:
-    """Processor seconds that all programs have used, and that other guests of the host took; 0 where nobody says."""
+    """Return the processor seconds that all programs have used, and that other guests of the host took. 0 if
+    unknown."""
     try:
         fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
     except OSError:

@@ -1,4 +1,4 @@
-"""The commands of `accel`, each in a module of its own: its docstring is its help, its `main` does the work.
+"""The commands of `accel`, each in its own module. The module's docstring is the help, and its `main` does the work.
 
 Nothing heavy is imported before the arguments are read.
 """
@@ -15,7 +15,7 @@ from accel.cli import run
 
 COMMANDS = {
     "label": "label a video, a folder, a camera or a stream",
-    "demo": "see labelled snippets and how right they are",
+    "demo": "see labelled snippets and their accuracy",
     "models": "list the weights that can be used by name",
     "train": "train an experiment or a recipe",
     "evaluate": "score trained models on labelled video",
@@ -27,8 +27,8 @@ HELP = """Accel labels every pixel of a video, at a fraction of the usual cost.
 
 Three things to try first:
   accel label drive.mp4     label a video of your own; results in output/drive.mp4
-  accel demo                see how it works on videos whose labels are known
-  accel models              see which weights there are
+  accel demo                see how it works on videos with known labels
+  accel models              see which weights are available
 
 All commands (accel COMMAND --help says more):
 {commands}
@@ -36,7 +36,7 @@ All commands (accel COMMAND --help says more):
 
 
 def command() -> None:
-    """The console script `accel`."""
+    """Run the console script `accel`."""
     first, *rest = sys.argv[1:] or ["--help"]
     if first in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())), end="")
@@ -52,6 +52,6 @@ def command() -> None:
 
 
 def main_of(name: str) -> Callable[[Sequence[str]], int | None]:
-    """What carries out a command, given its arguments."""
+    """Return the function that runs a command, given its arguments."""
     sys.argv[0] = f"accel {name}"  # what its help and its messages call it
     return import_module(f"accel.commands.{name}").main

@@ -1,4 +1,4 @@
-"""Measure how fast operators, models and streams run here, each beside something to compare with.
+"""Measure how fast operators, models and streams run on this machine, each in comparison with something else.
 
 accel benchmark --json docs/results/speed.json
 accel benchmark models --size 1024 2048 --versions accel-18 deeplab-101
@@ -26,17 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
-    parser.add_argument("--rounds", type=int, default=10, help="turns to take medians of (default: 10)")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds for the medians (default: 10)")
     parser.add_argument("--versions", nargs="+", default=["accel-18", "dff", "deeplab-101"], help="published networks")
-    parser.add_argument("--eager", action="store_true", help="time the models as they come, too")
+    parser.add_argument("--eager", action="store_true", help="also time the models without optimisation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument("--dtype", help="of the optimised models: bfloat16, float16, float32 (default: as fits here)")
-    parser.add_argument("--mxnet", metavar="PYTHON", help="times the original as well, with this interpreter")
-    parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="of its key-symbol.json and cur-symbol.json")
+    parser.add_argument("--dtype", help="type of optimised models: bfloat16, float16, float32 (default: the best here)")
+    parser.add_argument("--mxnet", metavar="PYTHON", help="also time the original, with this interpreter")
+    parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="with its key-symbol.json and cur-symbol.json")
     parser.add_argument("--cfg", help="accuracy, training: configuration")
     parser.add_argument("--checkpoint", help="accuracy: folder of a run, or a .safetensors file")
     parser.add_argument("--clips", type=int, default=20, help="accuracy: labelled frames to score (default: 20)")
-    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     args = parser.parse_args(arguments)
 
     from accel.benchmark.run import SECTIONS, Options, run_benchmark

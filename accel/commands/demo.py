@@ -24,17 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
-    parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not the longest")
-    parser.add_argument("--cfg", help="configuration (YAML) whose model and data to take")
+    parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not only one")
+    parser.add_argument("--cfg", help="configuration (YAML) with the model and data to use")
     parser.add_argument("--checkpoint", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument(
         "--input",
-        help="to label instead: video file, folder of frames, or folder of those; camera (0); rtsp://... or such",
+        help="label this instead: video file, folder of frames or of videos; camera (0); stream (rtsp://...)",
     )
     add_ways(parser)
-    parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/demo, output/INPUT)")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: output/demo, output/INPUT)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
-    parser.add_argument("--compare", action="store_true", help="print the demo models side by side as well")
+    parser.add_argument("--compare", action="store_true", help="also print a comparison of the demo models")
     parser.add_argument(
         "--train",
         action="store_true",

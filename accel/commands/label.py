@@ -5,7 +5,7 @@ accel label drive.mp4 --model NAME --interval 10 --view overlay
 accel label 0
 accel label rtsp://CAMERA/live
 
-`accel models` lists the names. Ctrl-C ends it; what was labelled by then is kept.
+`accel models` lists the names. Ctrl-C ends it; frames labelled by then are kept.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ VIEWS = ("panels", "overlay", "labels")
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "input", metavar="VIDEO", help="video file, folder of frames or of videos; camera (0); rtsp://... or such"
+        "input", metavar="VIDEO", help="video file, folder of frames or of videos; camera (0); stream (rtsp://...)"
     )
     parser.add_argument("--model", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
     add_ways(parser)
-    parser.add_argument("--output", type=Path, help="folder for what comes out (default: output/VIDEO)")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: output/VIDEO)")
     args = parser.parse_args(arguments)
 
     from accel.demo import Options, run_demo
@@ -51,16 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
-    """Arguments that say how a video is run through a model."""
+    """Add the arguments about how a video is run through a model."""
     parser.add_argument(
-        "--fps", type=frame_rate, help="frames a second of a folder of frames: 10, 30000/1001 (default: 25)"
+        "--fps", type=frame_rate, help="frames per second of a folder of frames: 10, 30000/1001 (default: 25)"
     )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
     )
-    parser.add_argument("--scene-cuts", action="store_true", help="start afresh wherever the picture changes, too")
+    parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
-    parser.add_argument("--optimize", action="store_true", help="prepare the model for speed first (half a minute)")
+    parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")

@@ -1,4 +1,4 @@
-"""List the weights that can be used by name: those that came with the package, in model/, and fetched before.
+"""List the weights that can be used by name: in the package, in model/, and among earlier downloads.
 
 accel models
 accel label drive.mp4 --model NAME
@@ -25,6 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         console.print(
             "no weights with the package, in model/ or in the cache; a run's folder, a .safetensors file or "
-            "hf://OWNER/NAME can be used all the same",
+            "hf://OWNER/NAME can be used instead",
             soft_wrap=True,
         )

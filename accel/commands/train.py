@@ -5,7 +5,8 @@ accel train --cfg experiments/accel/accel18_cityscapes.yaml --check-data
 accel train --cfg experiments/accel/accel18_cityscapes.yaml --devices 4 --resume
 torchrun --nproc-per-node 4 -m accel train --cfg experiments/accel/accel18_cityscapes.yaml --resume
 
-On several nodes: torchrun, or srun in a Slurm job; docs/training.md. Ctrl-C saves and ends; a second one ends at once.
+On several nodes, use torchrun, or srun in a Slurm job; see docs/training.md. Ctrl-C saves and ends; a second one ends
+at once.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of this machine")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run, or begin one")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that stands in the output folder")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of GPUs (or processes) to use")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run, or begin one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     parser.add_argument("--check-data", action="store_true", help="only read all training files and list the bad ones")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the file's")
     args = parser.parse_args(arguments)
     if args.devices < 1:
         parser.error(f"--devices {args.devices}: expected 1 or more")
     if args.resume and args.overwrite:
-        parser.error("--resume goes on with a run, --overwrite begins it anew: choose one")
+        parser.error("--resume continues a run, --overwrite begins it again: choose one")
 
     if args.devices > 1 or "RANK" in os.environ or "SLURM_NTASKS" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process tells what DDP need not look for

@@ -1,4 +1,4 @@
-"""From YAML files, their `base:` files and `key=value` overrides to an experiment, or to a recipe of several."""
+"""Read YAML files, their `base:` files and `key=value` overrides into an experiment, or into a recipe of several."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     path: YAML file, or the name of one that came with the package (`camvid/accel18`). Its `base:` (one path or a list,
         relative to the file) is read first and overridden.
-    overrides: `section.key=value` strings, values in YAML.
+    overrides: `section.key=value` strings, with values in YAML.
 
-    Raises FileNotFoundError, or ValueError with file and key for anything that does not fit.
+    Raises FileNotFoundError, or ValueError with file and key for anything invalid.
     """
     stages = load_stages(path, overrides)
     if len(stages) != 1:
@@ -36,16 +36,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Config]:
-    """Read an experiment or a recipe: a file whose `stages:` lists the experiments to run one after another.
+    """Read an experiment or a recipe. A recipe is a file whose `stages:` lists the experiments to run one after
+    another.
 
     A stage is the path of a file, relative to the recipe, or a configuration written in place, which has an `output`:
     `{base: dff.yaml, seed: 1, output: runs/dff_seed1}`.
 
-    overrides: for all stages. A recipe's `output=FOLDER` takes the place of the folder that all its runs lie in, also
+    overrides: settings for all stages. A recipe's `output=FOLDER` replaces the folder that contains all its runs, also
         where a stage starts from another.
 
-    Raises as `load_config`; ValueError also for two stages with one output, and for an override of what a stage written
-    in place sets itself.
+    Raises the errors of `load_config`. Also raises ValueError for two stages with the same output, and for an override
+    of a key that a stage written in place sets itself.
     """
     path = find_experiment(path)
     read: list[Path] = []
@@ -58,12 +59,12 @@ def load_stages(path: str | Path, overrides: Sequence[str] = ()) -> list[Config]
     if twice := [output for output in outputs if outputs.count(output) > 1]:
         raise ValueError(f"{path}: two stages have the output {twice[0]}; expected one each")
     if folders and len({output.is_absolute() for output in outputs}) > 1:
-        raise ValueError(f"{path}: {folders[-1]}: its stages' outputs have no folder in common")
+        raise ValueError(f"{path}: {folders[-1]}: the outputs of its stages have no common folder")
     return _moved(stages, Path(folders[-1].partition("=")[2])) if folders and stages else stages
 
 
 def _stages(values: dict, path: Path, overrides: Sequence[str], read: list[Path], depth: int = 0) -> list[Config]:
-    """Those of the recipe that stands in `path`. `depth` counts the recipes around it, `read` has the files so far."""
+    """Return the stages of the recipe in `path`. `depth` counts the recipes around it, `read` has the files so far."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path}: more than {MAX_DEPTH} recipes in each other; do they form a circle?")
     stages = values["stages"]
@@ -95,7 +96,7 @@ def _stage_in_place(stage: dict, path: Path, overrides: Sequence[str], read: lis
 
 
 def _dotted(values: dict) -> list[str]:
-    """The keys of nested sections, as in overrides."""
+    """Return the keys of nested sections, in the form of overrides."""
     found = []
     for key, value in values.items():
         found += [f"{key}.{below}" for below in _dotted(value)] if isinstance(value, dict) else [str(key)]
@@ -103,7 +104,7 @@ def _dotted(values: dict) -> list[str]:
 
 
 def _moved(stages: list[Config], folder: Path) -> list[Config]:
-    """The stages with their common folder replaced, in their outputs and in what they start from."""
+    """Return the stages with their common folder replaced, in their outputs and in the runs they start from."""
     common = Path(os.path.commonpath([stage.output.parent for stage in stages]))
     places = {str(stage.output): str(folder / stage.output.relative_to(common)) for stage in stages}
 
@@ -123,12 +124,12 @@ def _moved(stages: list[Config], folder: Path) -> list[Config]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back."""
+    """Return the resolved configuration as YAML that `load_config` can read."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def parse_model(values: Any, where: str) -> ModelConfig:
-    """The model section alone, as stored beside weights."""
+    """Read the model section alone, as stored with weights."""
 
     class Holder(Section):
         model: ModelConfig
@@ -154,11 +155,11 @@ def _validate(values: dict, overrides: Sequence[str], path: Path, where: str | N
 
 
 def _read(path: Path, read: list[Path], depth: int = 0) -> dict:
-    """One file over its bases. `read` has those that were read so far."""
+    """Read one file over its bases. `read` has the files that were read so far."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path}: more than {MAX_DEPTH} `base:` files on each other; do they form a circle?")
     if len(read) >= MAX_FILES:
-        raise ValueError(f"{path}: more than {MAX_FILES} files for one experiment; do they take in each other?")
+        raise ValueError(f"{path}: more than {MAX_FILES} files for one experiment; do they include each other?")
     read.append(path)
     values = read_yaml(path)
     if not isinstance(values, dict):
@@ -167,7 +168,7 @@ def _read(path: Path, read: list[Path], depth: int = 0) -> dict:
 
 
 def _on_bases(values: dict, path: Path, read: list[Path], depth: int = 0) -> dict:
-    """What stands in the file `path` over the bases that it names."""
+    """Lay the content of the file `path` over the bases that it names."""
     values = dict(values)
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases

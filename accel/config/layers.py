@@ -1,4 +1,4 @@
-"""Nested keys and values laid over each other: files over their bases, overrides over files."""
+"""Lay nested keys and values over each other: files over their bases, overrides over files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from accel.files.yaml_files import parse_yaml
 
 
 def lay(base: dict, over: dict) -> dict:
-    """The layer `over` on those below it."""
+    """Lay the layer `over` on the layers below it."""
     return merge(give_way(base, over), over)
 
 
 def give_way(base: dict, over: dict) -> dict:
-    """`base` without the keys whose place one of `over` takes."""
+    """Return `base` without the keys that keys of `over` replace."""
     gone = {INSTEAD_OF.get(key) for key, value in over.items() if value is not None}
     kept = {key: value for key, value in base.items() if key not in gone}
     for key, value in over.items():
@@ -22,7 +22,7 @@ def give_way(base: dict, over: dict) -> dict:
 
 
 def merge(base: dict, over: dict) -> dict:
-    """`over` laid on `base`. A section that changes its `name` is another thing and starts afresh."""
+    """Merge `over` into `base`. A section that changes its `name` starts afresh, because it is another thing."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -34,7 +34,7 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def parse_override(text: str) -> dict:
-    """The layer that `section.key=value` stands for, its value in YAML. ValueError for anything else."""
+    """Return the layer for `section.key=value`, with the value in YAML. Raises ValueError for anything else."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"override {text!r}: expected key=value, such as train.steps=100")

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line."""
+"""Describe what is wrong with a configuration, in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accel.config.sections import CHOICES
 
 
 def first_mistake(error: ValidationError) -> str:
-    """One line for the first thing wrong."""
+    """Return one line about the first mistake."""
     first = error.errors()[0]
     # pydantic puts the chosen `name` of a model, optimizer or loss into the path; the user did not write it there.
     path = [part for i, part in enumerate(first["loc"]) if not (i and first["loc"][i - 1] in CHOICES)]
@@ -26,7 +26,7 @@ def first_mistake(error: ValidationError) -> str:
 
 
 def shown(value: Any) -> str:
-    """What was given, as far as it fits a line."""
+    """Return the given value, shortened to fit a line."""
     try:
         text = repr(value)
     except ValueError:  # a number of more than 4,300 digits has none

@@ -1,4 +1,4 @@
-"""Every key of a configuration, with its meaning. One that is not here is an error that names the nearest that is."""
+"""Every key of a configuration, with its meaning. An unknown key is an error that names the nearest known one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import (
 
 # Sections whose `name` decides which keys they have.
 CHOICES = ("model", "reference", "update", "flow", "optimizer", "loss")
-INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys of which one takes the other's place
+INSTEAD_OF = {"flow": "propagation", "propagation": "flow"}  # keys that replace each other
 
 
 class Section(BaseModel):
@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 def _named(default: str) -> Discriminator:
-    """Which section it is, says `name`; without one it is the default."""
+    """Choose the section by its `name`. Without one, the default is taken."""
 
     def name_of(values: Any) -> str:
         return values.get("name", default) if isinstance(values, dict) else getattr(values, "name", default)
@@ -53,7 +53,7 @@ def _named(default: str) -> Discriminator:
 
 
 class DeepLabConfig(Section):
-    """Backbone and head; scores of cells of 16 x 16 pixels."""
+    """A backbone and a head, with scores for cells of 16 x 16 pixels."""
 
     name: Literal["deeplab"] = "deeplab"
     encoder: str  # any segmentation-models-pytorch encoder
@@ -63,14 +63,14 @@ class DeepLabConfig(Section):
 
 
 class PyramidConfig(Section):
-    """Encoder and a decoder that keeps detail: `accel.models.segmentation.feature_pyramid`."""
+    """An encoder and a decoder that keeps detail: `accel.models.segmentation.feature_pyramid`."""
 
     name: Literal["pyramid"]
     encoder: str  # any segmentation-models-pytorch encoder with maps at strides 4 to 32
     pretrained: bool = False  # ImageNet weights
     stride: Literal[4, 8, 16] = 8  # pixels along the side of a cell of features and scores
     channels: int = Field(128, ge=1, le=8192)  # of the decoder
-    enlarge: Literal[1, 2] = 1  # the encoder sees the frame so many times enlarged: small things better, but slower
+    enlarge: Literal[1, 2] = 1  # factor by which the encoder's frame is enlarged: 2 helps small objects, but is slower
 
 
 BranchConfig = Annotated[
@@ -84,7 +84,7 @@ class FlowNetSConfig(Section):
 
 
 class ClassicalFlowConfig(Section):
-    """OpenCV's dense inverse search, for those who have no trained flow network. Nothing of it is learned."""
+    """OpenCV's dense inverse search, for users without a trained flow network. It needs no training."""
 
     name: Literal["dis"]
     preset: Literal["ultrafast", "fast", "medium"] = "medium"
@@ -98,22 +98,22 @@ FlowConfig = Annotated[
 class LearnedSamplingConfig(Section):
     """Attention over learned offsets instead of flow: `accel.models.propagation.learned_sampling.LearnedSampling`.
 
-    How fast the offsets learn is said by `train.lr_multipliers: {propagation.offsets: 2.5}`.
+    `train.lr_multipliers: {propagation.offsets: 2.5}` sets the learning rate of the offsets.
     """
 
     name: Literal["learned_sampling"]
-    encoder: str | None = None  # of the network that looks at every frame; None: the reference's first four stages
+    encoder: str | None = None  # of the network that runs on every frame; None: the reference's first four stages
     pretrained: bool = False  # ImageNet weights for that encoder
     blocks: int | None = Field(None, ge=1, le=100)  # of that network's third residual stage, conv4; None: all of them
-    embedding: int = Field(256, ge=1, le=8192)  # channels in which features are compared
+    embedding: int = Field(256, ge=1, le=8192)  # number of channels for comparing features
     offsets: Literal["grid", "gaussian"] = "grid"  # where they start
     radius: int = Field(4, ge=0, le=16)  # there are (2 * radius + 1)**2 offsets; the grid reaches as many cells
-    update_ratio: float = Field(1.0, ge=0, le=1)  # how much of the key frames' memory is aggregated features
+    update_ratio: float = Field(1.0, ge=0, le=1)  # share of aggregated features in the key frames' memory
 
     @model_validator(mode="after")
     def _pretrained_is_the_encoders(self) -> LearnedSamplingConfig:
         if self.pretrained and self.encoder is None:
-            raise ValueError("`pretrained` is for an `encoder` of its own; without one, say it of the reference")
+            raise ValueError("`pretrained` belongs to an `encoder` of its own; without one, set it in the reference")
         return self
 
 
@@ -129,11 +129,11 @@ class PropagatingConfig(Section):
     @model_validator(mode="after")
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
-            raise ValueError(f"`propagation: {self.propagation.name}` takes the place of `flow`; leave out one of them")
+            raise ValueError(f"`propagation: {self.propagation.name}` replaces `flow`; leave out one of them")
         if self.propagation is not None and self.reference.name != "deeplab":
             raise ValueError(
                 f"`propagation: {self.propagation.name}` carries the features of a deeplab; "
-                f"`reference: {self.reference.name}` goes with `flow`"
+                f"`reference: {self.reference.name}` needs `flow`"
             )
         return self
 
@@ -164,7 +164,7 @@ class AccelSharedConfig(PropagatingConfig):
 
 
 class PublishedConfig(Section):
-    """One of the networks as released, see docs/published_weights.md."""
+    """One of the published networks, see docs/published_weights.md."""
 
     name: Literal["published"]
     version: str
@@ -178,7 +178,7 @@ ModelConfig = Annotated[
 
 
 def without_pretrained(config: ModelConfig) -> ModelConfig:
-    """The same model with no ImageNet weights to fetch, for one whose weights are about to be filled in."""
+    """Return the same model without ImageNet weights to download, for a model whose weights will be loaded."""
     values = config.model_dump()
     for branch in values.values():
         if isinstance(branch, dict) and "pretrained" in branch:
@@ -203,7 +203,7 @@ class Augmentation(Section):
 class MotionConfig(Section):
     """Clips from single labelled stills, by simulated camera motion.
 
-    `accel.datasets.simulation.motion` says what each key means.
+    `accel.datasets.simulation.motion` explains each key.
     """
 
     forward: float = Field(0.6, ge=0)
@@ -219,17 +219,17 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    name: Literal["cityscapes", "camvid", "streetscape", "folder"]  # folder: your own, in classes of your own
+    name: Literal["cityscapes", "camvid", "streetscape", "folder"]  # folder: your own data and classes
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
-    clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one carries the label
+    clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one has the label
     augmentation: Augmentation = Augmentation()
-    motion: MotionConfig | None = None  # training clips from stills; None: from the frames that come before
-    # What to do before training where a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
-    # go on. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
+    motion: MotionConfig | None = None  # training clips from stills; None: from the frames before the labelled one
+    # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
+    # continue. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
     label_check: Literal["error", "warn"] | None = None
-    # Score on clips of so many frames, simulated from the labelled frames alone; None: on the frames as stored.
+    # Score clips of this many frames, simulated from the labelled frames alone. None: score the stored frames.
     simulated_test_frames: int | None = Field(None, ge=1)
     # Streetscape only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
@@ -253,7 +253,7 @@ class AdamWConfig(Section):
 
 
 class Schedule(Section):
-    """Warm-up, then lr * (1 - progress) ** power. Power 0 keeps the rate."""
+    """Warm-up, then lr * (1 - progress) ** power. Power 0 keeps the rate constant."""
 
     warmup_steps: int = Field(0, ge=0)
     warmup_lr: float | None = Field(None, gt=0)  # constant rate while warming up; None: rise linearly from 0
@@ -262,7 +262,7 @@ class Schedule(Section):
 
 class CrossEntropyConfig(Section):
     name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one a class; None: all the same
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one for each class; None: all equal
 
 
 class OhemConfig(Section):
@@ -270,30 +270,30 @@ class OhemConfig(Section):
 
     name: Literal["ohem"]
     threshold: float = Field(0.7, gt=0, lt=1)  # pixels whose true class is less probable than this are hard
-    min_kept: float = Field(1 / 16, gt=0, le=1)  # share of the labelled pixels kept at least
+    min_kept: float = Field(1 / 16, gt=0, le=1)  # smallest share of the labelled pixels that is used
 
 
 class FlowLossConfig(Section):
-    """Multi-scale end-point error against the exact flow of generated clips; trains the flow network alone."""
+    """Multi-scale end-point error against the exact flow of generated clips. It trains only the flow network."""
 
     name: Literal["flow"]
 
 
 class ValidationConfig(Section):
-    """mIoU measured while training; the weights with the best one are kept in checkpoints/best.
+    """mIoU measured during training. The weights with the best mIoU are kept in checkpoints/best.
 
-    What is then reported on the same frames is too good: let it be another split than the one you test on.
+    Their score on the same frames is too good. Use another split than the one for testing.
     """
 
     split: str
     every: int = Field(ge=1)  # steps
     interval: int = Field(1, ge=1)  # the key frame lies interval-1 frames before the labelled one
-    frames: int | None = Field(None, ge=1)  # so many labelled frames, evenly spread over the split; None: all
+    frames: int | None = Field(None, ge=1)  # number of labelled frames, evenly spread over the split; None: all
 
 
 class TrainConfig(Section):
     steps: int = Field(ge=1)
-    stretch: float = Field(1.0, gt=0, le=1000)  # times as many steps, warm-up too: one override for a whole recipe
+    stretch: float = Field(1.0, gt=0, le=1000)  # factor for steps and warm-up: one override for a whole recipe
     batch_size: int = Field(ge=1)  # clips, over all devices together
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
@@ -302,26 +302,26 @@ class TrainConfig(Section):
         CrossEntropyConfig()
     )
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
-    freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure any
-    sync_batch_norm: bool = True  # on several devices, batch norms measure the whole batch, not each its part
+    freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure them
+    sync_batch_norm: bool = True  # on several devices, each batch norm measures the whole batch, not only its part
     lr_multipliers: dict[str, float] = {}  # parameter name pattern (such as fusion.*.weight) to factor
     clip_norm: float | None = Field(None, gt=0)  # largest norm of the gradient
     random_distance: bool = True  # key frame 0..clip_length-1 frames before the label, at random; else the first
-    precision: Literal["float32", "bf16"] = "float32"  # bf16 falls back to float32 where it would be slower
+    precision: Literal["float32", "bf16"] = "float32"  # bf16 falls back to float32 if it would be slower
     deterministic: bool = False  # only algorithms that give the same bits again (matters on GPUs; slower)
     workers: int = Field(2, ge=0)  # processes that read and augment, for each device
     log_every: int = Field(10, ge=1)
     save_every: int = Field(500, ge=1)  # steps from checkpoint to checkpoint
     keep: int = Field(2, ge=1)  # how many checkpoints an unfinished run keeps
     validation: ValidationConfig | None = None  # None: none, and no best weights
-    max_skipped: int = Field(10, ge=1)  # so many steps in a row without a finite loss and gradient end the run
+    max_skipped: int = Field(10, ge=1)  # this many steps in a row without a finite loss and gradient end the run
     timeout: float = Field(300, gt=0)  # seconds that a batch, a step or a checkpoint may take before the run ends
     preempt_signal: Literal["SIGUSR1", "SIGUSR2"] = "SIGUSR1"  # save, requeue the Slurm job and exit
 
     @model_validator(mode="before")
     @classmethod
     def _stretched(cls, values: Any) -> Any:
-        """With `stretch` worked into the steps, so that nobody else needs to know of it."""
+        """Apply `stretch` to the steps, so that no other code needs to know about it."""
         if not isinstance(values, dict) or "stretch" not in values:
             return values
         stretch, steps, schedule = values["stretch"], values.get("steps"), values.get("schedule", {})
@@ -343,10 +343,10 @@ class Config(Section):
     output: Path  # folder of the run
     seed: int = Field(0, ge=0)
     # Part of the model to the run (or weights file) it starts from: `reference: runs/deeplab101`, or
-    # `update: runs/deeplab18#reference` where the part has another name there; `all` means the whole model.
+    # `update: runs/deeplab18#reference` if the part has another name there; `all` means the whole model.
     init: dict[str, str] = {}
-    # Parameters that those runs lack: an error, or they keep their fresh weights. With `zero_init_residual` a deeper
-    # network starts as the shallower one that `init` names.
+    # What to do when the starting weights lack a parameter: stop, or keep random weights. With `keep` and
+    # `zero_init_residual`, a deeper network starts as the shallower one that `init` names.
     init_missing: Literal["error", "keep"] = "error"
 
     @model_validator(mode="after")
@@ -362,5 +362,5 @@ class Config(Section):
     @classmethod
     def _init_is_all_or_parts(cls, value: dict[str, str]) -> dict[str, str]:
         if "all" in value and len(value) > 1:
-            raise ValueError("`all` stands alone; name the parts, or the whole model")
+            raise ValueError("`all` must be the only key; name the parts, or the whole model")
         return value

@@ -1,4 +1,4 @@
-"""Data sets and how to build them from a configuration."""
+"""Data sets, and how to build them from a configuration."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def build_dataset(
     with_flow: bool = False,
     on_missing: OnMissing | None = None,
 ) -> ClipDataset:
-    """The data set of a configuration.
+    """Build the data set of a configuration.
 
-    split: "train", "val" or "test", as the data set calls it; of CamVid also parts, "train/fit" and "train/held".
-    with_flow: clips carry their exact flow where it is known; working it out takes time.
-    progress: called with (done, total) while generated data are being written.
-    on_missing: called with a message for each labelled frame whose image is not there, which is then left out; None:
-        that is an error.
+    split: "train", "val" or "test", as the data set calls it. CamVid also has the parts "train/fit" and "train/held".
+    progress: a function that is called with (done, total) while generated data are being written.
+    with_flow: whether clips carry their exact flow if it is known. Computing it takes time.
+    on_missing: a function that is called with a message for each labelled frame without an image. The frame is left
+        out. None: it is an error.
 
-    Raises FileNotFoundError with the expected layout where the data are missing.
+    Raises FileNotFoundError, with the expected layout, if the data are missing.
     """
     return BUILDERS[config.name](config, split, progress, with_flow, on_missing)
 
 
 def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) -> ClipDataset:
-    """The data set to score on: as `build_dataset`, or simulated clips where the configuration says so."""
+    """Build the data set to score: that of `build_dataset`, or simulated clips if the configuration requests them."""
     if config.simulated_test_frames is None:
         return build_dataset(config, split, with_flow=with_flow)
     from accel.config import MotionConfig
@@ -47,9 +47,9 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
 
 
 def data_root(config: DataConfig) -> Path:
-    """Where the data of a configuration are: its `root`, else $ACCEL_DATA/NAME, else data/NAME.
+    """Return the folder of a configuration's data: its `root`, otherwise $ACCEL_DATA/NAME, otherwise data/NAME.
 
-    Generated data go to data/NAME in any case: what $ACCEL_DATA points to is the user's, and may be read-only.
+    Generated data always go to data/NAME. The folder in $ACCEL_DATA belongs to the user and may be read-only.
     """
     if config.root is not None:
         return config.root.expanduser()

@@ -2,7 +2,7 @@
 
 ROOT/SPLIT/NAME.png        frames; a NAME is RECORDING_NUMBER, where the number counts frames of a 30 Hz video
 ROOT/SPLITannot/NAME.png   class indices, 11 = unlabelled
-ROOT/SPLIT.txt             the labelled NAMEs, one a line (SegNet's lines of two paths are understood)
+ROOT/SPLIT.txt             the labelled NAMEs, one a line (SegNet's lines of two paths are accepted)
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class _LabelledFrame:
 
 
 class CamVid(StoredClips):
-    """The labelled frames of a split, in the order of SPLIT.txt, or of names if there is none.
+    """The labelled frames of a split, in the order of SPLIT.txt, or of names if there is no such file.
 
-    `val` is one video at 15 Hz: frame i has i frames before it. `train` and `test` are stills a second apart,
-    which make clips of one frame.
+    `val` is one video at 15 Hz: frame i has i frames before it. `train` and `test` are stills a second apart, so their
+    clips have one frame.
 
-    root:  the folder with SPLIT and SPLITannot.
-    split: "train", "val" or "test"; or a part of one, such as "train/held", the last twelfth of each recording in
-           it, and "train/fit", the rest: to choose models without a look at `val` or `test`.
-    on_missing: called with a message for each labelled frame that is not there, which is then left out; None: that is
-        an error.
+    root: the folder with SPLIT and SPLITannot.
+    split: "train", "val" or "test", or a part of one. "train/held" is the last twelfth of each recording in `train`,
+        and "train/fit" is the rest. These parts serve to choose models without using `val` or `test`.
+    on_missing: a function that is called with a message for each labelled frame without an image. The frame is left
+        out. None: it is an error.
     """
 
     class_names = CLASS_NAMES
@@ -99,7 +99,7 @@ class CamVid(StoredClips):
         return self._labelled[index].name
 
     def place(self, index: int) -> tuple[str, int]:
-        """The video is called by its first frame."""
+        """Return the video and the frame's number in it. The video has the name of its first frame."""
         labelled = self._labelled[index]
         return (labelled.before[-1] if labelled.before else labelled.name), len(labelled.before)
 
@@ -112,7 +112,7 @@ class CamVid(StoredClips):
         return self._labels(self._labelled[index].name)
 
     def _folders(self) -> tuple[Path, Path]:
-        """Of the frames and of their labels."""
+        """Return the folders of the frames and of their labels."""
         return self.root / self.split, self.root / f"{self.split}annot"
 
     def _annotated_names(self) -> list[str]:
@@ -123,7 +123,7 @@ class CamVid(StoredClips):
         return path, read_labels(path, _TABLE)
 
     def _listed_names(self) -> list[str]:
-        """The names in SPLIT.txt: the first word of each line without folders and ending."""
+        """Return the names in SPLIT.txt: the first word of each line, without folders and suffix."""
         path = self.root / f"{self.split}.txt"
         if not (path.is_file() or leads_nowhere(path)):
             return []
@@ -145,14 +145,17 @@ class CamVid(StoredClips):
 
 
 def numbered(name: str) -> tuple[str, int] | None:
-    """0016E5_07959 as its recording and frame number; None for a name without one."""
+    """Return the recording and the frame number of a name such as 0016E5_07959. None for a name without a number."""
     match = re.fullmatch(r"(.+_\D*)(\d+)", name)
     return (match[1], int(match[2])) if match else None
 
 
 def _part(names: list[str], part: str) -> list[str]:
-    """The frames of a part, in their order. What is held out is the end of every recording, in one piece: stills a
-    second apart look alike, and those shuffled out of training would be no test."""
+    """Return the frames of a part, in their order.
+
+    The held-out part is the end of every recording, in one piece. Stills a second apart look alike, so a random
+    selection of them would not be an independent test.
+    """
     if not part:
         return names
     recordings: dict[str, list[str]] = {}
@@ -164,7 +167,7 @@ def _part(names: list[str], part: str) -> list[str]:
 
 
 def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:
-    """For each frame of a video: the frame directly before it and how many numbers earlier that is."""
+    """Return, for each frame of a video, the frame directly before it and the difference of their numbers."""
     places = {name: numbered(name) for name in names}
     by_number = {place: name for name, place in places.items() if place is not None}
     before: dict[str, tuple[str, int]] = {}
@@ -177,7 +180,7 @@ def _frames_before(names: set[str]) -> dict[str, tuple[str, int]]:
 
 
 def _chain(name: str, before: dict[str, tuple[str, int]]) -> tuple[str, ...]:
-    """The frames before `name`, nearest first, as long as they are evenly spaced."""
+    """Return the frames before `name`, nearest first, as long as they are evenly spaced."""
     chain: list[str] = []
     spacing = before[name][1] if name in before else 0
     while name in before and before[name][1] == spacing:

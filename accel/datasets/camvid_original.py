@@ -3,9 +3,9 @@
 ROOT/701_StillsRaw_full/NAME.png         frames
 ROOT/LabeledApproved_full/NAME_L.png     their labels, as colours
 ROOT/label_colors.txt                    the colours, lines "R G B  Class"; if absent, the ones below
-ROOT/SPLIT.txt                           the NAMEs of a split, if it is not to be SegNet's
+ROOT/SPLIT.txt                           the NAMEs of a split; if absent, SegNet's split is used
 
-ROOT/SPLIT and ROOT/SPLIT_labels, and labels in the folder of their frames, are understood as well; any size is.
+ROOT/SPLIT and ROOT/SPLIT_labels, and labels in the folder of their frames, are accepted too. So is any size.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ _ENDING = "_L.png"  # of label files
 
 
 class CamVidOriginal(CamVid):
-    """The labelled frames of a split in the original form; otherwise as `CamVid`, and with its classes.
+    """The labelled frames of a split in the original form. Everything else, classes included, is as in `CamVid`.
 
-    Without ROOT/SPLIT.txt, frames that share one folder are split as SegNet does (`segnet_split`).
+    Without ROOT/SPLIT.txt, frames that share one folder are split as by SegNet (`segnet_split`).
     """
 
     def __init__(self, root: str | Path, split: str = "train", on_missing: OnMissing | None = None):
@@ -103,7 +103,7 @@ class CamVidOriginal(CamVid):
 
 
 def original_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """The folders of the frames and of the labels of a split in the original form; None if there are none."""
+    """Return the folders of the frames and of the labels of a split in the original form. None if there are none."""
     stills = root / "701_StillsRaw_full"
     layouts = (
         (stills, root / "LabeledApproved_full"),
@@ -120,9 +120,9 @@ def _label_files(folder: Path) -> Iterator[Path]:
 
 
 def segnet_split(name: str) -> str | None:
-    """The split (367 train, 101 val, 233 test) that a frame is in, by its recording and number; None: in none.
+    """Return the split (367 train, 101 val, 233 test) of a frame, from its recording and number. None: it is in none.
 
-    0006R0 is for training, Seq05VD for testing; 0001TP is cut in halves, and of 0016E5 the part at 15 Hz is val.
+    0006R0 is for training, Seq05VD for testing. 0001TP is cut in halves. Of 0016E5, the part at 15 Hz is val.
     """
     recording, number = numbered(name) or (name, 0)
     match recording:
@@ -139,11 +139,12 @@ def segnet_split(name: str) -> str | None:
 
 @lru_cache(maxsize=2)
 def colour_table(path: Path) -> np.ndarray:
-    """(2**24,) uint8, for `read_colour_labels`: the class index of every colour; 16 MB, made in milliseconds.
+    """Return the class index of every colour, for `read_colour_labels`: (2**24,) uint8. It takes 16 MB and some
+    milliseconds.
 
-    path: label_colors.txt; if there is none, the usual colours.
+    path: label_colors.txt. If it does not exist, the usual colours are used.
 
-    Raises ValueError with file and line for a line that is none, an unknown class, and a colour that comes twice.
+    Raises ValueError, with file and line, for an invalid line, an unknown class, and a colour that occurs twice.
     """
     colours = _read_colours(path) if path.is_file() or leads_nowhere(path) else _COLOURS
     table = np.full(2**24, UNDEFINED, np.uint8)

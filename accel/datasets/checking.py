@@ -1,4 +1,5 @@
-"""Before a run: read every file that training will read, name at once all that cannot be used, and count classes."""
+"""Check data before a run: read every file that training will read, report all that are unusable at once, and count
+classes."""
 
 from __future__ import annotations
 
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Findings:
-    """What checking a split found.
+    """The result of checking a split.
 
-    title: the data set, its split and where it is.
-    labelled: how many labelled frames are used; left_out: how many are not, because too few frames come before
-        them; files: how many were read.
-    problems: one line for each file that is missing or cannot be used, beginning with its path, and for what is wrong
-        with all labels together.
-    warnings: one line for what may be wrong with them.
-    counts: what the labels say; None where they are used for nothing.
+    title: the data set, its split and its place.
+    labelled: the number of labelled frames that are used.
+    left_out: the number of labelled frames that are not used, because too few frames come before them.
+    files: the number of files that were read.
+    problems: one line for each missing or unusable file, beginning with its path, and for errors in all labels
+        together.
+    warnings: one line for each possible error in the labels.
+    counts: the counts of the labels. None if the labels are not used.
     """
 
     title: str
@@ -46,7 +48,7 @@ class Findings:
     counts: LabelCounts | None = None
 
     def summary(self) -> str:
-        """One line."""
+        """Return one line."""
         left_out = f" ({self.left_out} more have too few frames before them, and are left out)" if self.left_out else ""
         found = f"{self.files} files of {self.labelled} labelled frames{left_out} read"
         if not self.problems:
@@ -56,7 +58,7 @@ class Findings:
         return f"{self.title}: {found}; {_number(self.problems, 'problem')}"
 
     def class_table(self) -> Table | None:
-        """How often each class occurs; None where no label was counted."""
+        """Return a table of how often each class occurs. None if no label was counted."""
         if self.counts is None or not self.counts.read:
             return None
         table = Table("class", "pixels %", "images %", title=f"{self.title}: {self.counts.read} labels")
@@ -71,13 +73,12 @@ class Findings:
 
 
 def check_data(configs: Sequence[Config], workers: int | None = None) -> int:
-    """Check what every experiment trains and validates on, each distinct split once, and print what is wrong.
+    """Check the training and validation data of every experiment, each distinct split once, and print the problems.
 
-    workers: processes that read (default: one a CPU); 0: this one.
+    workers: the number of processes that read (default: one for each CPU). 0: this process reads.
 
-    Returns the exit code: 0, or 2 if any file cannot be used, or labels are such that nothing can be learned from them.
-    Raises ValueError or FileNotFoundError where there are
-    no data at all.
+    Return the exit code: 0, or 2 if any file cannot be used or nothing can be learned from the labels. Raises
+    ValueError or FileNotFoundError if there are no data at all.
     """
     findings = [check_split(use.data, use.split, use.lengths, workers, use=use.labels) for use in _distinct(configs)]
     for found in findings:
@@ -103,9 +104,9 @@ def check_split(
 ) -> Findings:
     """Read every file of a split.
 
-    lengths: of the stored clips that are used; a labelled frame is read with the longest one that it has the
-        frames for. Every image must have the size of its labels.
-    use: what the labels are for; None: for nothing (flow alone is learned), and whatever they say is right.
+    lengths: the lengths of the stored clips that are used. A labelled frame is read with the longest one for which it
+        has enough frames. Every image must have the size of its labels.
+    use: the use of the labels. None: they are not used (only flow is trained), so their content does not matter.
     """
     found = Findings(f"{data.name} {split} at {data_root(data)}")
     try:
@@ -134,7 +135,7 @@ def check_split(
 
 @dataclass(frozen=True)
 class _Plan:
-    """A labelled frame whose label file is to be read, and images that no labelled frame before it has."""
+    """A labelled frame whose label file is to be read, and the images that no earlier labelled frame has."""
 
     index: int
     images: tuple[Path, ...]
@@ -165,7 +166,7 @@ def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list
 
 
 def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> LabelCounts:
-    """Note what cannot be used in `found`; what the labels say that could be read."""
+    """Record unusable files in `found`. Return the counts of the readable labels."""
     counts, turned = LabelCounts(dataset.class_names), []
     checks = _Checks(dataset, plans)
     loader = DataLoader(
@@ -193,8 +194,13 @@ def _turned(images: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What was found in the files of a plan: how many were read, a line for each that is no good, the `histogram_of`
-    the labels (None where those could not be read), and the images that carry an EXIF orientation."""
+    """The result for the files of a plan.
+
+    files: the number of files that were read.
+    problems: one line for each unusable file.
+    histogram: the `histogram_of` the labels. None if they could not be read.
+    turned: the images with an EXIF orientation.
+    """
 
     files: int
     problems: list[str]
@@ -203,7 +209,7 @@ class _Checked:
 
 
 class _Checks(Dataset):
-    """Item i is what was found in the files of plan i."""
+    """Item i is the result for the files of plan i."""
 
     def __init__(self, dataset: StoredClips, plans: list[_Plan]):
         self.dataset, self.plans = dataset, plans
@@ -224,8 +230,10 @@ class _Checks(Dataset):
         return _Checked(1 + len(plan.images), problems, histogram, turned)
 
     def _problems(self, plan: _Plan, expected: tuple[Path, tuple[int, int]] | None) -> Iterator[str]:
-        """Of the images. expected: a file, and its size (H, W): that of the labels; None: that of the first image that
-        can be read."""
+        """Yield the problems of the images.
+
+        expected: a file and its size (H, W): that of the labels. None: that of the first readable image.
+        """
         for path in plan.images:
             try:
                 size = read_image(path).shape[:2]
@@ -241,8 +249,8 @@ class _Checks(Dataset):
 
 @dataclass(frozen=True)
 class _Use:
-    """A split of a data set that is trained or validated on, the lengths of the clips that are read, and what their
-    labels are for."""
+    """A split of a data set for training or validation, the lengths of the clips that are read, and the use of the
+    labels."""
 
     data: DataConfig
     split: str
@@ -251,7 +259,7 @@ class _Use:
 
 
 def _distinct(configs: Sequence[Config]) -> list[_Use]:
-    """Each split once: with the lengths of all its uses, and the strictest of what its labels are for."""
+    """Return each split once, with the lengths of all its uses, and the strictest use of its labels."""
     found: dict[tuple, _Use] = {}
     for config in configs:
         each, validation = config.data, config.train.validation
@@ -268,7 +276,7 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
 
 
 def _both(one: _Use, other: _Use) -> _Use:
-    """Two uses of a split as one."""
+    """Merge two uses of a split."""
     strict, rest = sorted((one, other), key=lambda use: (_STRICTNESS.index(use.labels), not stops_at_doubts(use.data)))
     return replace(strict, lengths=strict.lengths + rest.lengths)
 

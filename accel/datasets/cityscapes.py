@@ -33,7 +33,7 @@ _IMAGE, _LABEL_IDS, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_g
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """The class index of each value stored in labelIds and in labelTrainIds files, both (256,) uint8."""
+    """Return the class index of each value stored in labelIds and in labelTrainIds files, (256,) uint8 each."""
     from_id, from_train_id = np.full(256, UNDEFINED, np.uint8), np.full(256, UNDEFINED, np.uint8)
     from_train_id[IGNORED] = IGNORED
     for label in _LABELS:
@@ -63,16 +63,16 @@ class _LabelledFrame:
 
 
 class Cityscapes(StoredClips):
-    """The labelled frames of a split, in order of name, with as much of their snippets as is on disk.
+    """The labelled frames of a split, in order of name, with the frames of their snippets that are on disk.
 
-    root:  the folder with gtFine and leftImg8bit_sequence. With leftImg8bit alone, clips have one frame.
+    root: the folder with gtFine and leftImg8bit_sequence. With leftImg8bit alone, clips have one frame.
     split: the folder below those: "train", "val" or "test" (whose published labels are all ignored).
-    with_labels: if not, clips carry none and no label file is read; where gtFine has no such split, its place as
-        the list of the frames in question is taken by leftImg8bit, which holds the same ones.
-    on_missing: called with a message for each labelled frame that is not there, which is then left out; None: that is
-        an error.
+    with_labels: whether clips carry labels. If not, no label file is read. If gtFine then has no such split,
+        leftImg8bit, which has the same frames, gives the list of labelled frames.
+    on_missing: a function that is called with a message for each missing labelled frame. The frame is left out. None:
+        it is an error.
 
-    Folders are listed here, once. Raises FileNotFoundError if they are not there, or a labelled frame is not.
+    Folders are listed here, once. Raises FileNotFoundError if folders or a labelled frame are missing.
     """
 
     class_names = CLASS_NAMES
@@ -105,17 +105,17 @@ class Cityscapes(StoredClips):
         return self._labelled[index].name
 
     def place(self, index: int) -> tuple[str, int]:
-        """The video is CITY_SEQ, the number that of the file."""
+        """Return the video, CITY_SEQ, and the number in the file name."""
         labelled = self._labelled[index]
         return labelled.sequence, int(labelled.frame)
 
     def image_path(self, index: int, before: int = 0) -> Path:
-        """The file of labelled frame `index`, or of the frame `before` frames earlier."""
+        """Return the file of labelled frame `index`, or of the frame `before` frames earlier."""
         labelled = self._labelled[index]
         return self._images / labelled.city / (labelled.name_before(before) + _IMAGE)
 
     def label_id_path(self, index: int) -> Path:
-        """The labelIds file, which the official scorer compares with."""
+        """Return the labelIds file, which the official scorer uses."""
         labelled = self._labelled[index]
         return self._annotations / labelled.city / (labelled.name + _LABEL_IDS)
 
@@ -129,7 +129,8 @@ class Cityscapes(StoredClips):
         return path, read_labels(path, table)
 
     def gaps(self, index: int, length: int) -> list[Path]:
-        """A snippet has 30 frames: older ones belong to another, and tell nothing about this one."""
+        """Return the missing files, as in `StoredClips.gaps`. Frames more than a snippet of 30 earlier belong to
+        another snippet and do not count."""
         labelled = self._labelled[index]
         oldest = max(int(labelled.frame) - _SNIPPET + 1, 0)
         before = range(labelled.history + 1, int(labelled.frame) - oldest + 1)
@@ -143,9 +144,9 @@ class Cityscapes(StoredClips):
         ]
 
     def flow(self, image_path: Path) -> np.ndarray | None:
-        """(H, W, 2) float32 displacement in pixels from this frame to the one before; NaN: not visible.
+        """Return the displacement in pixels from this frame to the one before, (H, W, 2) float32. NaN: not visible.
 
-        None where it is not known: always, in Cityscapes; for data sets that are stored alike and know it.
+        None if it is unknown, as always in Cityscapes. Data sets with the same layout and known flow override this.
         """
         return None
 
@@ -161,7 +162,8 @@ class Cityscapes(StoredClips):
         return np.stack(flows).astype(np.float32, copy=False) if flows else None
 
     def _labelled_frames(self, listing: Path, city: str) -> list[_LabelledFrame]:
-        """Those of a city that `listing` (gtFine, or leftImg8bit for want of it) names."""
+        """Return the labelled frames of a city that `listing` names. `listing` is gtFine, or leftImg8bit if there is no
+        gtFine."""
         ending = _LABEL_IDS if listing == self._annotations else _IMAGE
         listed = {f for f in _files(listing / city) if f.endswith((ending, _TRAIN_IDS))}
         for lost in sorted(f for f in listed if leads_nowhere(listing / city / f)):
@@ -213,7 +215,7 @@ class Streetscape(Cityscapes):
     """Generated street scenes (`accel.datasets.streetscape`) in Cityscapes' layout, with exact flow.
 
     with_flow: whether clips carry it. It is computed from the scene's description, which takes time.
-    limit:     use the first so many labelled frames, in order of name, where more have been generated.
+    limit: the number of labelled frames to use, in order of name, if more have been generated.
     """
 
     generated = True
@@ -244,7 +246,8 @@ class Streetscape(Cityscapes):
 
 @lru_cache(maxsize=4)
 def _scene(root: Path, sequence: str):
-    """The scene of CITY_SEQ: laying one out takes longer than the flow of a frame, and a clip has several."""
+    """Return the scene of CITY_SEQ. It is cached: laying out a scene takes longer than the flow of a frame, and a clip
+    has several frames."""
     from accel.datasets.streetscape import scene_of
 
     return scene_of(root, f"{sequence}_000000{_IMAGE}")[0]

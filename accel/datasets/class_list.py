@@ -1,12 +1,12 @@
-"""classes.txt: which classes one's own data have, and what stands for them in the label files.
+"""classes.txt: the classes of a user's own data, and their values in the label files.
 
-One class a line, in the order of their indices: "NAME", or "R G B NAME" with its colour. "VALUE = " is put before
-either where labels have another value than the place of the line, counted from 0. What is called "ignored" is no class:
-its value and its colour count as ignored. Lines that begin with "# " are comments.
+There is one class a line, in the order of their indices: "NAME", or "R G B NAME" with its colour. If labels have
+another value than the number of the line, counted from 0, "VALUE = " comes before either form. A line with the name
+"ignored" is not a class: its value and its colour count as ignored. Lines that begin with "# " are comments.
 
-Lists of other programs are understood where nothing is left to guess, and else refused with the form that is expected:
-CVAT's labelmap.txt, LabelMe's labels.txt, and tables with commas, semicolons or tabs, such as "name,r,g,b" and
-"Pixel Value, Class".
+Lists of other programs are accepted if they leave nothing to guess: CVAT's labelmap.txt, LabelMe's labels.txt, and
+tables with commas, semicolons or tabs, such as "name,r,g,b" and "Pixel Value, Class". Otherwise they are refused, with
+the expected form.
 """
 
 from __future__ import annotations
@@ -62,13 +62,14 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Classes:
-    """What classes.txt lists.
+    """The content of classes.txt.
 
-    names: of the K classes, in the order of their indices.
+    names: the names of the K classes, in the order of their indices.
     palette: their colours, (K, 3) uint8 RGB.
-    values: what stands for each of them in the label files.
-    coloured: whether the colour of every class was given; else those that were not are made up.
-    ignored: values that count as ignored, beside 255 where no class has it; ignored_colours: the same for colours.
+    values: the value of each class in the label files.
+    coloured: whether the file gives the colour of every class. If not, missing colours are made up.
+    ignored: values that count as ignored, besides 255 if no class has it.
+    ignored_colours: the same for colours.
     """
 
     names: tuple[str, ...]
@@ -79,16 +80,16 @@ class Classes:
     ignored_colours: tuple[Colour, ...] = ()
 
     def table(self) -> np.ndarray:
-        """(256,) uint8, for `read_labels`: the class index of each value in a label file."""
+        """Return the class index of each value in a label file, for `read_labels`: (256,) uint8."""
         table = np.full(256, UNDEFINED, np.uint8)
         table[[IGNORED, *self.ignored]] = IGNORED
         table[list(self.values)] = np.arange(len(self.values))
         return table
 
     def colour_table(self) -> np.ndarray:
-        """(2**24,) uint8, for `read_colour_labels`: the class index of each colour.
+        """Return the class index of each colour, for `read_colour_labels`: (2**24,) uint8.
 
-        Raises ValueError where two classes have one colour, and where some colour was not given.
+        Raises ValueError if two classes have the same colour, or if a colour is missing.
         """
         if not self.coloured:
             raise ValueError('labels are read by colour only where every class has its own: "R G B NAME"')
@@ -102,7 +103,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the list: where it is, what it says (None: nothing of that) and what stands there."""
+    """A line of the list: its number, its content (None for what it does not give) and its text."""
 
     number: int
     name: str
@@ -112,7 +113,7 @@ class _Line:
 
 
 class _NotUnderstoodError(ValueError):
-    """A line that is none; its number and text."""
+    """An invalid line, with its number and text."""
 
     def __init__(self, number: int, text: str):
         super().__init__(text)
@@ -120,9 +121,9 @@ class _NotUnderstoodError(ValueError):
 
 
 def read_classes(path: Path) -> Classes:
-    """The classes that a file lists. Classes without colours get colours.
+    """Return the classes that a file lists. Classes without colours get colours.
 
-    Raises FileNotFoundError, or ValueError with the line for what is none.
+    Raises FileNotFoundError, or ValueError with the line for an invalid line.
     """
     try:
         text = read_text(path)
@@ -142,10 +143,10 @@ def read_classes(path: Path) -> Classes:
     for place, line in enumerate(lines):
         value = place if line.value is None else line.value
         if line.name in names.values() and line.name != IGNORED_NAME:
-            raise ValueError(f"{path}, line {line.number}: class {line.name:.80} stands there twice")
+            raise ValueError(f"{path}, line {line.number}: class {line.name:.80} occurs twice")
         if value in names:
             raise ValueError(
-                f"{path}, line {line.number}: the value {value} stands for {line.name:.80} and for "
+                f"{path}, line {line.number}: the value {value} belongs to {line.name:.80} and to "
                 f'{names[value]:.80}; write both lines as "VALUE = NAME"'
             )
         names[value] = line.name
@@ -180,7 +181,7 @@ def _parse(text: str) -> Iterator[_Line]:
 
 
 def _cvat(lines: Sequence[tuple[int, str]]) -> Iterator[_Line]:
-    """Lines "name:r,g,b:parts:actions"."""
+    """Yield the lines of "name:r,g,b:parts:actions"."""
     for number, line in lines:
         found = _CVAT.fullmatch(line)
         assert found is not None, "the file was taken for CVAT's"
@@ -189,7 +190,8 @@ def _cvat(lines: Sequence[tuple[int, str]]) -> Iterator[_Line]:
 
 
 def _table(lines: Sequence[tuple[int, str]]) -> Iterator[_Line] | None:
-    """Rows of columns that commas, semicolons or tabs divide; None where these are none."""
+    """Return the rows of a table with commas, semicolons or tabs between columns. None if the lines are not such a
+    table."""
     for mark in ",;\t":
         rows = [[cell.strip() for cell in next(csv.reader([line], delimiter=mark))] for _, line in lines]
         heads = [cell.lower().replace("_", " ") for cell in rows[0]]
@@ -209,7 +211,7 @@ def _table(lines: Sequence[tuple[int, str]]) -> Iterator[_Line] | None:
 
 
 def _fits(row: Sequence[str], kinds: Sequence[str]) -> bool:
-    """Whether numbers stand where they are to be, and nowhere else."""
+    """Return whether numbers are exactly where they should be."""
     return len(row) == len(kinds) and all(
         cell.isdecimal() != (kind == "name") for cell, kind in zip(row, kinds, strict=True)
     )
@@ -244,7 +246,7 @@ def _colour(channels: Sequence[str], number: int, line: str) -> Colour:
 
 
 def _number(text: str, number: int, line: str) -> int:
-    """0..255."""
+    """Read a number 0..255."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) <= 255):
         raise _NotUnderstoodError(number, line)
     return int(text)
@@ -252,7 +254,7 @@ def _number(text: str, number: int, line: str) -> int:
 
 @lru_cache(maxsize=2)
 def _colour_table(colours: tuple[Colour, ...], ignored: tuple[Colour, ...]) -> np.ndarray:
-    """16 MB, made in milliseconds, and no part of what travels to the processes that read."""
+    """Return the table: 16 MB, made in milliseconds. It is not sent to the processes that read."""
     table = np.full(2**24, UNDEFINED, np.uint8)
     for index, (red, green, blue) in (*((IGNORED, each) for each in ignored), *enumerate(colours)):
         table[(red << 16) + (green << 8) + blue] = index
@@ -260,7 +262,8 @@ def _colour_table(colours: tuple[Colour, ...], ignored: tuple[Colour, ...]) -> n
 
 
 def pascal_palette(count: int) -> np.ndarray:
-    """(count, 3) uint8 colours that differ well: those of Pascal VOC, whose first, black, stays for what is ignored."""
+    """Return colours that differ well, (count, 3) uint8: those of Pascal VOC, whose first, black, stays free for
+    ignored pixels."""
     index = np.arange(1, count + 1)
     palette = np.zeros((count, 3), np.uint8)
     for bit in range(8):  # three bits of the index at a time become one bit of each channel, the highest first

@@ -1,8 +1,9 @@
-"""Models of one data set's classes on the data of another: which class is which, and why.
+"""Class maps: use a model with one data set's classes on the data of another.
 
-Cityscapes (19 classes) and CamVid (11) compare in CamVid's classes, whichever of the two a model was trained on: each
-class of Cityscapes lies in one of CamVid's, so nothing has to be guessed, while a "bicyclist" of CamVid is rider and
-bicycle in one. What a Cityscapes model predicts is mapped, and so is Cityscapes' ground truth for a CamVid model.
+Cityscapes (19 classes) and CamVid (11) are compared in CamVid's classes, whichever of the two a model was trained on.
+Each class of Cityscapes lies in one of CamVid's, so no guess is needed. The other direction would need one: a
+"bicyclist" of CamVid is both rider and bicycle. The predictions of a Cityscapes model are mapped, and so is Cityscapes'
+ground truth for a CamVid model.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from accel.labels import IGNORED
 class Row:
     """A class of Cityscapes in terms of CamVid's.
 
-    counterpart: the class of CamVid that it lies in; None: in none, and ground truth of it is not scored.
-    predicted:   what predictions of it count as. A model that says `train` has said something, and is not spared.
+    counterpart: the class of CamVid that it lies in. None: it lies in none, and ground truth of it is not scored.
+    predicted: the class that predictions of it count as. A wrong prediction of `train` is an error like any other.
     """
 
     name: str
@@ -60,13 +61,14 @@ CITYSCAPES_TO_CAMVID = (
 
 @dataclass(frozen=True)
 class ClassMap:
-    """How predictions and ground truth of different classes are brought together.
+    """How predictions and ground truth with different classes are mapped to common classes.
 
-    known, found:    what the model and the data set call their classes.
-    class_names:     the K classes in which they are compared; `palette` their colours, (K, 3) uint8.
-    predictions:     (256,) uint8, for each class that the model predicts, which of the K it counts as.
-    truth:           (256,) uint8, for each class of the ground truth, which of the K it is; 255: not scored.
-    ignored:         the classes of the data set that are not scored.
+    known, found: the class names of the model and of the data set.
+    class_names: the K classes in which they are compared.
+    palette: their colours, (K, 3) uint8.
+    predictions: (256,) uint8: for each class that the model predicts, the class of the K it counts as.
+    truth: (256,) uint8: for each class of the ground truth, its class of the K. 255: not scored.
+    ignored: the classes of the data set that are not scored.
     """
 
     known: tuple[str, ...]
@@ -78,7 +80,8 @@ class ClassMap:
     ignored: tuple[str, ...]
 
     def as_dict(self) -> dict:
-        """The map as names, for JSON: what each class predicted, and each true one, counts as; None: not scored."""
+        """Return the map as names, for JSON: what each predicted class, and each true one, counts as. None: not
+        scored."""
 
         def names(classes: tuple[str, ...], table: np.ndarray) -> dict[str, str | None]:
             targets = table[: len(classes)].tolist()
@@ -90,7 +93,7 @@ class ClassMap:
         return {"predictions": names(self.known, self.predictions), "truth": names(self.found, self.truth)}
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         ignored = f"; not scored: {', '.join(self.ignored)}" if self.ignored else ""
         return (
             f"classes mapped: the model knows {len(self.known)}, the data have {len(self.found)}, "
@@ -99,9 +102,9 @@ class ClassMap:
 
 
 def find_class_map(known: Sequence[str], found: Sequence[str]) -> ClassMap | None:
-    """The map from a model's classes and a data set's to those that both can be compared in; None where none is known.
+    """Return the map from a model's classes and a data set's classes to common ones. None if no map is known.
 
-    Where both are Cityscapes' there is a map, too: for a model that is to be compared with one of CamVid's classes.
+    If both have Cityscapes' classes, there is a map too: for comparison with a model that has CamVid's classes.
     """
     known, found = tuple(known), tuple(found)
     if not {known, found} <= _TAXONOMIES.keys():
@@ -125,7 +128,8 @@ _TAXONOMIES = {
 
 
 def _table(targets: Sequence[str | None]) -> np.ndarray:
-    """(256,) uint8: for each class index, that of the class of CamVid of this name; 255 for None, and for no class."""
+    """Return for each class index the index of the CamVid class of that name: (256,) uint8. 255 for None, and for
+    indices that are not a class."""
     table = np.full(256, IGNORED, np.uint8)
     table[: len(targets)] = [IGNORED if name is None else camvid.CLASS_NAMES.index(name) for name in targets]
     return table

@@ -1,4 +1,4 @@
-"""The training and evaluation sample: a clip whose last frame carries the label."""
+"""The sample of training and evaluation: a clip whose last frame has the label."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Clip:
 
     frames: (T, H, W, 3) uint8 RGB.
     labels: (H, W) uint8 class indices of the last frame (255 = ignored), or None.
-    flow:   (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from
-            pixel (x, y) of frame t+1 to where the same point was seen in frame t; NaN where it was not visible.
-    name:   what a person would call the last frame; unique in its data set.
+    flow: (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from pixel (x, y) of
+        frame t+1 to the place of the same point in frame t. NaN if it was not visible there.
+    name: a readable name of the last frame, unique in its data set.
     """
 
     frames: np.ndarray
@@ -36,14 +36,19 @@ class Clip:
 
 
 def frames_to_tensor(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 to (T, 3, H, W), channels-last in memory, without a copy."""
+    """Turn (T, H, W, 3), uint8, into (T, 3, H, W), channels-last in memory, without a copy."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one size, stacked: frames (B, T, 3, H, W) uint8, labels (B, H, W) uint8 or None,
-    flow (B, T-1, 2, H, W) float32 in pixels with NaN where unknown, or None."""
+    """Stacked clips of one size.
+
+    frames: (B, T, 3, H, W) uint8.
+    labels: (B, H, W) uint8, or None.
+    flow: (B, T-1, 2, H, W) float32 in pixels, with NaN if unknown, or None.
+    names: the names of the clips.
+    """
 
     frames: Tensor
     labels: Tensor | None
@@ -85,9 +90,13 @@ def collate(clips: list[Clip]) -> Batch:
 class ClipDataset(Dataset, ABC):
     """Labelled frames of videos. Item i is one labelled frame; a clip ends in it.
 
-    `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
-    same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
-    whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
+    class_names: the names of the K classes.
+    palette: their colours, (K, 3) uint8 RGB.
+    knows_flow: whether clips carry their exact flow.
+    generated: whether this program made the labels, so that they need no check.
+
+    `history(i)` is the number of frames of the same video directly before labelled frame i. It limits the length of a
+    clip that ends there.
     """
 
     class_names: tuple[str, ...]
@@ -100,36 +109,41 @@ class ClipDataset(Dataset, ABC):
 
     @abstractmethod
     def history(self, index: int) -> int:
-        """Frames available directly before labelled frame `index`."""
+        """Return the number of available frames directly before labelled frame `index`."""
 
     def place(self, index: int) -> tuple[str, int]:
-        """The video that labelled frame `index` is of, and its number there, counted from any frame on.
+        """Return the video of labelled frame `index`, and its number in the video, counted from any frame.
 
-        Two labelled frames of one video, n numbers apart, have n - 1 frames between them, if the later one's history
-        reaches so far back. Here: every labelled frame has a video of its own.
+        Two labelled frames of one video whose numbers differ by n have n - 1 frames between them, if the history of the
+        later one reaches that far. By default, every labelled frame is its own video.
         """
         return str(index), self.history(index)
 
     def name(self, index: int) -> str:
-        """What a person would call labelled frame `index`: the name of its clip. Here: its video and its number."""
+        """Return a readable name of labelled frame `index`, which is the name of its clip. The default is its video and
+        its number."""
         return "-".join(map(str, self.place(index)))
 
     @abstractmethod
     def clip(self, index: int, length: int) -> Clip:
-        """The clip of `length` frames ending in labelled frame `index`, as stored: no augmentation.
+        """Return the clip of `length` frames that ends in labelled frame `index`, as stored: without augmentation.
 
-        Raises ValueError if fewer than `length - 1` frames come before it, or a file is damaged or of another
-        size than the rest; FileNotFoundError if one is missing. Both name the file.
+        Raises ValueError if fewer than `length - 1` frames come before it, or if a file is damaged or differs in size
+        from the rest. Raises FileNotFoundError if a file is missing. Both name the file.
         """
 
     def only_labels(self, index: int) -> np.ndarray | None:
-        """The (H, W) uint8 labels of labelled frame `index`, for which no frame is read. Here: None, they cannot be had
-        alone. Raises as `clip` does."""
+        """Return the labels of labelled frame `index`, (H, W) uint8, without reading frames.
+
+        None (the default) if they are not available alone. Raises the errors of `clip`.
+        """
         return None
 
     def likely_cause(self, counts: LabelCounts) -> str:
-        """Why a class is missing from these labels, or so many pixels are ignored, and what to do about it; empty where
-        nobody knows. Here: empty."""
+        """Explain why a class is missing from these labels, or why so many pixels are ignored, and what to do about it.
+
+        Empty (the default) if the cause is unknown.
+        """
         return ""
 
     @property
@@ -138,7 +152,7 @@ class ClipDataset(Dataset, ABC):
 
 
 def long_enough(dataset: ClipDataset, length: int) -> list[int]:
-    """The labelled frames with at least `length - 1` frames before them. ValueError if there are none."""
+    """Return the labelled frames with at least `length - 1` frames before them. Raises ValueError if there are none."""
     indices = [i for i in range(len(dataset)) if dataset.history(i) >= length - 1]
     if not indices:
         longest = max((dataset.history(i) + 1 for i in range(len(dataset))), default=0)

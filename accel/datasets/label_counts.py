@@ -1,7 +1,7 @@
-"""What labels say, all of them together: how often each class occurs, and what of that cannot be meant.
+"""Count all labels together: how often each class occurs, and which counts cannot be intended.
 
-Files may all be whole and still teach nothing: masks of 0 and 255 are background and "ignored" where 255 was to be a
-class. Training on them ends with a loss of 0, and their score is 100%.
+All files may be intact and still teach nothing. In masks of 0 and 255, for example, 255 may be meant as a class but
+count as "ignored". Training on them ends with a loss of 0, and their score is 100%.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Use = Literal["training", "validation"]  # what labels are for
 
 
 class LabelCounts:
-    """How many pixels, and how many label images, have each class.
+    """The numbers of pixels and of label images that have each class.
 
-    pixels, images: (256,) int64, by class index; [255] are the ignored ones.
-    read: how many label images were counted.
+    pixels, images: (256,) int64, by class index. [255] counts the ignored ones.
+    read: the number of counted label images.
     """
 
     def __init__(self, class_names: Sequence[str]):
@@ -37,19 +37,19 @@ class LabelCounts:
         self.read = 0
 
     def add(self, histogram: np.ndarray) -> None:
-        """Count an image, by its `histogram_of`."""
+        """Count an image, given its `histogram_of`."""
         self.pixels += histogram
         self.images += histogram > 0
         self.read += 1
 
     @property
     def labelled(self) -> int:
-        """Pixels that have a class."""
+        """The number of pixels that have a class."""
         return int(self.pixels[:IGNORED].sum())
 
     @property
     def ignored(self) -> float:
-        """The share of the pixels that is ignored; 0 where there is no pixel."""
+        """The share of ignored pixels. 0 if there is no pixel."""
         return float(self.pixels[IGNORED] / max(1, self.pixels.sum()))
 
     @property
@@ -58,7 +58,7 @@ class LabelCounts:
         return [k for k in range(len(self.class_names)) if not self.pixels[k]]
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Of each class, and of what is ignored: its index and name, its share of the pixels, and the share of the
+        """Return, for each class and for ignored pixels: index and name, the share of the pixels, and the share of the
         images that have it, in per cent."""
         names = {k: f"{k} {name}" for k, name in enumerate(self.class_names)} | {IGNORED: "ignored"}
         total = max(1, self.pixels.sum())
@@ -70,15 +70,15 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What counts of labels give reason to doubt, a line each: errors, with which nothing is to be trained or scored,
-    and warnings."""
+    """Reasons to doubt labels, one line each. After an error, nothing must be trained or scored. The others are
+    warnings."""
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def histogram_of(labels: np.ndarray) -> np.ndarray:
-    """(256,) int64: how many pixels of a label image (H, W) uint8 have each value."""
+    """Return how many pixels of a label image (H, W), uint8, have each value: (256,) int64."""
     import cv2  # three times as fast as NumPy's bincount
 
     flat, histogram = labels.reshape(1, -1), np.zeros(256, np.int64)
@@ -89,23 +89,23 @@ def histogram_of(labels: np.ndarray) -> np.ndarray:
 
 
 def stops_at_doubts(data: DataConfig) -> bool:
-    """Whether doubtful labels of these data are an error (`data.label_check`)."""
+    """Return whether doubtful labels of these data are an error (`data.label_check`)."""
     return data.label_check == "error" or (data.label_check is None and data.name == "folder")
 
 
 def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, total: int | None = None) -> Doubts:
-    """What is doubtful in the labels that were counted.
+    """Return the reasons to doubt the counted labels.
 
-    strict: whether a class that never occurs, or hardly any labelled pixel, is an error in training. Labels without a
-        single labelled pixel are one in any case.
-    total: how many labels there are; with fewer counted, nothing is certain, and all are warnings.
+    strict: whether a class that never occurs, or very few labelled pixels, is an error in training. Labels without any
+        labelled pixel are always an error.
+    total: the number of all labels. If fewer were counted, nothing is certain, and everything is a warning.
     """
     if not counts.read:
         return Doubts()
     total = counts.read if total is None else total
     whole = counts.read >= total
     labels = f"the {total} labels" if total > 1 else "the only label"
-    labels = labels if whole else f"{counts.read} of {labels}, those that were looked at"
+    labels = labels if whole else f"the {counts.read} checked ones of {labels}"
     cause = dataset.likely_cause(counts)
     cause = f"; {cause}" if cause else ""
     strict = strict and use == "training" and whole
@@ -128,12 +128,12 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
 
 
 def is_doubtful(counts: LabelCounts, use: Use) -> bool:
-    """Whether more labels should be looked at before anything is said of these."""
+    """Return whether more labels should be read before a verdict."""
     return counts.ignored > NEARLY_ALL_IGNORED or (use == "training" and bool(counts.missing))
 
 
 def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
-    """Classes as the subject of a sentence, with its verb."""
+    """Return classes as the subject of a sentence, with its verb."""
     shown = ", ".join(f"{k} {names[k]!r:.80}" for k in classes[:MAX_NAMED])
     more = f" and {len(classes) - MAX_NAMED} more" if len(classes) > MAX_NAMED else ""
     return f"class {shown} occurs" if len(classes) == 1 else f"classes {shown}{more} occur"

@@ -1,4 +1,4 @@
-"""A look at some labels before work begins, in a few seconds: at more of them only where something looks wrong."""
+"""Check some labels before work begins, in a few seconds. More of them are read only if something looks wrong."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _TOGETHER = 20  # labels read before the clock is looked at
 
 
 def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, strict: bool, where: str) -> Doubts:
-    """What is doubtful in the labels of these labelled frames; errors only where all of them were read.
+    """Return the reasons to doubt the labels of these labelled frames. There are errors only if all of them were read.
 
-    strict: as for `doubts`. where: what a person calls these data, for the line that says that this takes longer.
+    strict: as for `doubts`.
+    where: the name of these data for a person, for the message that this takes longer.
 
-    No frame is read. Generated labels, and those that cannot be had without frames, are not looked at. Raises
-    ValueError or FileNotFoundError, with the path, for a label file that cannot be read.
+    No frame is read. Generated labels, and those that are not available without frames, are not checked. Raises
+    ValueError or FileNotFoundError, with the path, for an unreadable label file.
     """
     if dataset.generated or not indices or dataset.only_labels(indices[0]) is None:
         return Doubts()
@@ -56,7 +57,8 @@ def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, stric
 
 
 def _spread(indices: Sequence[int]) -> Iterator[int]:
-    """The labelled frames in an order whose first `SAMPLE` are spread evenly: neighbours are of one video."""
+    """Yield the labelled frames in an order whose first `SAMPLE` are spread evenly, because neighbours belong to one
+    video."""
     sample = np.unique(np.linspace(0, len(indices) - 1, min(SAMPLE, len(indices))).round().astype(int)).tolist()
     rest = sorted(set(range(len(indices))).difference(sample))
     for place in (*sample, *np.random.default_rng(0).permutation(rest).tolist()):

@@ -1,9 +1,9 @@
-"""Your own labelled images and videos, in classes of your own.
+"""A user's own labelled images and videos, with the user's own classes.
 
 ROOT/classes.txt                     the classes in the order of their indices: see `accel.datasets.class_list`
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
 ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
-ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of those that are labelled, 255 = ignored unless classes.txt says
+ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of labelled frames, 255 = ignored unless classes.txt says
                                      that it is a class; grey or palette PNG. Or their colours, if classes.txt has them
 """
 
@@ -30,7 +30,8 @@ _BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
 
 @dataclass(frozen=True)
 class _LabelledFrame:
-    """video: its frames, oldest first, of which `number` is this one; of a still, it alone."""
+    """A labelled frame. video: the frames of its video, oldest first; this is number `number`. A still is its own
+    video."""
 
     name: str
     label: Path
@@ -39,14 +40,14 @@ class _LabelledFrame:
 
 
 class LabelledFolder(StoredClips):
-    """The labelled frames of a split, video by video; each has the frames of its video before it as history.
+    """The labelled frames of a split, video by video. The history of each is the frames of its video before it.
 
-    root:  the folder with classes.txt and the splits.
-    split: name of a folder in it.
-    on_missing: called with a message for each label whose image is not there, which is then left out; None: that is
-        an error.
+    root: the folder with classes.txt and the splits.
+    split: the name of a folder in it.
+    on_missing: a function that is called with a message for each label without an image. The label is left out. None:
+        it is an error.
 
-    Raises FileNotFoundError or ValueError for what is not as it should be, naming the file.
+    Raises FileNotFoundError or ValueError, with the file, for anything that is missing or invalid.
     """
 
     why_short = "data.motion makes clips of stills"
@@ -112,8 +113,10 @@ class LabelledFolder(StoredClips):
             raise ValueError(f"{self.root / CLASSES_FILE}: {error}; the labels are colours") from None
 
     def _is_painted(self, path: Path) -> bool:
-        """Whether a palette has no colours but those of the classes, at other places than theirs. Programs that make
-        files smaller turn colours into such palettes, in which an index means nothing."""
+        """Return whether a palette has only colours of the classes, but at other indices.
+
+        Programs that make files smaller turn colours into such palettes, in which an index means nothing.
+        """
         if not self.classes.coloured or (header := png_colours(path)) is None or header[1] is None:
             return False
         palette, colours = header[1].tolist(), self.palette.tolist()
@@ -123,7 +126,11 @@ class LabelledFolder(StoredClips):
         return {*map(tuple, palette)} <= {*map(tuple, colours), *self.classes.ignored_colours}
 
     def likely_cause(self, counts: LabelCounts) -> str:
-        """255 is a class where people save masks as black and white, and ignored here unless classes.txt says so."""
+        """Explain ignored pixels with the value 255.
+
+        Some people save masks as black and white, so that 255 is a class. Here it is ignored unless classes.txt says
+        otherwise.
+        """
         if self._by_colour or not counts.pixels[IGNORED]:
             return ""
         path, missing = self.root / CLASSES_FILE, counts.missing
@@ -155,7 +162,8 @@ class LabelledFolder(StoredClips):
 
 
 def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMissing | None) -> list[tuple[Path, int]]:
-    """The label files directly in a folder, each with the number of the one of `images`, in `folder`, of its name."""
+    """Return the label files directly in a folder, each with the number of the image of its name among `images`, in
+    `folder`."""
     numbers: dict[str, int] = {}
     for number, path in enumerate(images):
         if path.stem in numbers:

@@ -1,7 +1,7 @@
-"""Which clip is trained on when: an endless, numbered sequence of samples.
+"""The order of training clips: an endless, numbered sequence of samples.
 
-Sample i - its clip, crop and colours - is a function of (seed, i) alone. Step s of training takes its samples
-by number (`StepSampler`), so a run resumed at step s, or with other workers, sees what it would have seen.
+Sample i (its clip, crop and colours) depends only on (seed, i). Step s of training takes its samples by number
+(`StepSampler`). So a run that is resumed at step s, or has other workers, gets the same samples.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ _ORDER, _VIEW, _MOTION = 0, 1, 2  # the streams of random numbers of a seed
 
 
 class TrainingClips(Dataset):
-    """Numbered training samples 0, 1, 2, ... without end: each epoch of `len(self)` is one shuffled pass.
+    """Numbered training samples 0, 1, 2, ... without end. Each epoch of `len(self)` samples is one shuffled pass.
 
-    dataset:   where the clips come from.
-    length:    frames a clip; labelled frames with fewer than `length - 1` frames before them are left out.
-    transform: the random view; None: clips as stored.
-    motion:    makes each clip from its labelled frame alone; then frames before it are not needed.
-    seed:      0 or more.
+    dataset: the data set of the clips.
+    length: the number of frames of a clip. Labelled frames with fewer than `length - 1` frames before them are left
+        out.
+    transform: the random augmentation. None: clips as stored.
+    motion: makes each clip from its labelled frame alone. The frames before it are then not needed.
+    seed: 0 or more.
 
     Raises ValueError if no labelled frame has enough frames before it.
     """
@@ -56,13 +57,13 @@ class TrainingClips(Dataset):
         self.indices = np.array([i for i, history in enumerate(histories) if history >= self.stored - 1])
 
     def __len__(self) -> int:
-        """Samples an epoch."""
+        """Return the number of samples of an epoch."""
         return len(self.indices)
 
     def __getitem__(self, number: int) -> Clip:
-        """Sample `number`, which may be beyond the first epoch.
+        """Return sample `number`, which may be beyond the first epoch.
 
-        Raises ValueError or FileNotFoundError, naming the sample and the file, if it cannot be read.
+        Raises ValueError or FileNotFoundError, with the sample and the file, if it cannot be read.
         """
         number = int(number)
         if number < 0:
@@ -84,7 +85,7 @@ class TrainingClips(Dataset):
 class StepSampler(Sampler[list[int]]):
     """The sample numbers of steps start, ..., stop - 1: a batch sampler for one of `world_size` processes.
 
-    Step s, process r takes the `batch_size` numbers from (s * world_size + r) * batch_size on.
+    In step s, process r takes `batch_size` numbers from (s * world_size + r) * batch_size on.
     """
 
     def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -107,7 +108,8 @@ class StepSampler(Sampler[list[int]]):
 
 
 def init_worker(worker: int) -> None:
-    """`worker_init_fn` of a DataLoader: workers are the parallelism, OpenCV starts no threads of its own."""
+    """Initialise a DataLoader worker (`worker_init_fn`): OpenCV starts no threads, because the workers already run in
+    parallel."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -115,5 +117,5 @@ def init_worker(worker: int) -> None:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """The shuffled positions of one epoch."""
+    """Return the shuffled positions of one epoch."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(length)

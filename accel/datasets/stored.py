@@ -1,4 +1,4 @@
-"""Clips that are stored as image files: one file a frame, one for the labels."""
+"""Clips that are stored as image files: one file for each frame, one for the labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from accel.files.images import read_frames
 
 
 class StoredClips(ClipDataset):
-    """Labelled frames whose images and labels are files. Where they are, and what is in a label file, is said by each
-    data set's `image_paths` and `labels`.
+    """Labelled frames whose images and labels are files. Each data set defines `image_paths` and `labels`: where the
+    files are, and what is in a label file.
 
-    with_labels: whether clips carry labels; if not, no label file is read.
-    why_short: stands in brackets behind the error for a clip that is longer than its video; empty: nothing does.
+    with_labels: whether clips carry labels. If not, no label file is read.
+    why_short: an explanation, in brackets, for the error about a clip that is longer than its video. Empty: none.
     """
 
     with_labels: bool = True
@@ -24,22 +24,27 @@ class StoredClips(ClipDataset):
 
     @abstractmethod
     def image_paths(self, index: int, length: int) -> list[Path]:
-        """The files of the clip's frames, oldest first; those and the label's are all that `clip` reads."""
+        """Return the files of the clip's frames, oldest first. `clip` reads only these and the label file."""
 
     @abstractmethod
     def labels(self, index: int) -> tuple[Path, np.ndarray]:
-        """The label file of labelled frame `index` and the (H, W) uint8 class indices in it. Raises as `clip` does."""
+        """Return the label file of labelled frame `index` and its class indices (H, W), uint8. Raises the errors of
+        `clip`."""
 
     def only_labels(self, index: int) -> np.ndarray | None:
         return self.labels(index)[1] if self.with_labels else None
 
     def flows(self, index: int, length: int, size: tuple[int, int]) -> np.ndarray | None:
-        """The exact flow of a clip of frames of `size` (H, W), as `Clip` has it. Here: it is not known."""
+        """Return the exact flow of a clip with frames of `size` (H, W), as in `Clip`. None (the default) if it is
+        unknown."""
         return None
 
     def gaps(self, index: int, length: int) -> list[Path]:
-        """The files for want of which a clip of `length` frames cannot end here, where older frames of the video are
-        there. Here: none is known."""
+        """Return the missing files that prevent a clip of `length` frames from ending here, although older frames of
+        the video exist.
+
+        The default is an empty list.
+        """
         return []
 
     def clip(self, index: int, length: int) -> Clip:

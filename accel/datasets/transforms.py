@@ -1,8 +1,8 @@
-"""Random views of a clip for training: scale, crop, flip and colour, the same for all its frames.
+"""Random augmentation of a clip for training: scale, crop, flip and colour, the same for all its frames.
 
-The geometry is ours, because a clip's flow has to follow it (vectors grow with the scale, turn with the
-flip), which albumentations does not do, and because cutting the window out first and resizing only that costs
-a fraction of resizing five whole frames. Colour, blur and noise are albumentations'.
+The geometry is our own code for two reasons. The clip's flow must follow it (vectors grow with the scale and turn with
+the flip), which albumentations does not do. And cutting the window first and resizing only that costs a fraction of
+resizing five whole frames. Colour, blur and noise come from albumentations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEAN_COLOUR = (123, 116, 103)  # the published mean, rounded: what a model subtr
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a view: `window` pixels from `start` become `size`, put at `pad` in `out` pixels."""
+    """One axis of a view: `window` pixels from `start` become `size` pixels, placed at `pad` in `out` pixels."""
 
     start: int
     window: int
@@ -41,9 +41,9 @@ class _Span:
 
     @classmethod
     def draw(cls, length: int, out: int | None, scale: float, rng: np.random.Generator) -> _Span:
-        """A random window of an axis of `length` pixels that, scaled, fills `out` pixels (None: all of it).
+        """Draw a random window of an axis of `length` pixels that, scaled, fills `out` pixels (None: all of it).
 
-        The window has whole pixels, so the scale is met to within half a pixel over the window.
+        The window has whole pixels, so the scale is exact to within half a pixel over the window.
         """
         if out is None:
             out = max(1, round(length * scale))
@@ -57,20 +57,20 @@ class _Span:
 
 
 class ClipTransform:
-    """A random view of a clip: a function of the clip and the random generator alone.
+    """A random view of a clip. It depends only on the clip and the random generator.
 
-    crop:   (height, width) of the result; None keeps the frame (times the scale). Where the scaled frame is
-            smaller, the rest is filled: frames with the mean colour, labels with 255, flow with NaN.
-    scale:  (smallest, largest) factor of size, drawn log-uniformly; None: 1.
-    flip:   probability of mirroring left to right.
-    colour: strength of the jitter of brightness, contrast and saturation (factors in 1 +- colour) and of hue
-            (+- colour / 10 turns: hue says much about what a thing in a street is); 0: none.
-    blur:   probability of a Gaussian blur, sigma up to 1.5 pixels.
-    noise:  probability of pixel noise, up to 3 % of the range; drawn anew for each frame, as a camera does.
+    crop: (height, width) of the result. None keeps the size of the frame (times the scale). If the scaled frame is
+        smaller, the rest is filled: frames with the mean colour, labels with 255, flow with NaN.
+    scale: (smallest, largest) factor of size, drawn log-uniformly. None: 1.
+    flip: the probability of mirroring left to right.
+    colour: the strength of the jitter of brightness, contrast and saturation (factors in 1 +- colour) and of hue (+-
+        colour / 10 turns, because hue tells much about the objects of a street). 0: none.
+    blur: the probability of a Gaussian blur, with sigma up to 1.5 pixels.
+    noise: the probability of pixel noise, up to 3 % of the range. It is drawn again for each frame, as in a camera.
 
-    Frames are resized bilinearly; labels and flow take the nearest pixel, because a mean of two classes or of
-    two motions is neither, and NaN must not spread. Displacements that lead out of the crop stay as they are:
-    the motion is true, though its end is not seen.
+    Frames are resized bilinearly. Labels and flow take the nearest pixel, because a mean of two classes or of two
+    motions is neither of them, and NaN must not spread. Displacements that lead out of the crop stay as they are. The
+    motion is true, although its end is not visible.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class ClipTransform:
         self.flip, self.colour, self.blur, self.noise = flip, colour, blur, noise
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """The view of `clip` that `rng` draws, its arrays new and contiguous.
+        """Return the view of `clip` that `rng` draws. Its arrays are new and contiguous.
 
-        frames (T, H, W, 3) become (T, *crop, 3); labels (H, W) and flow (T-1, H, W, 2) alike.
+        frames (T, H, W, 3) become (T, *crop, 3). The same holds for labels (H, W) and flow (T-1, H, W, 2).
         """
         scale = 1.0 if self.scale is None else float(np.exp(rng.uniform(*np.log(self.scale))))
         height, width = self.crop or (None, None)
@@ -118,7 +118,7 @@ class ClipTransform:
         return Clip(frames, labels, flow, clip.name)
 
     def _recolour(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(T, h, w, 3) uint8 to the same."""
+        """Change colours, blur and noise of frames (T, h, w, 3), uint8."""
         for pipeline, key in self._pipelines:
             # One generator for all steps: `set_random_seed` would give each of them the same stream.
             pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
@@ -154,7 +154,7 @@ class ClipTransform:
 
 
 def _cut(images: np.ndarray, rows: _Span, columns: _Span, mirrored: bool, interpolation: int) -> np.ndarray:
-    """Windows of (T, H, W, ...) resized to (T, rows.size, columns.size, ...), and mirrored if asked."""
+    """Resize windows of (T, H, W, ...) to (T, rows.size, columns.size, ...), and mirror them if requested."""
     cut = np.empty((len(images), rows.size, columns.size, *images.shape[3:]), images.dtype)
     for image, target in zip(images, cut, strict=True):
         window = image[rows.source, columns.source]
@@ -165,7 +165,8 @@ def _cut(images: np.ndarray, rows: _Span, columns: _Span, mirrored: bool, interp
 
 
 def _place(images: np.ndarray, rows: _Span, columns: _Span, fill: float | tuple[int, ...]) -> np.ndarray:
-    """(T, rows.size, columns.size, ...) in its place in (T, rows.out, columns.out, ...) full of `fill`."""
+    """Put (T, rows.size, columns.size, ...) in its place in (T, rows.out, columns.out, ...), which is filled with
+    `fill`."""
     if (rows.size, columns.size) == (rows.out, columns.out):
         return images
     canvas = np.empty((len(images), rows.out, columns.out, *images.shape[3:]), images.dtype)

@@ -1,5 +1,4 @@
-"""A command of `accel evaluate`: what it asks for, and how that is done. What is wrong with the command itself is
-told before anything is loaded."""
+"""Run a command of `accel evaluate`. Mistakes in the command itself are reported before anything is loaded."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ from accel.progress import console
 
 @dataclass(frozen=True)
 class Request:
-    """What `run_comparison` is to do, for these models."""
+    """The request of a command, for `run_comparison`."""
 
     entries: list[Entry]
     intervals: tuple[int, ...]
@@ -48,11 +47,11 @@ class Request:
 
 
 def evaluate(args: Namespace, processes: Processes) -> None:
-    """Carry out a command of `accel evaluate`, printing and writing what it asks for.
+    """Run a command of `accel evaluate`: print and write what it requests.
 
-    processes: that share the work; all of them make this call, and the first prints and writes.
+    processes: the processes that share the work. All of them must make this call; the first one prints and writes.
 
-    Raises ValueError or OSError for what does not fit.
+    Raises ValueError or OSError for arguments, data or files that do not fit.
     """
     with processes.first_alone():  # which makes folders
         asked, device = read_request(args), processes.device(args.device)
@@ -104,10 +103,11 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
 
 def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Processes) -> None:
-    """Look at some of the labels that are about to be scored, and print what may be wrong with them.
+    """Check some of the labels that will be scored, and print what may be wrong with them.
 
-    processes: that all make this call; the first one looks. Raises ValueError where all pixels of all of them are
-    ignored.
+    processes: all of them must make this call; the first one checks.
+
+    Raises ValueError if all pixels of all these labels are ignored.
     """
     where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
     found = Doubts()
@@ -124,21 +124,22 @@ def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Pro
 
 
 def read_request(args: Namespace) -> Request:
-    """The request in the arguments; the folders of result files are made.
+    """Return the request in the arguments, and make the folders of result files.
 
-    Raises ValueError for arguments that do not go together or are none, OSError for a folder that cannot be.
+    Raises ValueError for invalid arguments or arguments that cannot be combined, and OSError for a folder that cannot
+    be made.
     """
     sweeping = args.sweep is not None
     if sweeping and (args.interval is not None or args.avg):
-        raise ValueError("--sweep has the intervals, and takes all distances: leave --interval and --avg out")
+        raise ValueError("--sweep gives the intervals and scores all distances: leave out --interval and --avg")
     if args.official and (sweeping or args.avg):
-        raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave them out")
+        raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave these out")
     if args.predictions and not args.official:
-        raise ValueError("--predictions goes with --official; to write predictions alone there is --submission")
+        raise ValueError("--predictions needs --official; to write predictions alone, use --submission")
     if args.submission:
         others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report", "widths", "flow")
         if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
-            raise ValueError(f"--submission only writes predictions, and scores nothing: leave {', '.join(given)} out")
+            raise ValueError(f"--submission only writes predictions, and scores nothing: leave out {', '.join(given)}")
     intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
     FixedInterval(intervals[0])
     widths = whole_numbers("--widths", args.widths or "1,2,4,8,16") if args.boundary else ()
@@ -146,11 +147,11 @@ def read_request(args: Namespace) -> Request:
     if len(entries) > 1 and args.submission:
         raise ValueError(f"--submission takes one model, got {len(entries)}")
     if len(entries) > 1 and not sweeping:
-        raise ValueError(f"{len(entries)} models are compared by --sweep, such as --sweep 1,5")
+        raise ValueError(f"to compare {len(entries)} models, use --sweep, such as --sweep 1,5")
     if args.flow is not None and not args.temporal:
-        raise ValueError("--flow goes with --temporal")
+        raise ValueError("--flow needs --temporal")
     if args.widths is not None and not args.boundary:
-        raise ValueError("--widths goes with --boundary")
+        raise ValueError("--widths needs --boundary")
     _check_outputs(args)
     if args.report:
         check_folder(args.report)
@@ -162,19 +163,20 @@ def read_request(args: Namespace) -> Request:
 
 
 def _check_outputs(args: Namespace) -> None:
-    """ValueError for files to write that are folders, are one file, or lie in the report's folder, which is its own."""
+    """Raise ValueError for output files that are folders, that are the same file, or that lie in the report's
+    folder."""
     files = {name: Path(getattr(args, name)).resolve() for name in ("json", "csv") if getattr(args, name)}
     for name, path in files.items():
         if path.is_dir():
             raise ValueError(f"--{name} {path}: is a folder; expected the name of a file to write")
     if len(files) == 2 and files["json"] == files["csv"]:
-        raise ValueError(f"--json and --csv are one file, {files['json']}: give two")
+        raise ValueError(f"--json and --csv name the same file, {files['json']}: give two different ones")
     if args.report:
         own = Path(args.report).resolve()
         others = files | ({"predictions": Path(args.predictions).resolve()} if args.predictions else {})
         for name, path in others.items():
             if path == own or own in path.parents:
-                raise ValueError(f"--{name} {path}: lies in the folder of --report, which holds the report alone")
+                raise ValueError(f"--{name} {path}: lies in the folder of --report, which may hold only the report")
 
 
 def submit(
@@ -187,7 +189,8 @@ def submit(
     workers: int = 1,
     processes: Processes = ALONE,
 ) -> str:
-    """`write_submission` of the one model of a request, and a line that says what was written. split: default test."""
+    """Run `write_submission` for the one model of a request. Return a line about what was written. split: "test" by
+    default."""
     ((entry,), (interval,)), split = (request.entries, request.intervals), split or "test"
     config = load_config(entry.cfg, overrides)
     model = load_model(entry.checkpoint, config.model, device)

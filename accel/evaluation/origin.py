@@ -1,4 +1,4 @@
-"""Where results are from: what a file of figures has to say, so that they can be made again."""
+"""The origin of results: everything a results file needs to say so that the results can be made again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from accel.machine import commit, machine_name
 
 @dataclass(frozen=True)
 class Origin:
-    """What made results, as it was when that began.
+    """The program that made results, and its circumstances when it began.
 
-    command: the program and its arguments, without what started it, such as torchrun; processes: that shared the work.
-    machine: that it ran on; commit: of the checkout, None outside one; time: in UTC; checkpoints: by model.
+    command: the program and its arguments, without a launcher such as torchrun.
+    processes: the number of processes that shared the work.
+    machine: the machine it ran on.
+    commit: the commit of the checkout, or None outside a checkout.
+    time: the time in UTC.
+    checkpoints: the weights by model.
     """
 
     command: str
@@ -30,7 +34,7 @@ class Origin:
 
     @classmethod
     def of(cls, checkpoints: Mapping[str, str], device: torch.device, processes: int = 1) -> Origin:
-        """That of the program as it runs."""
+        """Return the origin for the running program."""
         return cls(
             command=shlex.join(["python", *sys.argv]),
             processes=processes,

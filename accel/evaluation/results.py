@@ -1,7 +1,7 @@
-"""What evaluation finds: plain records, which tables, files and reports are made from.
+"""The results of evaluation: plain records, from which tables, files and reports are made.
 
-Shares (IoU, consistency, flicker) are 0..1; None where there was nothing to measure, such as a class that is neither
-in the ground truth nor predicted.
+Shares (IoU, consistency, flicker) are 0..1. They are None if there was nothing to measure, for example for a class that
+is neither in the ground truth nor predicted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from accel.measures.confusion import ConfusionMatrix, caveats
 
 @dataclass(frozen=True)
 class Accuracy:
-    """miou: the mean over the classes that occur; iou: of each class by its name; trimap: mIoU within so many pixels
-    of the class borders, by width."""
+    """The accuracy of a model on a set of pixels.
+
+    miou: the mean over the classes that occur.
+    iou: the IoU of each class by name.
+    trimap: by width, the mIoU within that many pixels of the class borders.
+    """
 
     miou: float | None
     iou: dict[str, float | None]
@@ -35,14 +39,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TemporalResult:
-    """How steady the labels of a video are (`accel.measures.temporal`), run with a key frame every so often.
+    """How steady the labels of a video are (`accel.measures.temporal`), at a certain interval.
 
-    consistency: mIoU between each frame's labels and those of the frame before, brought here by `flow`.
-    consistency_iou: the same for each class by its name.
-    flow: "exact", "dis" or "model"; None where frames were not compared.
-    compared: the share of pixels that the flow tells about, and that are compared.
+    consistency: mIoU between each frame's labels and those of the frame before, moved here by `flow`.
+    consistency_iou: the same for each class by name.
+    flow: "exact", "dis" or "model". None if frames were not compared.
+    compared: the share of pixels that have flow and are compared.
     flicker: the share of pixels that change and change back within three frames.
-    frames, pairs, triples: how many frames were labelled, and how many comparisons of two and of three were made.
+    frames, pairs, triples: the numbers of labelled frames, and of comparisons of two and of three frames.
     """
 
     consistency: float | None
@@ -57,19 +61,21 @@ class TemporalResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """A model at an interval.
+    """The result of a model at an interval.
 
-    miou, iou, trimap, confusion: all that was scored counted together; `confusion` (K rows of K pixel counts) has the
-        ground truth in its rows. `trimap` is empty where it was not asked for.
-    by_distance: the same for each distance from the key frame that was tried.
-    mean, worst: of the mIoU of these distances; `worst_distance` has the lowest.
-    classes_scored: how many classes `miou` is the mean of: those that occur, or were predicted.
-    classes_not_in_labels: names of those that no scored pixel of the ground truth has.
-    frames_scored, frames_damaged: labelled frames that were scored, and that could not be, for want of a file.
-    ignored: the share of the pixels of these frames that is ignored.
-    seconds_key, seconds_current: medians over the frames whose labels were made, a key frame and any other, from the
-        frame on the device to its labels there; `fps`: frames a second at this interval.
-    temporal: None where it was not asked for.
+    miou, iou, trimap, confusion: figures with everything that was scored counted together. `confusion` (K rows of K
+        pixel counts) has the ground truth in its rows. `trimap` is empty if it was not requested.
+    by_distance: the same for each tried distance from the key frame.
+    mean, worst: the mean and the lowest mIoU of these distances. `worst_distance` is the distance of the lowest.
+    classes_scored: the number of classes in the mean `miou`: those that occur, or were predicted.
+    classes_not_in_labels: the names of the classes that no scored pixel of the ground truth has.
+    frames_scored, frames_damaged: the numbers of labelled frames that were scored, and that could not be scored because
+        a file was missing or damaged.
+    ignored: the share of ignored pixels in these frames.
+    seconds_key, seconds_current: median times of a key frame and of any other frame, over the frames that were
+        labelled. The time runs from the frame on the device to its labels there.
+    fps: frames per second at this interval.
+    temporal: None if it was not requested.
     """
 
     miou: float
@@ -95,16 +101,17 @@ class EvaluationResult:
         return asdict(self)
 
     def caveats(self) -> str:
-        """What has to be known of the mIoU, as `accel.measures.confusion.caveats` says it; empty where all is well."""
+        """Return the notes on the mIoU from `accel.measures.confusion.caveats`. Empty if there are none."""
         return caveats(self.classes_scored, len(self.iou), self.classes_not_in_labels, self.ignored)
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Models at intervals, on one split of one data set: `models[name][i]` belongs to `intervals[i]`.
+    """Models at intervals, on one split of one data set. `models[name][i]` belongs to `intervals[i]`.
 
-    class_maps: of models that were scored in other classes than their own or the data's (`ClassMap.as_dict`).
-    simulated: the settings of simulated clips; None where frames were scored as they are stored.
+    class_maps: the class maps (`ClassMap.as_dict`) of models that were not scored in their own classes or in those of
+        the data.
+    simulated: the settings of simulated clips. None if stored frames were scored.
     """
 
     data: str
@@ -117,12 +124,12 @@ class SweepResult:
     simulated: dict | None = None
 
     def single(self) -> EvaluationResult:
-        """The only result there is."""
+        """Return the only result."""
         ((result,),) = self.models.values()
         return result
 
     def class_map(self) -> dict | None:
-        """That of the only result; None where nothing was mapped."""
+        """Return the class map of the only result. None if nothing was mapped."""
         return next(iter(self.class_maps.values()), None)
 
     def as_dict(self) -> dict:
@@ -130,10 +137,10 @@ class SweepResult:
 
 
 def share(value: float) -> float | None:
-    """None for NaN, which JSON does not have."""
+    """Return None for NaN, which JSON does not have."""
     return None if math.isnan(value) else value
 
 
 def class_shares(matrix: ConfusionMatrix, class_names: Sequence[str]) -> dict[str, float | None]:
-    """The IoU of each class, by its name."""
+    """Return the IoU of each class by name."""
     return dict(zip(class_names, map(share, matrix.iou().tolist()), strict=True))

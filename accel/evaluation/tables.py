@@ -16,7 +16,8 @@ from accel.progress import console
 
 
 def print_result(result: EvaluationResult, table: Table | None = None) -> None:
-    """One model at one interval. table: of others' scores, which takes the place of that of the classes."""
+    """Print the result of one model at one interval. table: a table of other scores, which replaces that of the
+    classes."""
     console.print(table or class_table(result))
     if len(result.by_distance) > 1 or result.trimap:
         console.print(distance_table(result))
@@ -26,7 +27,7 @@ def print_result(result: EvaluationResult, table: Table | None = None) -> None:
 
 
 def print_class_maps(class_maps: dict[str, ClassMap]) -> None:
-    """A line for each model, by name, that is not scored in its own classes or the data's."""
+    """Print a line for each model that is not scored in its own classes or in those of the data."""
     for name, class_map in class_maps.items():
         console.print(f"{name}: {class_map.describe()}")
 
@@ -39,7 +40,7 @@ def print_sweep(sweep: SweepResult) -> None:
 
 
 def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
-    """A line for each model whose mIoU is not simply the mean over all classes, with the intervals it is true of."""
+    """Yield a line for each model whose mIoU is not simply the mean over all classes, with the intervals concerned."""
     for name, results in sweep.models.items():
         at: dict[str, list[str]] = {}
         for result in results:
@@ -51,7 +52,7 @@ def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
 
 
 def class_table(result: EvaluationResult) -> Table:
-    """Per-class IoU in per cent, mean last."""
+    """Return a table of the IoU of each class in per cent, with the mean last."""
     table = _table("class", "IoU %")
     for name, iou in result.iou.items():
         table.add_row(name, percent(iou))
@@ -62,7 +63,8 @@ def class_table(result: EvaluationResult) -> Table:
 
 
 def distance_table(result: EvaluationResult) -> Table:
-    """mIoU in per cent at each distance from the key frame, of all pixels and within the trimaps; all of them last."""
+    """Return a table of mIoU in per cent at each distance from the key frame, over all pixels and within the trimaps.
+    The last row counts all distances together."""
     table = _table("frames from the key frame", "mIoU %", *(f"within {width} px" for width in result.trimap))
     for distance, accuracy in result.by_distance.items():
         table.add_row(str(distance), percent(accuracy.miou), *map(percent, accuracy.trimap.values()))
@@ -72,7 +74,7 @@ def distance_table(result: EvaluationResult) -> Table:
 
 
 def flow_table(scores: Sequence[FlowScore]) -> Table:
-    """Flows beside each other."""
+    """Return a table that compares flows."""
     steps = sorted({step for score in scores for step in score.carried})
     carried = (f"labels carried {n} step{'s' * (n > 1)}, mIoU %" for n in steps)
     table = _table("flow", "end-point error, px", "photometric error", *carried)
@@ -84,8 +86,11 @@ def flow_table(scores: Sequence[FlowScore]) -> Table:
 
 
 def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
-    """The models at their intervals: accuracy, speed, mIoU by distance (a table for each model) and, where they were
-    measured, trimaps and steadiness. Each fits a terminal of 80 columns."""
+    """Yield tables of the models at their intervals: accuracy, speed, mIoU by distance (a table for each model) and, if
+    measured, trimaps and steadiness.
+
+    Each fits a terminal of 80 columns.
+    """
     found = [(name, result) for name, results in sweep.models.items() for result in results]
     place = "model", "interval"
 
@@ -127,7 +132,7 @@ def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
 
 
 def summary(result: EvaluationResult) -> str:
-    """One line for the whole result."""
+    """Return one line about the whole result."""
     current = "" if result.seconds_current is None else f", current frame {result.seconds_current:.4f} s"
     damaged = f", {result.frames_damaged} could not be read" if result.frames_damaged else ""
     caveats = f" ({result.caveats()})" if result.caveats() else ""
@@ -138,7 +143,7 @@ def summary(result: EvaluationResult) -> str:
 
 
 def temporal_summary(result: TemporalResult) -> str:
-    """One line on how steady the labels are."""
+    """Return one line about how steady the labels are."""
     return (
         f"temporal consistency {percent(result.consistency, 2)}% over {result.pairs} pairs of frames (flow: "
         f"{result.flow}, {percent(result.compared)}% of the pixels compared); flicker {percent(result.flicker, 2)}%"
@@ -146,7 +151,7 @@ def temporal_summary(result: TemporalResult) -> str:
 
 
 def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
-    """Models side by side: mIoU and speed."""
+    """Return a table that compares models: mIoU and speed."""
     table = _table("model", "interval", "mIoU %", "key s", "current s", "frames/s", title=title)
     caveats = (f"{name}, mIoU: {r.caveats()}" for name, r in results.items() if r.caveats())
     table.caption = "\n".join(caveats) or None
@@ -157,15 +162,18 @@ def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
 
 
 def write_json(path: str | Path, values: dict) -> None:
-    """Write JSON, making the folder."""
+    """Write JSON, and make the folder if necessary."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, sweep: SweepResult) -> None:
-    """Write a row for each model, interval and distance, and one with the distance "all" for all of them counted
-    together, which also has the figures of the interval as a whole. Shares are 0..1; empty: nothing to measure."""
+    """Write a row for each model, interval and distance, and one with the distance "all".
+
+    The row "all" counts all distances together. It also has the figures of the whole interval. Shares are 0..1; an
+    empty cell means there was nothing to measure.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [row for name, results in sweep.models.items() for result in results for row in _rows(name, result)]
@@ -208,7 +216,7 @@ def _columns(accuracy: Accuracy) -> dict:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """0.123 as 12.3; a dash for nothing to measure."""
+    """Return 0.123 as 12.3. A dash means there was nothing to measure."""
     return "-" if share is None else f"{100 * share:.{digits}f}"
 
 
@@ -217,7 +225,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    """A table whose columns are numbers, after the first."""
+    """Return a table whose columns, after the first, are numbers."""
     table = Table(*columns, title=title)
     for column in table.columns[1:]:
         column.justify = "right"

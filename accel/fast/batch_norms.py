@@ -1,4 +1,4 @@
-"""Batch norms taken into the convolutions before them."""
+"""Fold batch norms into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from accel.fast.tracing import TracingError, trace
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
-    """Take the batch norms that directly follow a convolution into it, in place. Returns how many.
+    """Fold each batch norm that directly follows a convolution into it, in place. Return how many were folded.
 
-    network: in evaluation mode, its weights float32 still.  examples: of what it takes.
+    network: a network in evaluation mode whose weights are still float32.
+    examples: example inputs.
     """
     try:
         program = trace(network, examples)
@@ -39,7 +40,7 @@ def fold_batch_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> int:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Move what a batch norm does to the convolution before it; the norm then does nothing."""
+    """Move the effect of a batch norm into the convolution before it. The norm then does nothing."""
     assert norm.running_mean is not None and norm.running_var is not None, "it normalises by them, not by a batch's"
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -1,4 +1,4 @@
-"""Networks compiled for inputs of one shape and layout, and on a GPU as CUDA graphs."""
+"""Compile networks for inputs of one shape and layout; on a GPU, as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from accel.fast.tracing import TracingError, first_line, functional, is_of_the_m
 
 
 def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:
-    """A network as `Parts`, compiled if the compiler does; as it is, with a warning, where it cannot be traced."""
+    """Return a network as `Parts`, compiled if the compiler is on. If it cannot be traced, return it unchanged, with a
+    warning."""
     try:
         graph = functional(trace(network, examples))
     except TracingError as error:
@@ -26,8 +27,10 @@ def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, pa
 
 
 class Compiler:
-    """Compiles the parts of one model's networks. Once that has failed, the others stay uncompiled: there is one
-    warning for a model, and the time of each attempt is saved.
+    """Compile the parts of one model's networks.
+
+    After the first failure, the other parts stay uncompiled. So each model gives only one warning, and no time is lost
+    on further attempts.
 
     wished: whether to compile at all.
     """
@@ -36,7 +39,7 @@ class Compiler:
         self.wished = wished
 
     def __call__(self, part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
-        """The part as a function; compiled, it is for inputs of these shapes and layouts only."""
+        """Return the part as a function. If it is compiled, it accepts only inputs of these shapes and layouts."""
         if not self.wished:
             return part
         from torch._dynamo.exc import BackendCompilerFailed
@@ -53,7 +56,7 @@ class Compiler:
 
 
 def _why_uncompiled(error: BaseException, on_gpu: bool) -> str:
-    """What the user has to know of a compiler that failed: what it costs, why, and what helps."""
+    """Explain a compiler failure to the user: what it costs, why it happened, and what helps."""
     from torch._inductor import exc
 
     longer = "longer" if on_gpu else "about twice as long"  # twice: Accel-18 on two AVX-512 cores, at interval 5
@@ -73,13 +76,13 @@ def _why_uncompiled(error: BaseException, on_gpu: bool) -> str:
 
 
 def _first_error(output: str) -> str:
-    """The line of a compiler's output that says most."""
+    """Return the most informative line of a compiler's output."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
 
 
 def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
-    """A part of a network, compiled for inputs of these shapes and layouts."""
+    """Compile a part of a network for inputs of these shapes and layouts."""
     from torch._inductor import compile as inductor
     from torch._inductor import config
 
@@ -91,7 +94,8 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
 
 
 class _InLayout:
-    """Calls a compiled part, which trusts that its inputs have the type and lie in memory as when it was compiled."""
+    """Call a compiled part with inputs in the type and memory layout that it was compiled for. The part does not check
+    them."""
 
     def __init__(self, compiled: Callable, examples: tuple[Tensor, ...]):
         self.compiled = compiled
@@ -102,7 +106,7 @@ class _InLayout:
 
 
 def _in_form(tensor: Tensor, form: tuple[torch.dtype, tuple[int, ...]]) -> Tensor:
-    """The tensor in this type and with these strides; copied only where its numbers lie elsewhere."""
+    """Return the tensor with this type and these strides. It is copied only if its data lie differently in memory."""
     dtype, strides = form
     if tensor.dtype == dtype and tensor.stride() == strides:
         return tensor

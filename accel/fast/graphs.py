@@ -1,4 +1,4 @@
-"""A function of tensors as a CUDA graph."""
+"""Run a function of tensors as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from accel.fast.streams import Cuda
 class CudaGraph:
     """A function of tensors as one CUDA graph: one launch instead of hundreds.
 
-    It has memory of its own for what it takes and gives. So calls must not overlap, neither those of several threads
-    nor those that one thread puts on several streams (a network that is both branches does so). Calls take their turns
-    by themselves: each waits, on the device, until the results of the one before have been copied.
+    The graph has its own memory for inputs and outputs. So calls must not overlap, neither those of several threads nor
+    those of one thread on several streams (a network that is both branches does that). The object takes care of this:
+    on the device, each call waits until the results of the one before have been copied.
 
-    function: of tensors like `examples`, to a tuple of tensors.
+    function: a function from tensors shaped like `examples` to a tuple of tensors.
     """
 
     WARM_UP = 3

@@ -1,4 +1,4 @@
-"""A network for inputs of one shape, cut into parts of like cost, so that its work can be spread over frames."""
+"""A network for inputs of one shape, cut into parts of similar cost, so that its work can be spread over frames."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Work:
-    """A computation in parts, some of them done. Going on leaves this object as it is and returns a new one.
+    """A computation in parts, some of which are done. Continuing leaves this object unchanged and returns a new one.
 
-    parts: functions from the values that the part before left to those that later parts need; the last one leaves
-        the result alone, under the name `Work.RESULT`.
+    parts: functions that turn the values left by the part before into those that later parts need. The last one leaves
+        only the result, under the name `Work.RESULT`.
     """
 
     RESULT = "result"
@@ -31,40 +31,40 @@ class Work:
     done: int = 0
 
     def until(self, count: int) -> Work:
-        """This work with its first `count` parts done."""
+        """Return this work with its first `count` parts done."""
         values = self.values
         for part in self.parts[self.done : count]:
             values = part(values)
         return replace(self, values=values, done=max(self.done, count))
 
     def then(self, function: Callable[[Any], Any]) -> Work:
-        """The same work with something done to its result, as a piece of its last part."""
+        """Return the same work with a function applied to its result. The function belongs to the last part."""
         *first, last = self.parts
         return replace(self, parts=(*first, lambda values: {Work.RESULT: function(last(values)[Work.RESULT])}))
 
     @property
     def result(self) -> Any:
-        """What all parts together make: a tensor, unless `then` made something else of it; None until the last is
+        """The result of all parts: a tensor, or the result of a function given to `then`. None until the last part is
         done."""
         return self.values[Work.RESULT] if self.done >= len(self.parts) else None
 
 
 def work_of(network: nn.Module, image: Tensor) -> Work:
-    """What `network` has to do for `image` (B, 3, H, W): in parts if it was cut into any, else in one."""
+    """Return the work of `network` on `image` (B, 3, H, W): in its parts if it was cut, otherwise in one."""
     if isinstance(network, Parts):
         return network.work(image)
     return Work((lambda values: {Work.RESULT: network(values["image"])},), {"image": image})
 
 
 class Parts(nn.Module):
-    """A network for inputs of one shape, as parts of about equal cost. It gives a tensor, or a tuple of several.
+    """A network for inputs of one shape, as parts of about equal cost. Its result is a tensor, or a tuple of several.
 
-    Called as a whole, it is that network.
+    Calling it runs the whole network.
 
-    graph: the network as `torch.export` gives it, functional, as a module.
-    examples: of what it takes: one or more frames (B, 3, H, W).
-    count: into how many parts.
-    finish: what is made of each part: from the part and examples of what it takes, a function that does the same.
+    graph: the functional graph of the network from `torch.export`, as a module.
+    examples: example inputs: one or more frames (B, 3, H, W).
+    count: the number of parts.
+    finish: a function that turns each part, with example inputs for it, into a function with the same result.
     """
 
     def __init__(
@@ -99,13 +99,14 @@ class Parts(nn.Module):
             takes = leaves
 
     def work(self, *images: Tensor) -> Work:
-        """The work on these images, with none of it done. ValueError for shapes other than the examples'."""
+        """Return the work on these images, with no part done. Raises ValueError if the shapes differ from those of the
+        examples."""
         if tuple(image.shape for image in images) != self.shapes:
             made, got = (
                 " and ".join(str(list(shape)) for shape in s) for s in (self.shapes, [i.shape for i in images])
             )
             raise ValueError(
-                f"this model was optimised for frames {made}, got {got}: `optimized` makes one for another size"
+                f"this model was optimised for frames {made}, got {got}; call `optimized` for another size"
             )
         parts = tuple(lambda values, i=i: self._run(i, values) for i in range(len(self.parts)))
         return Work(parts, dict(zip(self.entries, images, strict=True)))
@@ -124,14 +125,15 @@ class Parts(nn.Module):
 
 
 def _flat(output: Any) -> list[fx.Node]:
-    """The nodes that a graph returns."""
+    """Return the nodes that a graph returns."""
     return [node for entry in output for node in _flat(entry)] if isinstance(output, tuple | list) else [output]
 
 
 def _costs(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node, float]:
-    """What every node costs, in floating-point operations: its own, and what it moves through memory meanwhile.
+    """Return the cost of every node in floating-point operations: its own, plus what the processor could compute while
+    the node moves its data through memory.
 
-    Only nodes that compute count: compilers fuse the others into them.
+    Only nodes that compute have a cost. Compilers fuse the others into them.
     """
     costs = {}
 
@@ -151,7 +153,7 @@ def _costs(graph: fx.GraphModule, examples: tuple[Tensor, ...]) -> dict[fx.Node,
 
 
 def _share_out(nodes: list[fx.Node], costs: dict[fx.Node, float], count: int) -> dict[fx.Node, int]:
-    """The part, 0..count-1, that each node belongs to: by where the middle of its cost lies in the whole."""
+    """Assign each node to a part, 0..count-1, by the position of the middle of its cost in the whole."""
     share = max(sum(costs.values()), 1) / count
     part_of: dict[Any, int] = {}
     before = 0.0
@@ -167,7 +169,7 @@ def _share_out(nodes: list[fx.Node], costs: dict[fx.Node, float], count: int) ->
 def _subgraph(
     graph: fx.GraphModule, takes: tuple[fx.Node, ...], inside: list[fx.Node], leaves: tuple[fx.Node, ...]
 ) -> fx.GraphModule:
-    """Some nodes of a graph as a module of their own, with the weights they use; it returns a tuple."""
+    """Return some nodes of a graph as a separate module, with the weights they use. The module returns a tuple."""
     own = fx.Graph()
     copies = {node: own.placeholder(node.name) for node in takes}
     for node in inside:

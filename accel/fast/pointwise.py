@@ -1,4 +1,4 @@
-"""1x1 convolutions, which change places with other linear layers or become one with them."""
+"""1x1 convolutions, which can change places with other linear layers or merge with them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Pointwise(nn.Module):
 
 
 def followed_by(network: nn.Module, weight: Tensor) -> nn.Module:
-    """A network and a 1x1 convolution of its result, as one module. weight: (C', C).
+    """Return a network and a 1x1 convolution of its result as one module. weight: (C', C).
 
-    A network that ends with a linear layer, which can take the convolution in, says so by a method
-    `followed_by(weight)` that gives this module.
+    A network that ends with a linear layer can merge the convolution into it. Such a network has a method
+    `followed_by(weight)` that returns this module.
     """
     own = getattr(network, "followed_by", None)
     return nn.Sequential(network, Pointwise(weight)) if own is None else own(weight)

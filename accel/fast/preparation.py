@@ -1,15 +1,14 @@
-"""Networks made ready for inference on frames of one size.
+"""Prepare networks for inference on frames of one size.
 
-A module says itself how it is made fast, in two steps that its owner asks for:
+Each module defines how it is optimised, in two steps that its owner calls:
 
-- `simplified()` gives a module of the same function, up to rounding, and less work: linear layers change places or
-  become one. It takes over the layers of the module that it is asked of. A module that knows of nothing to save gives
-  itself.
-- `make_fast(preparation)` replaces the module's networks, in place, by those that a `Preparation` makes of them: batch
-  norms are taken into the convolutions before them (`batch_norms`), and each network is compiled for one frame size
-  (`compilation`), in bfloat16 where the machine has it.
+- `simplified()` returns a module with the same function, up to rounding, and less work: linear layers change places or
+  merge. The new module takes over the layers of the old one. A module with nothing to save returns itself.
+- `make_fast(preparation)` replaces the module's networks, in place, by those that a `Preparation` makes from them.
+  Batch norms are folded into the convolutions before them (`batch_norms`). Each network is compiled for one frame size
+  (`compilation`), in bfloat16 if the machine has it.
 
-The video models, branches and propagations of `accel.models` answer these calls; nothing here knows any of them.
+The video models, branches and propagations of `accel.models` have these methods. Nothing here depends on them.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Settings:
-    """How to prepare, whatever the frame size.
+    """How to prepare a model, for any frame size.
 
-    device:   where the networks run.
-    dtype:    of weights and features.
-    compiler: of all networks of a model.
-    parts:    into how many parts of equal cost a key frame's work is cut.
+    device: where the networks run.
+    dtype: the type of weights and features.
+    compiler: the compiler for all networks of a model.
+    parts: the number of parts of equal cost into which a key frame's work is cut.
     """
 
     device: torch.device
@@ -43,9 +42,12 @@ class Settings:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype | None, compile: bool, parts: int) -> Settings:
-        """dtype: None for bfloat16 where the device computes it fast, and else float32. compile: whether to.
+        """Make the settings.
 
-        Raises ValueError for a type or number that cannot be.
+        dtype: None means bfloat16 if the device computes it fast, otherwise float32.
+        compile: whether to compile.
+
+        Raises ValueError for an invalid type or number.
         """
         if parts < 1:
             raise ValueError(f"parts must be 1 or more, got {parts}")
@@ -56,13 +58,13 @@ class Settings:
 
 
 class Preparation:
-    """Makes networks ready for frames (1, 3, H, W) of one size.
+    """Prepare networks for frames (1, 3, H, W) of one size.
 
     size: (H, W).
 
     frame: an example of these frames, float32, on the device.
-    dtype: of what the networks make of them, unless they are asked for something else.
-    parts: into how many parts the reference branch's backbone is to be cut.
+    dtype: the type of the networks' results, unless another is requested.
+    parts: the number of parts into which to cut the reference branch's backbone.
     """
 
     def __init__(self, size: tuple[int, int], settings: Settings):
@@ -78,35 +80,37 @@ class Preparation:
         parts: int = 1,
         gives: torch.dtype | None = None,
     ) -> nn.Module:
-        """A network for float32 images, computed in `dtype`; what it gives has the type `gives`, or the same.
+        """Prepare a network for float32 images. It computes in `dtype`; its result has the type `gives`, or else
+        `dtype`.
 
-        examples: of what it takes; by default one frame.
+        examples: example inputs. The default is one frame.
         """
         examples = (self.frame,) if examples is None else examples
         fold_batch_norms(network, examples)
         return cut(_InType(self.layer(network), self.dtype, gives or self.dtype), examples, self._compiler, parts)
 
     def layer(self, layer: nn.Module) -> nn.Module:
-        """A layer that runs as it is, between networks: it takes and gives what has the type `dtype`."""
+        """Prepare a layer that runs uncompiled between networks. Its inputs and results have the type `dtype`."""
         return layer.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload] # undeclared
 
     def inner(self, network: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
-        """A network between others, computed in `dtype`. examples: of what it takes, in that type."""
+        """Prepare a network that lies between others and computes in `dtype`. examples: example inputs in that type."""
         return cut(self.layer(network), examples, self._compiler)
 
     def by_shape(self, network: nn.Module) -> nn.Module:
-        """A network computed in its own type, for the shapes that it is given between now and `finish`."""
+        """Prepare a network, in its own type, for the shapes of the inputs that it gets between now and `finish`."""
         self._trials.append(ByShape(network))
         return self._trials[-1]
 
     def finish(self) -> None:
-        """Once the model has tried a key frame and a current one: compile what waited to see its shapes."""
+        """Compile the networks of `by_shape`. The model must have run a key frame and a current one before."""
         for trial in self._trials:
             trial.finish(self._compiler)
 
 
 class _InType(nn.Module):
-    """A network that computes in a type of its own; what comes out, one tensor or more, has the type `gives`."""
+    """A network that computes in another type than its inputs have. Its result, one tensor or more, has the type
+    `gives`."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, gives: torch.dtype):
         super().__init__()
@@ -119,7 +123,7 @@ class _InType(nn.Module):
 
 
 class ByShape(nn.Module):
-    """One network of one input, made ready for each shape that it has seen before `finish`."""
+    """A network with one input, prepared for each input shape that it gets before `finish`."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

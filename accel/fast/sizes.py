@@ -1,4 +1,4 @@
-"""What is made for each frame size, and takes memory: kept for a bounded number of them."""
+"""A bounded cache of objects that are made for each frame size and take memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Made = TypeVar("Made")
 
 
 class BySize(Generic[Made]):
-    """What `make` gives for a frame size (H, W), kept for the sizes used most recently. Threads may share it.
+    """The results of `make` for the most recently used frame sizes (H, W). Threads may share it.
 
-    most: how many are kept. When one more comes, the one used least recently is dropped.
+    most: how many are kept. When one more comes, the least recently used one is dropped.
     """
 
     def __init__(self, make: Callable[[tuple[int, int]], Made], most: int):
@@ -24,7 +24,8 @@ class BySize(Generic[Made]):
         self._lock = threading.Lock()
 
     def __getitem__(self, size: tuple[int, int]) -> Made:
-        """What was made for this size; it is made now, with a warning, if it had to be dropped."""
+        """Return the object for this size. If it is not there, it is made now. If it was dropped before, a warning says
+        so."""
         with self._lock:
             if size not in self._made:
                 if size in self._dropped:
@@ -36,14 +37,14 @@ class BySize(Generic[Made]):
             return self._made[size]
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Those that are kept, the one used least recently first."""
+        """Return the sizes that are kept, the least recently used one first."""
         with self._lock:
             return list(self._made)
 
     def _warn(self, size: tuple[int, int]) -> None:
-        """Python shows the same warning from the same place once."""
+        """Warn about a size that is made again. Python shows the same warning from the same place only once."""
         warnings.warn(
-            f"the frames come in more sizes than are kept ready, which is {self.most}: {size[0]}x{size[1]} is prepared "
+            f"the frames have more sizes than are kept ready ({self.most}): {size[0]}x{size[1]} is prepared "
             "again, which takes as long as the first time. `optimized(sizes=...)` keeps more",
             RuntimeWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""Work side by side on a GPU."""
+"""Run work side by side on a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _one_capture = threading.Lock()  # PyTorch allows one at a time in a process
 
 
 class Cuda:
-    """The streams of one GPU, as this package uses them. Tests put another in its place."""
+    """The streams of one GPU, as this package uses them. Tests replace this class."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -26,11 +26,11 @@ class Cuda:
         self._sides: OrderedDict[tuple[torch.cuda.Stream, str], torch.cuda.Stream] = OrderedDict()
 
     def current(self) -> torch.cuda.Stream:
-        """The stream on which the calling thread's work is put."""
+        """Return the stream that the calling thread uses."""
         return torch.cuda.current_stream(self.device)
 
     def on(self, stream: torch.cuda.Stream) -> AbstractContextManager:
-        """Within this, the calling thread's work is put on `stream`."""
+        """Return a context in which the calling thread uses `stream`."""
         return torch.cuda.stream(stream)
 
     def new(self) -> torch.cuda.Stream:
@@ -40,11 +40,11 @@ class Cuda:
         return torch.cuda.Event()
 
     def hold(self, tensor: Tensor, stream: torch.cuda.Stream) -> None:
-        """Keep a tensor's memory, once it is freed, until what `stream` has to do now is done."""
+        """Keep a tensor's memory, after it is freed, until the present work of `stream` is done."""
         tensor.record_stream(stream)
 
     def side(self, main: torch.cuda.Stream, name: str) -> torch.cuda.Stream:
-        """The stream beside `main` of this name; the same one as long as it is in use."""
+        """Return the stream of this name beside `main`. It stays the same as long as it is in use."""
         with self._lock:
             if (main, name) not in self._sides:
                 self._sides[main, name] = self.new()
@@ -54,8 +54,12 @@ class Cuda:
             return self._sides[main, name]
 
     def capture(self, function: Callable, inputs: list[Tensor], warm_up: int) -> tuple[Callable, tuple[Tensor, ...]]:
-        """`function` of these inputs as a CUDA graph: what replays it on the current stream, and its outputs, which
-        each replay overwrites. warm_up: calls before it is captured."""
+        """Capture `function` of these inputs as a CUDA graph.
+
+        Return a function that replays the graph on the current stream, and the outputs, which each replay overwrites.
+
+        warm_up: the number of calls before the capture.
+        """
         with _one_capture, torch.cuda.device(self.device):
             stream, graph = self._capture_stream, torch.cuda.CUDAGraph()
             stream.wait_stream(self.current())
@@ -81,7 +85,7 @@ class Cuda:
 
 
 def streams_of(device: torch.device) -> Cuda | None:
-    """The streams of a device; None for the CPU, which has none."""
+    """Return the streams of a device. None for the CPU, which has none."""
     if device.type != "cuda":
         return None
     return _cuda(torch.cuda.current_device() if device.index is None else device.index)
@@ -93,8 +97,10 @@ def _cuda(index: int) -> Cuda:
 
 
 def side_by_side(first: Callable, second: Callable, device: torch.device, name: str) -> tuple:
-    """The results of both functions. On a GPU, without gradients, the second runs on a stream of its own, one for each
-    `name`, beside the first; elsewhere one follows the other. Whoever uses the results need not know.
+    """Return the results of both functions.
+
+    On a GPU, without gradients, the second function runs beside the first, on a separate stream for each `name`.
+    Otherwise one runs after the other. Code that uses the results needs no synchronisation.
     """
     cuda = streams_of(device)
     if cuda is None or torch.is_grad_enabled():
@@ -115,7 +121,7 @@ def side_by_side(first: Callable, second: Callable, device: torch.device, name: 
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors of what a model passes on: tuples, lists, dicts and dataclasses are looked into."""
+    """Yield the tensors in a value, including those inside tuples, lists, dicts and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

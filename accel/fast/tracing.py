@@ -1,4 +1,4 @@
-"""Networks as graphs of operators, by `torch.export`."""
+"""Turn networks into graphs of operators, by `torch.export`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ _REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, A
 
 
 class TracingError(Exception):
-    """A network that the tracer cannot follow, with its reason in one line."""
+    """The tracer cannot follow a network. The message gives the reason in one line."""
 
 
 def trace(network: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """The program of a network for inputs like `examples`. Raises TracingError; lack of memory passes through."""
+    """Return the program of a network for inputs like `examples`.
+
+    Raises TracingError. Errors of the machine, such as lack of memory, are raised unchanged.
+    """
     try:
         return torch.export.export(network, examples)
     except _REFUSALS as error:
@@ -26,7 +29,7 @@ def trace(network: nn.Module, examples: tuple[Tensor, ...]) -> torch.export.Expo
 
 
 def functional(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The graph of a program in which no operator changes a tensor in place, as a module."""
+    """Return the graph of a program as a module. No operator in it changes a tensor in place."""
     graph = program.module(check_guards=False)
     changed = [node for node in graph.graph.nodes if _changes_a_tensor(node)]
     for node in changed:
@@ -43,10 +46,12 @@ def _changes_a_tensor(node: fx.Node) -> bool:
 
 
 def _elsewhere(node: fx.Node, changed: list[fx.Node]) -> torch._ops.OpOverload | None:
-    """The operator that leaves its first input alone and is else like this node's. None where there is none, or where
-    anything but what this node gives shows the change: another node reads that tensor, or it is a view.
+    """Return the operator that does the same as this node's operator but leaves its first input unchanged.
 
-    changed: the nodes that change tensors; those before this one do so no more.
+    Return None if there is no such operator, or if the change is visible outside this node's result: another node reads
+    that tensor, or it is a view.
+
+    changed: the nodes that change tensors. Those before this one no longer do.
     """
     first, operator = node.args[0], node.target
     assert isinstance(first, fx.Node) and isinstance(operator, torch._ops.OpOverload), "it changes a tensor"
@@ -59,13 +64,13 @@ def _elsewhere(node: fx.Node, changed: list[fx.Node]) -> torch._ops.OpOverload |
 
 
 def _storage(node: fx.Node) -> int | None:
-    """Which memory the tensor that a node made when it was traced lies in; None if it made no tensor."""
+    """Return the identity of the memory that holds the traced result of a node. None if the result is not a tensor."""
     made = node.meta.get("val")
     return made.untyped_storage()._cdata if isinstance(made, Tensor) else None
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether memory ran out or a GPU failed: an error that says nothing about what was being done."""
+    """Return whether memory ran out or a GPU failed. Such an error says nothing about the operation itself."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError):
         return True
     # PyTorch has no class for want of memory on the CPU, nor in cuBLAS and cuDNN.

@@ -1,4 +1,4 @@
-"""The orientation that cameras note in an image file (EXIF): how the stored picture is to be turned to be upright."""
+"""The orientation that cameras store in an image file (EXIF): how to turn the stored picture upright."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MAX_BYTES = 2**16  # of a block: its first entries are looked at
 
 
 def orientation(path: str | Path) -> int:
-    """1 to 8, as EXIF has it; 1, as it is stored, where none is noted and for what cannot be read.
+    """Return the EXIF orientation, 1 to 8. It is 1 (as stored) if there is none or it cannot be read.
 
-    JPEG, PNG, WebP and TIFF carry it. Nothing is decoded.
+    JPEG, PNG, WebP and TIFF may have it. Nothing is decoded.
     """
     try:
         with Path(path).open("rb") as file:
@@ -26,7 +26,7 @@ def orientation(path: str | Path) -> int:
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image (H, W, ...) as it is stored, turned and mirrored as its orientation says."""
+    """Turn and mirror a stored image (H, W, ...) according to its orientation."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):  # of the rows, after that
@@ -37,7 +37,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _block(file: BinaryIO) -> bytes | None:
-    """The block of entries, which is that of a TIFF file."""
+    """Return the block of entries, which has the form of a TIFF file."""
     start = file.read(12)
     if start[:2] in (b"II", b"MM"):
         file.seek(0)
@@ -54,7 +54,7 @@ def _block(file: BinaryIO) -> bytes | None:
 
 
 def _tiff(file: BinaryIO) -> bytes:
-    """A whole TIFF file may be large: its header and its first directory are enough."""
+    """Return the header and the first directory of a TIFF file, which suffice. The whole file may be large."""
     header = file.read(8)
     order = "<" if header[:2] == b"II" else ">"
     file.seek(struct.unpack(f"{order}I", header[4:])[0])
@@ -78,7 +78,8 @@ def _jpeg(file: BinaryIO) -> bytes | None:
 
 
 def _chunk(file: BinaryIO, wanted: bytes, form: str, swapped: bool) -> bytes | None:
-    """Of a PNG (length, kind, content, checksum) or a WebP (kind, length, content, to an even length)."""
+    """Return a chunk of a PNG (length, kind, content, checksum) or a WebP (kind, length, content, padded to an even
+    length)."""
     while head := file.read(8):
         first, second = struct.unpack(form, head)
         kind, length = (first, second) if swapped else (second, first)

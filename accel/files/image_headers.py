@@ -1,7 +1,7 @@
-"""What the header of an image file promises, before anything is decoded: kind, size, and whether the file is whole.
+"""Check the header of an image file before anything is decoded: kind, size, and whether the file is complete.
 
-OpenCV decodes, but it is trusting: many versions return the readable part of a cut-off file, and allocate whatever a
-header asks for. A file of a kilobyte can ask for gigabytes.
+OpenCV does the decoding. But it does little checking: many versions return the readable part of a truncated file, and
+allocate as much memory as a header requests. A file of a kilobyte can request gigabytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _DEFLATE_RATIO = 1032  # a match of 258 bytes takes two bits, at least
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """kind: "PNG", "JPEG", ...; width, height: in pixels; bits: a channel, and colour: the colour type, of a PNG."""
+    """The header of an image.
+
+    kind: "PNG", "JPEG", ...
+    width, height: in pixels.
+    bits: the bits of a channel.
+    colour: the colour type of a PNG.
+    """
 
     kind: str
     width: int
@@ -47,7 +53,8 @@ class ImageHeader:
 
 
 def max_pixels() -> int:
-    """How many pixels an image may have: `MAX_PIXELS`, or what the environment says; ValueError if that is none."""
+    """Return the largest number of pixels of an image: `MAX_PIXELS`, or that of the environment. Raises ValueError if
+    that is invalid."""
     text = os.environ.get(MAX_PIXELS_VARIABLE)
     if text is None:
         return MAX_PIXELS
@@ -57,7 +64,7 @@ def max_pixels() -> int:
 
 
 def refuse_too_large(width: int, height: int, what: str | Path, says: str = "its header says") -> None:
-    """ValueError for a frame of more pixels than are read."""
+    """Raise ValueError for a frame with more pixels than are read."""
     limit = max_pixels()
     if width * height > limit:
         raise ValueError(
@@ -67,10 +74,10 @@ def refuse_too_large(width: int, height: int, what: str | Path, says: str = "its
 
 
 def examine(data: bytes, path: str | Path) -> ImageHeader:
-    """The header of an image file with this content.
+    """Return the header of an image file with this content.
 
-    Raises ValueError for what is no PNG, JPEG, BMP, WebP or TIFF, for one that is cut off or too large, and for a PNG
-    with a wrong checksum or too few data for its size.
+    Raises ValueError unless it is a PNG, JPEG, BMP, WebP or TIFF, for a truncated or too large file, and for a PNG with
+    a wrong checksum or too few data for its size.
     """
     for start, parse in _PARSERS.items():
         if data.startswith(start):
@@ -88,9 +95,10 @@ def examine(data: bytes, path: str | Path) -> ImageHeader:
 
 
 def png_colours(path: Path) -> tuple[int, np.ndarray | None] | None:
-    """The colour type of a PNG and, if it has one, its palette (N, 3) uint8 RGB: read from the beginning of the file.
+    """Return the colour type of a PNG and, if it has one, its palette, (N, 3) uint8 RGB. Only the beginning of the file
+    is read.
 
-    None for what is no PNG or cannot be read; whether the rest of it is whole, `examine` tells.
+    None if the file is not a PNG or cannot be read. `examine` checks whether the rest of it is intact.
     """
     try:
         with path.open("rb") as file:
@@ -144,7 +152,8 @@ def _examine_png(data: bytes, path: str | Path) -> ImageHeader:
 
 
 def _examine_jpeg(data: bytes, path: str | Path) -> ImageHeader:
-    """The end marker is searched after the scan begins: an embedded preview has its own."""
+    """Examine a JPEG. The end marker is searched after the beginning of the scan, because an embedded preview has its
+    own."""
     width = height = 0
     position = 2
     while True:
@@ -211,7 +220,7 @@ _MAX_TIFF_VALUES = 2**20  # strips or tiles
 
 
 def _examine_tiff(data: bytes, path: str | Path) -> ImageHeader:
-    """The first picture of the file, which is the one that is read."""
+    """Examine the first picture of the file, which is the one that is read."""
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (entries,) = struct.unpack_from(f"{order}H", data, start)
@@ -246,7 +255,7 @@ def _examine_tiff(data: bytes, path: str | Path) -> ImageHeader:
 
 
 def _is_whole(compressed: bytes) -> bool:
-    """Whether data in zlib's format end as they should, with the right checksum: OpenCV leaves damaged parts grey."""
+    """Return whether data in zlib's format end properly, with the right checksum. OpenCV leaves damaged parts grey."""
     stream, rest = zlib.decompressobj(), compressed
     try:
         while rest and not stream.eof:

@@ -1,4 +1,4 @@
-"""The size of an image, from its header alone."""
+"""Read the size of an image from its header alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def header_sizes(path: Path) -> list[tuple[int, int]]:
-    """The (H, W) that an image has as its header says, and, if it is to be shown turned, that of the turned one, too.
+    """Return the (H, W) of an image according to its header and, if it is shown turned, also that of the turned image.
 
-    Empty where the header cannot be read. Only it is read; what comes after it may be damaged.
+    Empty if the header cannot be read. The data after it are not read and may be damaged.
     """
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""Image and label files: read whole and right, or refused with a message that names the file.
+"""Read image and label files correctly and completely, or refuse them with a message that names the file.
 
-OpenCV decodes, but it is trusting, scales 16 bits to 8 and expands palettes to colours. So the file is examined first
-(`accel.files.image_headers`), which takes little time.
+OpenCV does the decoding. But it does little checking, scales 16 bits to 8 and expands palettes to colours. So the file
+is examined first (`accel.files.image_headers`), which takes little time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ UNDEFINED = 254  # entry of a label table for stored values that mean nothing in
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The image as (H, W, 3) uint8 RGB: grey is repeated, alpha dropped, 16 bits become 8. It is turned as its EXIF
-    orientation says, as viewers show it.
+    """Return the image as (H, W, 3), uint8 RGB. Grey is repeated, alpha dropped, and 16 bits become 8.
 
-    Raises FileNotFoundError if there is no such file, ValueError if it is damaged, too large or no image.
+    The image is turned according to its EXIF orientation, as in image viewers. Raises FileNotFoundError if there is no
+    such file, and ValueError if it is damaged, too large or not an image.
     """
     data = _read_bytes(path)
     examine(data, path)
@@ -45,9 +45,10 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_frames(
     paths: Sequence[Path], label_path: Path | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The frames of a clip, (T, H, W, 3) uint8 RGB, of the (H, W) that its labels have; without, that of the first.
+    """Return the frames of a clip, (T, H, W, 3) uint8 RGB. Their size (H, W) must be that of the labels or, without
+    labels, of the first frame.
 
-    Raises ValueError with both files for a frame of another size, and what `read_image` raises.
+    Raises ValueError, with both files, for a frame of another size, and the errors of `read_image`.
     """
     frames: np.ndarray | None = None
     for i, path in enumerate(paths):
@@ -68,13 +69,13 @@ def read_frames(
 
 
 def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray:
-    """The label image as (H, W) uint8, one class index a pixel.
+    """Return the label image as (H, W), uint8, one class index for each pixel.
 
-    Accepts PNGs with one channel of 8 bits and palette PNGs, whose indices are the labels. Anything else (16
-    bits, colours, JPEG) would give wrong classes silently, hence ValueError, as for damaged files. A label that carries
-    an EXIF orientation itself, which few do, is turned like an image.
+    Accepts PNGs with one channel of 8 bits, and palette PNGs, whose indices are the labels. Anything else (16 bits,
+    colours, JPEG) would silently give wrong classes, so it raises ValueError, like damaged files. A label that has an
+    EXIF orientation itself, which is rare, is turned like an image.
 
-    table: (256,) uint8, the class index of each stored value, `UNDEFINED` where a stored value is an error.
+    table: (256,) uint8, the class index of each stored value. `UNDEFINED` means that the stored value is an error.
     """
     data = _read_bytes(path)
     header = examine(data, path)
@@ -91,15 +92,16 @@ def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray
 
 
 def read_colour_labels(path: str | Path, table: np.ndarray, listed: str = "", grey: bool = False) -> np.ndarray:
-    """The label image whose colours are classes, as (H, W) uint8.
+    """Return a label image whose colours are classes as (H, W), uint8.
 
-    Accepts RGB PNGs of 8 bits and palette PNGs; an alpha channel is dropped.
+    Accepts RGB PNGs of 8 bits and palette PNGs. An alpha channel is dropped.
 
-    table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B, `UNDEFINED` where it means nothing.
-    listed: where the user may list a further colour, for the error; empty: nowhere.
-    grey: whether grey images are accepted, too; value v is the colour (v, v, v).
+    table: (2**24,) uint8, the class index of colour (R << 16) + (G << 8) + B. `UNDEFINED` means that the colour is an
+        error.
+    listed: the place where the user may list another colour, for the error message. Empty: none.
+    grey: whether grey images are accepted too. Value v is the colour (v, v, v).
 
-    Raises ValueError for a colour that means nothing, with the first pixel that has it, and for damaged files.
+    Raises ValueError for an unknown colour, with the first pixel that has it, and for damaged files.
     """
     data = _read_bytes(path)
     header = examine(data, path)
@@ -119,7 +121,7 @@ def read_colour_labels(path: str | Path, table: np.ndarray, listed: str = "", gr
         blue, green, red, _ = image[y, x].tolist()
         way_out = f'; if it is to be ignored, {listed} write "{red} {green} {blue} ignored"' if listed else ""
         raise ValueError(
-            f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) is that of no class; "
+            f"{path}: colour ({red}, {green}, {blue}) at pixel ({x}, {y}) (column, row) belongs to no class; "
             f"{int(unknown.sum())} pixels have such colours{way_out}"
         )
     return labels
@@ -139,7 +141,7 @@ def _translate(labels: np.ndarray, table: np.ndarray, path: str | Path) -> np.nd
 
 
 def _ranges(values: list[int]) -> str:
-    """[0, 1, 2, 255] as "0-2, 255"."""
+    """Return [0, 1, 2, 255] as "0-2, 255"."""
     runs: list[list[int]] = []
     for v in values:
         if runs and v == runs[-1][1] + 1:
@@ -184,7 +186,7 @@ def _decode(data: bytes, flags: int, path: str | Path) -> np.ndarray:
 
 
 def _upright(labels: np.ndarray, data: bytes, path: str | Path) -> np.ndarray:
-    """Turned as the PNG with this content says, whatever this version of OpenCV makes of it."""
+    """Turn labels according to the PNG with this content, independently of the version of OpenCV."""
     return upright(labels, orientation(path)) if b"eXIf" in data else labels
 
 

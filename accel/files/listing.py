@@ -1,4 +1,4 @@
-"""What is in a folder, as a person sees it."""
+"""List a folder as a person sees it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ _OF_SYSTEMS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume 
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of what a person has put into its folder: `.ipynb_checkpoints`,
-    `._0001.png` and other names with a dot first, and what systems keep for themselves."""
+    """Return whether a file or folder with this name is hidden, so that it does not belong to a user's data.
+
+    These are names that begin with a dot, such as `.ipynb_checkpoints` and `._0001.png`, and folders of the system.
+    """
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def visible(folder: Path) -> list[Path]:
-    """The files and folders directly in a folder, without hidden ones, in no order.
+    """Return the files and folders directly in a folder, without hidden ones, in no order.
 
     Raises OSError as `Path.iterdir`.
     """
@@ -25,12 +27,12 @@ def visible(folder: Path) -> list[Path]:
 
 
 def leads_nowhere(path: Path) -> bool:
-    """Whether this is a link to a file or folder that is not there."""
+    """Return whether this is a link to a missing file or folder."""
     return path.is_symlink() and not path.exists()
 
 
 def not_there(path: Path) -> str:
-    """What to say of a file that cannot be opened because it is not there."""
+    """Return the message about a file that cannot be opened because it does not exist."""
     try:
         return f"{path}: a link to {os.readlink(path)}, which is not there"
     except (OSError, ValueError):  # no link, or no name that a file can have

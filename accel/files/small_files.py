@@ -1,4 +1,4 @@
-"""Small text files that people and other programs write: lists of frames, classes and colours, descriptions."""
+"""Read small text files that people and other programs write: lists of frames, classes and colours, descriptions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_BYTES = 2**24  # a list of a million frames is smaller
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, as `decode` makes it.
+    """Return the text of a file, as decoded by `decode`.
 
-    Raises FileNotFoundError, or ValueError with the path for what is no file, no text or too large.
+    Raises FileNotFoundError. Raises ValueError, with the path, if it is not a file, not text or too large.
     """
     try:
         found = path.stat()
@@ -32,10 +32,10 @@ def read_text(path: Path) -> str:
 
 
 def decode(data: bytes) -> str:
-    """The text in UTF-8, or in the UTF-16 that its byte-order mark tells; the mark is no part of it, and lines end in a
-    newline however they ended: this is what editors on Windows and `>` in its PowerShell write.
+    """Decode text in UTF-8, or in UTF-16 if it has that byte-order mark. The mark is removed, and all line ends become
+    newlines.
 
-    Raises UnicodeDecodeError.
+    This covers what editors on Windows and `>` in its PowerShell write. Raises UnicodeDecodeError.
     """
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if is_utf16 else "utf-8-sig")

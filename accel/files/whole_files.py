@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a crash or a power cut."""
+"""Files that exist completely or not at all, even after a crash or a power cut."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its name when all is written; if that fails, what stood there before stays.
+    """A file to write, which gets its name when everything is written. If writing fails, an earlier file stays.
 
-    The data reach the disk under another name before they take the file's own, and that, too, is written to the disk
-    before this ends. Several writers may write one file at once, also from other machines: the last to end wins.
+    The data reach the disk under another name before they get the file's own name, and that name also reaches the disk
+    before this ends. Several writers may write one file at once, even from different machines. The last one to end
+    wins.
     """
     with whole_path(path) as temporary, temporary.open("wb") as file:
         yield file
@@ -43,21 +44,21 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> str:
-    """Write a `whole_file` of these data; return their SHA-256."""
+    """Write these data as a `whole_file`. Return their SHA-256."""
     with whole_file(path) as file:
         file.write(data)
     return hashlib.sha256(data).hexdigest()
 
 
 def sweep(path: Path) -> None:
-    """Clear away what killed processes left of writing `path`."""
+    """Remove what killed processes left while writing `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if left.name.rpartition(".")[2].isdigit():
             left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to the disk, where the system lets us."""
+    """Write the names in a folder to the disk, if the system allows it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders

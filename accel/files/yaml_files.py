@@ -1,7 +1,7 @@
-"""YAML that somebody else may have written: plain data only, and no more of it than a configuration needs.
+"""Read YAML from untrusted sources: plain data only, and no more than a configuration needs.
 
-A few hundred bytes of YAML can stand for gigabytes (aliases of aliases, "billion laughs"), nest deeper than Python's
-stack, or name objects to construct. All is counted on the parser's events, before anything is built.
+A few hundred bytes of YAML can expand to gigabytes (aliases of aliases, "billion laughs"), be nested deeper than
+Python's stack, or name objects to construct. So everything is counted on the parser's events before anything is built.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MAX_NODES = 10_000  # values, lists and mappings, with what aliases stand for
 
 
 def read_yaml(path: Path) -> Any:
-    """The one document in a file.
+    """Return the one document in a file.
 
-    Raises FileNotFoundError, or ValueError with file and line for what is no file, no YAML, more than plain data, a key
-    that stands twice or is no text, and more than the limits of this module.
+    Raises FileNotFoundError. Raises ValueError, with file and line, unless the file is YAML with plain data within the
+    limits of this module. Keys must be text and must not occur twice.
     """
     try:
         found = path.stat()
@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The one document in `text`. ValueError as `read_yaml`: what follows the name of a file."""
+    """Return the one document in `text`. Raises ValueError as `read_yaml`, but without the name of a file."""
     try:
         _count(text)
         return yaml.load(text, _UniqueKeyLoader)
@@ -58,7 +58,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count(text: str) -> None:
-    """YAMLError if there is too much in the text."""
+    """Raise YAMLError if the text contains too much."""
     sizes: dict[str, int] = {}  # of what is anchored
     open_nodes: list[list] = [[None, 0]]  # anchor, and nodes so far; the first is the document
     for event in yaml.parse(text, yaml.SafeLoader):
@@ -69,7 +69,7 @@ def _count(text: str) -> None:
                 sizes[anchor] = size
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise _too_much(event, f"*{event.anchor} stands for nothing that is complete by then")
+                raise _too_much(event, f"the alias *{event.anchor} comes before the end of what it stands for")
             open_nodes[-1][1] += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append([event.anchor, 1])
@@ -92,7 +92,7 @@ def _short(text: str) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain data only, and a key that stands twice is an error instead of a silent loss."""
+    """A loader of plain data only. A key that occurs twice is an error instead of a silent loss."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -100,11 +100,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {_short(repr(key))} is no text", key_node.start_mark
+                    None, None, f"key {_short(repr(key))} is not text", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {_short(repr(key))} stands twice", key_node.start_mark
+                    None, None, f"key {_short(repr(key))} occurs twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""From a weights file, and if wished a configuration, to a model that is ready to run."""
+"""Load a model that is ready to run, from a weights file and optionally a configuration."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STARTS = ("pretrained", "zero_init_residual")  # keys of a branch that say how i
 def load_model(
     checkpoint: str | Path, expected: ModelConfig | None = None, device: str | torch.device = "auto"
 ) -> VideoModel:
-    """The model that weights describe, in evaluation mode.
+    """Return the model that the weights describe, in evaluation mode.
 
     checkpoint: the name of known weights (`accel models` lists them), a weights file, the folder of a run, or
-        hf://OWNER/NAME; see `accel.weights.names.find_weights`.
+        hf://OWNER/NAME. See `accel.weights.names.find_weights`.
+    expected: the model that the caller's configuration describes, if there is one.
+    device: the device for the model. "auto" takes the GPU if there is one.
 
-    expected: the model that the caller's configuration describes, if it has one.
-    device: where to put it; "auto" takes the GPU if there is one.
-
-    Raises FileNotFoundError, or ValueError if the file is damaged or of another architecture than expected.
+    Raises FileNotFoundError if there is no such file. Raises ValueError if the file is damaged, or its architecture is
+    not the expected one.
     """
     checkpoint = find_weights(checkpoint)
     description = describe_weights(checkpoint)
@@ -48,7 +48,7 @@ def load_model(
 
 
 def check_classes(checkpoint: str | Path, dataset: ClipDataset) -> None:
-    """ValueError if a weights file (or the folder of a run) knows other classes than a data set has."""
+    """Raise ValueError if the classes of a weights file (or of a run's folder) are not those of the data set."""
     known, found = describe_weights(checkpoint).class_names, tuple(dataset.class_names)
     if known != found:
         raise ValueError(
@@ -58,7 +58,7 @@ def check_classes(checkpoint: str | Path, dataset: ClipDataset) -> None:
 
 
 def _architecture(config: ModelConfig) -> dict:
-    """The keys that decide which weights fit, flattened."""
+    """Return the keys that decide which weights fit, flattened."""
     flat: dict = {}
     for key, value in without_pretrained(config).model_dump().items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Frames in, what a model says of them out, one after another."""
+"""Streaming inference: frames in, predictions out, one after another."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ READ_AHEAD = 4  # frames that wait for the model at most: the others go on being
 
 @dataclass(frozen=True)
 class SegmentedFrame:
-    """A frame with what the model says of it.
+    """A frame with the model's prediction for it.
 
-    frame:   (H, W, 3) uint8 RGB.
-    prediction: arrays by name, such as `labels` (H, W), or `boxes`, `scores`, `classes` and `count`: a named tuple,
-             which depends on the model's task.
-    is_key:  whether the reference branch's features are those of this frame; with flat latency, whether the work on
-        them begins with this frame.
-    seconds: from the frame in memory to its prediction in memory, without the time it waited for the frame before.
-    index:   the number of the frame in its source, from 0; frames that were dropped or could not be read count.
-    time:    seconds from the start of the source to this frame: of a recording, when it shows it; else, when it came.
-    latency: seconds from when the source gave this frame to its prediction in memory.
-    dropped: frames that were dropped so far.
+    frame: (H, W, 3) uint8 RGB.
+    prediction: named tuple of arrays. Its fields depend on the model's task: `labels` (H, W), for example, or `boxes`,
+        `scores`, `classes` and `count`.
+    is_key: whether the reference branch's features are those of this frame. With flat latency: whether the work on them
+        begins with this frame.
+    seconds: the time from the frame in memory to its prediction in memory, without the time it waited for the frame
+        before.
+    index: the number of the frame in its source, from 0. Frames that were dropped or could not be read count too.
+    time: seconds from the start of the source to this frame. In a recording, this is the time at which it is shown;
+        otherwise the time at which it arrived.
+    latency: seconds from the frame's arrival from the source to its prediction in memory.
+    dropped: the number of frames dropped so far.
     """
 
     frame: np.ndarray
@@ -50,33 +52,36 @@ class SegmentedFrame:
 
     @property
     def labels(self) -> np.ndarray:
-        """(H, W) uint8 class indices, of a model that segments."""
+        """The class indices (H, W), uint8, of a segmentation model."""
         return self.prediction.labels
 
     @property
     def confidence(self) -> np.ndarray:
-        """(H, W) float32, how sure the labels are: the highest class score less the second highest. There only where
-        `Segmenter(..., confidence=True)` asked for it."""
+        """The confidence of the labels, (H, W) float32: the highest class score less the second highest.
+
+        It is there only with `Segmenter(..., confidence=True)`.
+        """
         return self.prediction.confidence
 
 
 class Segmenter:
-    """Runs a video model over a stream of frames.
+    """Run a video model over a stream of frames.
 
-    model: any VideoModel, in evaluation mode on its device.
-    schedule: when to take a key frame. A frame of another size than the one before always is one. Frames that are
-        dropped do not count: a model goes from the frame it looked at last to the next one it gets.
-    flat_latency: spread the work of each key frame but the first over the frames up to the next one, so that all take
-        about the same time; the features of a key frame then come into use an interval later (`VideoModel.renew`).
-        Without effect at interval 1.
-    confidence: whether results of a model that segments carry the confidence of each pixel, too.
+    model: any VideoModel, in evaluation mode, on its device.
+    schedule: the rule for key frames. A frame whose size differs from that of the frame before is always a key frame.
+        Dropped frames do not count: the model goes from the last frame it processed to the next one it gets.
+    flat_latency: whether to spread the work of each key frame but the first over the frames up to the next one. All
+        frames then take about the same time, and the features of a key frame come into use one interval later
+        (`VideoModel.renew`). This has no effect at interval 1.
+    confidence: whether the results of a segmentation model include the confidence of each pixel.
 
-    Raises ValueError for `flat_latency` with a model that cannot spread the work, with the call that prepares one.
+    Raises ValueError for `flat_latency` with a model that cannot spread the work. The message names the call that
+    prepares such a model.
 
-    Three things run at the same time: the source is read, and its frames are brought to the device, in a thread of
-    their own; the model runs in the thread of the caller, because PyTorch keeps compiled CUDA graphs, and OpenMP its
-    threads, per thread that calls it (pytorch/pytorch#123177); `run` consumes the results in a third. The queues
-    between them are short: the slowest of the three sets the pace.
+    Three threads work at the same time. The first reads the source and copies its frames to the device. The model runs
+    in the caller's thread, because PyTorch keeps compiled CUDA graphs, and OpenMP its threads, for each calling thread
+    (pytorch/pytorch#123177). The third is started by `run` and consumes the results. The queues between them are short,
+    so the slowest of the three sets the pace.
     """
 
     def __init__(self, model: VideoModel, schedule: Schedule, flat_latency: bool = False, confidence: bool = False):
@@ -89,25 +94,26 @@ class Segmenter:
         self._transfer = transfer_for(self.device)
 
     def stream(self, frames: Frames, live: bool | None = None) -> Iterator[SegmentedFrame]:
-        """Label (H, W, 3) uint8 RGB frames as they come, oldest first.
+        """Label frames (H, W, 3), uint8 RGB, as they come, oldest first.
 
-        frames: arrays, which are counted, `SourceFrame`s or a `VideoReader`, which know their places. They are read
-            ahead in a thread, so each must be an array of its own. Their iterator is closed at the end.
-        live: drop frames that come while the model is busy, but for the newest of them, and so keep up with the source
-            whatever it does; else the source waits for the model. None: as the source's attribute `live` says, and
-            False where it has none.
+        frames: arrays, `SourceFrame`s or a `VideoReader`. Arrays are numbered as they come; the other two carry their
+            numbers. Frames are read ahead in a thread, so each must be an array of its own. Their iterator is closed at
+            the end.
+        live: whether to keep only the newest frame while the model is busy, and drop the others. This keeps up with the
+            source. If False, the source waits for the model. None takes the source's attribute `live`, or False if it
+            has none.
 
-        What the source raises is raised here, after the frames before it; so is ValueError for a frame of another kind.
-        Leaving the iteration early ends the reading.
+        An error of the source is raised here, after the frames before it. So is a ValueError for a frame of another
+        type or shape. Leaving the iteration early ends the reading.
         """
         with self._read(frames, live) as source:
             yield from self._label(source)
 
     def run(self, frames: Frames, consume: Callable[[SegmentedFrame], object], live: bool | None = None) -> None:
-        """Label `frames` as `stream` does, and call `consume` with each result in a thread of its own.
+        """Label `frames` as `stream` does, and call `consume` with each result in another thread.
 
-        An error anywhere, from the source, the model or `consume`, ends all of it and is raised here. So does Ctrl-C.
-        `consume` gets what was labelled before that, unless the error is its own.
+        An error in the source, the model or `consume` ends everything and is raised here. So does Ctrl-C. `consume`
+        still gets the frames labelled before that, unless it raised the error itself.
         """
         with self._read(frames, live) as source, Consumer(consume, on_error=source.fail) as consumer:
             for segmented in self._label(source):
@@ -163,7 +169,7 @@ class Segmenter:
     def _look(
         self, player: Player, arrived: _Arrived, seconds: float, dropped: int
     ) -> tuple[Step, HostArrays | CudaTensors]:
-        """The model's step at a frame, and what it says on its way back. seconds, dropped: see `Clue`."""
+        """Run the model's step on a frame, and start sending the prediction back. seconds, dropped: see `Clue`."""
         transfer: Any = self._transfer  # what one hands over is its own
         image, start = transfer.receive(arrived.uploaded)
         seen = transfer.seen(arrived.uploaded)
@@ -184,13 +190,18 @@ def _check(frame: SourceFrame) -> None:
 
 
 def _batch(image: Tensor) -> Tensor:
-    """(H, W, 3) to (1, 3, H, W)."""
+    """Turn (H, W, 3) into (1, 3, H, W)."""
     return image.permute(2, 0, 1)[None]
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """A frame from the source: how many came before it, its place there, when it came by the clock, and its upload."""
+    """A frame from the source, with its upload.
+
+    number: how many frames came before it.
+    index: its number in the source.
+    clock: the clock's time at its arrival.
+    """
 
     frame: np.ndarray
     number: int
@@ -202,7 +213,7 @@ class _Arrived:
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """A frame that the model is at work on."""
+    """A frame that the model is working on."""
 
     arrived: _Arrived
     sent: HostArrays | CudaTensors
@@ -210,7 +221,7 @@ class _UnderWay:
     dropped: int
 
     def result(self) -> SegmentedFrame:
-        """Waits for it."""
+        """Wait for the prediction and return it with its frame."""
         prediction, seconds = self.sent.wait()
         return SegmentedFrame(
             frame=self.arrived.frame,

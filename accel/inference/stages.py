@@ -1,4 +1,5 @@
-"""The stages of a stream that run beside the model, each in a thread of its own, with bounded queues between them."""
+"""The stages of a stream that run beside the model. Each has its own thread, and the queues between them are
+bounded."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ U = TypeVar("U")
 
 
 class Channel(Generic[T]):
-    """Items from one thread to another, in order. Where `capacity` of them wait, the sender waits, too.
+    """A queue of items from one thread to another, in order. The sender waits while `capacity` items are in it.
 
-    The receiver iterates. Either side may end it: `finish` is the sender's word, `close` the receiver's.
+    The receiver iterates over it. Either side may end it: the sender by `finish`, the receiver by `close`.
     """
 
     def __init__(self, capacity: int):
@@ -32,9 +33,9 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Send an item; False if nobody receives any more.
+        """Send an item. Return False if nobody receives any more.
 
-        An exception while it waits for room, Ctrl-C say, sends the item all the same: it was made.
+        If an exception (Ctrl-C, for example) comes while it waits for room, the finished item is sent all the same.
         """
         with self._changed:
             try:
@@ -45,14 +46,14 @@ class Channel(Generic[T]):
             return self._add(item)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """No more will be sent: the receiver gets what waits, and then this error or the end."""
+        """End the sending. The receiver gets the items that wait, and then this error or the end."""
         with self._changed:
             if not self._finished:
                 self._finished, self._error = True, error
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """The receiver gets this error at once, and nothing after it."""
+        """Give the receiver this error at once, and nothing after it."""
         with self._changed:
             self._waiting.clear()
             self._closed = self._finished = True
@@ -60,14 +61,14 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody receives any more: a waiting sender is let go, and what waits is dropped."""
+        """End the receiving. A waiting sender is released, and waiting items are dropped."""
         with self._changed:
             self._waiting.clear()
             self._closed = self._finished = True
             self._changed.notify_all()
 
     def has_waiting(self) -> bool:
-        """Whether the receiver would get an item at once."""
+        """Return whether the receiver would get an item at once."""
         return bool(self._waiting)
 
     def __iter__(self) -> Iterator[T]:
@@ -91,7 +92,7 @@ class Channel(Generic[T]):
 
 
 class NewestOnly(Channel[T]):
-    """A channel whose sender never waits: a newer item takes the place of one that has not been fetched."""
+    """A channel whose sender never waits. A newer item replaces one that has not been fetched."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -103,14 +104,14 @@ class NewestOnly(Channel[T]):
 
 
 class ReadAhead(Generic[T, U]):
-    """Iterates over a source in a thread of its own, ahead of whoever iterates over this.
+    """Iterate over a source in another thread, ahead of the caller who iterates over this object.
 
-    source:  its iterator is made, used and closed in that thread.
-    prepare: what is done there to each item; gets its number, from 0, and the item.
-    channel: where what it gives waits.
+    source: an iterable. Its iterator is made, used and closed in that thread.
+    prepare: a function that the thread calls on each item. Its arguments are the item's number, from 0, and the item.
+    channel: the queue for the results of `prepare`.
 
-    A context manager: the thread runs inside it and has ended after it. A source that then still waits for its next
-    item, for more than `PATIENCE` seconds, is left to its thread with a warning.
+    This is a context manager: the thread runs inside it and has ended after it. If the source then still waits for its
+    next item after `PATIENCE` seconds, it is left to its thread, with a warning.
     """
 
     def __init__(self, source: Iterable[T], prepare: Callable[[int, T], U], channel: Channel[U]):
@@ -121,11 +122,11 @@ class ReadAhead(Generic[T, U]):
         return self._channel
 
     def has_waiting(self) -> bool:
-        """Whether the next item is there already."""
+        """Return whether the next item is already there."""
         return self._channel.has_waiting()
 
     def fail(self, error: BaseException) -> None:
-        """End the iteration with this error at once, also where it waits for the source."""
+        """End the iteration with this error at once, even while it waits for the source."""
         self._channel.fail(error)
 
     def stop(self) -> None:
@@ -177,15 +178,16 @@ def _stop_all() -> None:
 
 
 class Consumer(Generic[T]):
-    """Hands items to `consume` in a thread of its own, in order, so that who makes them can go on making more.
+    """Pass items to `consume` in another thread, in order, so that the caller can go on making items.
 
-    consume:  called with one item after another.
-    waiting:  how many items may wait for it; `put` waits for room.
-    on_error: called with what `consume` raises, in its thread, at once.
+    consume: the function that gets one item after another.
+    waiting: the number of items that may wait for it. `put` waits for room.
+    on_error: a function that is called at once, in the consumer's thread, with an error that `consume` raised.
 
-    A context manager: leaving it, also with an exception, waits until all items are consumed. A first exception while
-    it waits, Ctrl-C say, is raised after that. A second one drops all items but the one in work; the exception that the
-    context was left with counts as the first. What `consume` raises is raised by the next `put`, or on leaving.
+    This is a context manager. Leaving it waits until all items are consumed, even after an exception. A first exception
+    during that wait, such as Ctrl-C, is raised after it. A second one drops all items but the one in work; an exception
+    with which the context was left counts as the first. An error of `consume` is raised by the next `put`, or on
+    leaving.
     """
 
     def __init__(
@@ -231,7 +233,7 @@ class Consumer(Generic[T]):
             raise self._error
 
     def _wait(self) -> BaseException | None:
-        """Until all is consumed, or an exception comes, which is returned."""
+        """Wait until all items are consumed. If an exception comes meanwhile, return it."""
         try:
             self._done.wait()
         except BaseException as error:

@@ -1,5 +1,7 @@
-"""A model on the frames from a key frame on, and how long it takes for each: from the frame on the model's device to
-what the model says of it there."""
+"""Run a model on the frames after a key frame and time each of them.
+
+The time runs from the frame on the model's device to the prediction there.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,12 @@ from accel.playing.schedules import KeyFramesAt
 def timed_predictions(
     model: VideoModel, frames: Sequence[Tensor], distances: Collection[int]
 ) -> Iterator[tuple[int, NamedTuple, float]]:
-    """(distance, tensors, seconds) of the key frame, always, and of the frames at these distances from it.
+    """Yield (distance, tensors, seconds) for the key frame and for the frames at these distances from it.
 
-    frames: (3, H, W) each, the first being the key frame. Frames that are not asked for are gone past, and those after
-    the last one are left alone. The tensors are those of `Prediction.at`, without the dimension of the batch.
+    frames: the frames, (3, H, W) each. The first is the key frame. Frames that are not requested are skipped, and
+        frames after the last requested one are not used.
+
+    The tensors are those of `Prediction.at`, without the batch dimension.
     """
     size, device = tuple(frames[0].shape[1:]), frames[0].device
     player = Player(model, KeyFramesAt())
@@ -39,10 +43,12 @@ def timed_predictions(
 
 @torch.inference_mode()
 def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of a key frame and of the last current frame of `frames` (T >= 2, 3, H, W), for each model.
+    """Return the median seconds of a key frame and of the last current frame for each model.
 
-    The models take turns, frame after frame of the same video, so that a machine that is busy now and then is so for
-    all of them alike.
+    frames: the video, (T, 3, H, W), with T >= 2.
+
+    The models take turns on each frame of the same video. If the machine is busy for a while, this affects all models
+    alike.
     """
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in models}
     for turn in range(rounds + 1):
@@ -55,9 +61,10 @@ def time_interleaved(models: dict[str, VideoModel], frames: Tensor, rounds: int)
 
 
 def frames_per_second(seconds_key: float, seconds_current: float | None, interval: int) -> float:
-    """Frames a second when every `interval`-th frame is a key frame.
+    """Return the frames per second when every `interval`-th frame is a key frame.
 
-    seconds_current: None where no current frame was timed. Then the rate is that of key frames alone: what was seen.
+    seconds_current: the time of a current frame. None if none was timed; the result is then the rate of key frames
+        alone.
     """
     if seconds_current is None:
         return 1 / seconds_key

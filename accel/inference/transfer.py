@@ -1,4 +1,4 @@
-"""Frames to the device and what a model says of them back, beside its computing."""
+"""Copy frames to the device and predictions back, while the model computes."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from torch import Tensor
 
 
 class HostTransfer:
-    """For a model on the CPU: what comes and goes is in its memory anyway.
+    """The transfer for a model on the CPU: nothing has to be copied.
 
-    Both transfers answer the same calls. `upload` may be called in another thread than the others.
+    Both transfers have the same methods. `upload` may be called from another thread than the others.
     """
 
     overlaps = False  # whether the next frame can be given to the device before what is said of the last is there
 
     def upload(self, frame: np.ndarray) -> Tensor:
-        """A frame (H, W, 3) uint8, of any strides, on its way."""
+        """Start the upload of a frame (H, W, 3), uint8, of any strides."""
         return _tensor(frame)
 
     def seen(self, uploaded: Tensor) -> Tensor:
-        """The frame (H, W, 3) in host memory."""
+        """Return the frame (H, W, 3) in host memory."""
         return uploaded
 
     def receive(self, uploaded: Tensor) -> tuple[Tensor, float]:
-        """The frame (H, W, 3) on the device, and what `send` needs to tell the time from here to there."""
+        """Return the frame (H, W, 3) on the device, and the start time that `send` needs."""
         return uploaded, time.perf_counter()
 
     def send(self, tensors: NamedTuple, start: float) -> HostArrays:
-        """The tensors of one frame, by name, on their way back."""
+        """Start the download of one frame's tensors, given by name."""
         return HostArrays(_like(tensors, (tensor.numpy() for tensor in tensors)), time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
 class HostArrays:
-    """Arrays that are there."""
+    """Arrays that are already in host memory."""
 
     arrays: NamedTuple
     seconds: float
 
     def wait(self) -> tuple[NamedTuple, float]:
-        """The arrays, named as the tensors were, and the seconds from the frame in memory to them."""
+        """Return the arrays under the tensors' names, and the seconds from the frame in memory to the arrays."""
         return self.arrays, self.seconds
 
 
 class CudaTransfer:
-    """For a model on a GPU: copies in both directions run on streams of their own, through page-locked memory."""
+    """The transfer for a model on a GPU. Copies in both directions run on their own streams, through page-locked
+    memory."""
 
     overlaps = True
 
@@ -97,7 +98,7 @@ class CudaTransfer:
 
 @dataclass(frozen=True)
 class CudaFrame:
-    """A frame (H, W, 3) that is on the device once `done` has happened; its upload began at `start`.
+    """A frame (H, W, 3) that is on the device once the event `done` has happened. Its upload began at `start`.
 
     host: the same frame in host memory.
     """
@@ -110,7 +111,7 @@ class CudaFrame:
 
 @dataclass(frozen=True)
 class CudaTensors:
-    """Tensors in page-locked memory, there once `done` has happened; the model's work began at `start`."""
+    """Tensors in page-locked memory, complete once the event `done` has happened. The model's work began at `start`."""
 
     host: NamedTuple
     frame: CudaFrame
@@ -129,7 +130,7 @@ def _tensor(frame: np.ndarray) -> Tensor:
 
 
 def _like(names: NamedTuple, values: Iterable) -> NamedTuple:
-    """A tuple of these values, under the same names."""
+    """Return a tuple of these values under the same names."""
     return type(names)(*values)
 
 

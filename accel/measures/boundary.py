@@ -1,8 +1,8 @@
-"""Accuracy near class borders: mIoU within a trimap, where propagated labels go wrong first.
+"""Measure accuracy near class borders: mIoU within a trimap, where propagated labels go wrong first.
 
 Kohli, Ladicky and Torr, "Robust higher order potentials for enforcing label consistency", IJCV 2009, count only the
-pixels in a band of some width around the borders of the ground truth; Chen et al., "DeepLab", PAMI 2018, report the
-mean IoU there, as a curve over widths. So do we.
+pixels in a band of some width around the borders of the ground truth. Chen et al., "DeepLab", PAMI 2018, report the
+mean IoU there, as a curve over widths. We do the same.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ WIDTHS = (1, 2, 4, 8, 16)
 
 
 def border_distance(labels: np.ndarray) -> np.ndarray:
-    """(H, W) float32: how far each pixel lies from the nearest border between two classes, in pixels.
+    """Return how far each pixel is from the nearest border between two classes, in pixels: (H, W) float32.
 
-    labels: (H, W) uint8, 255 = ignored. A border runs between two neighbouring pixels (above, below, left, right) of
-    different classes; both have distance 1, and pixels further off 1 plus the distance of their centre to the nearest
-    of those. What is ignored makes no border, because nobody knows where the class beside it ends. Infinite where
-    there is no border at all.
+    labels: (H, W) uint8, 255 = ignored.
+
+    A border lies between two neighbouring pixels (above, below, left, right) of different classes. Both have distance
+    1. Pixels further away have 1 plus the distance of their centre to the nearest of those. Ignored pixels make no
+    border, because nobody knows where the class beside them ends. The distance is infinite if there is no border.
     """
     inside = np.ones(labels.shape, np.uint8)  # 0 beside a border
     for a, b, here, there in (
@@ -43,25 +44,28 @@ def border_distance(labels: np.ndarray) -> np.ndarray:
 
 
 def trimap_bands(labels: np.ndarray, widths: Sequence[int] = WIDTHS) -> np.ndarray:
-    """(H, W) uint8: for each pixel the place in `widths` (ascending) of the narrowest trimap that has it, or
-    len(widths) if none does. The trimap of width r has the pixels with a `border_distance` of at most r."""
+    """Return for each pixel the index in `widths` (ascending) of the narrowest trimap that contains it: (H, W) uint8.
+
+    The index is len(widths) if no trimap contains the pixel. The trimap of width r contains the pixels with a
+    `border_distance` of at most r.
+    """
     return np.searchsorted(np.asarray(widths, np.float32), border_distance(labels)).astype(np.uint8)
 
 
 def check_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    """The widths, ascending. ValueError unless they are whole numbers of at least 1 pixel, none twice."""
+    """Return the widths, ascending. Raises ValueError unless they are different whole numbers of at least 1 pixel."""
     if any(w < 1 or w != int(w) for w in widths) or len(set(widths)) < len(widths):
         raise ValueError(f"trimap widths {', '.join(map(str, widths))}: expected whole pixels from 1, none twice")
     return tuple(sorted(int(w) for w in widths))
 
 
 class TrimapMatrix:
-    """One confusion matrix for each trimap width, and the one of all pixels, from a single count.
+    """One confusion matrix for each trimap width, and one of all pixels, from a single count.
 
-    widths: of the trimaps in pixels, ascending; none: only all pixels are counted.
-    counts: (len(widths) + 1, K, K) int64; [i] are the pixels that trimap i has and no narrower one, the last those
-        outside of all.
-    ignored: () int64, how many pixels of the ground truth are ignored, whatever their place.
+    widths: the widths of the trimaps in pixels, ascending. Without any, only all pixels are counted.
+    counts: (len(widths) + 1, K, K) int64. [i] counts the pixels of trimap i that are in no narrower one; the last
+        counts those outside all trimaps.
+    ignored: () int64, the number of ignored pixels of the ground truth, at any place.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = ()):
@@ -73,7 +77,7 @@ class TrimapMatrix:
     def update(self, predicted: Tensor, labels: Tensor, bands: Tensor | None = None) -> None:
         """Add frames, as `ConfusionMatrix.update` does.
 
-        bands: `trimap_bands` of the labels, uint8 of the same shape; not needed without widths.
+        bands: `trimap_bands` of the labels, uint8 of the same shape. Not needed without widths.
         """
         if self.widths and bands is None:
             raise ValueError(f"trimaps of {', '.join(map(str, self.widths))} pixels need the bands of the labels")
@@ -84,7 +88,7 @@ class TrimapMatrix:
         self.ignored = self.ignored.to(counts.device) + ignored
 
     def __add__(self, other: TrimapMatrix) -> TrimapMatrix:
-        """Those of both sets together. ValueError for different widths or numbers of classes."""
+        """Return the matrices of both sets together. Raises ValueError for different widths or numbers of classes."""
         if self.widths != other.widths:
             raise ValueError(f"trimaps of widths {self.widths} and {other.widths} do not add up")
         total = TrimapMatrix(self.counts.shape[-1], self.widths)
@@ -93,9 +97,9 @@ class TrimapMatrix:
         return total
 
     def all_pixels(self) -> ConfusionMatrix:
-        """The confusion matrix without regard to borders."""
+        """Return the confusion matrix of all pixels."""
         return ConfusionMatrix.of(self.counts.sum(0), self.strays, self.ignored)
 
     def within(self, width: int) -> ConfusionMatrix:
-        """The confusion matrix of the trimap of one of the widths."""
+        """Return the confusion matrix of the trimap with this width."""
         return ConfusionMatrix.of(self.counts[: self.widths.index(width) + 1].sum(0), self.strays, self.ignored)

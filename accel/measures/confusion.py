@@ -17,10 +17,10 @@ _MAX_NAMED = 8  # classes in a line
 class ConfusionMatrix:
     """Counts of (true class, predicted class) over labelled pixels.
 
-    counts: (K, K) int64, rows are the ground truth; on the device of the labels that were added last.
-    ignored: () int64, how many pixels of the ground truth are ignored.
+    counts: (K, K) int64, with the ground truth in the rows, on the device of the labels that were added last.
+    ignored: () int64, the number of ignored pixels of the ground truth.
 
-    Matrices add up (`a + b`): the sum of those of a set's parts, made by as many processes as you like, is the one of
+    Matrices can be added (`a + b`). The sum over the parts of a set, made by any number of processes, is the matrix of
     the whole set.
     """
 
@@ -30,10 +30,11 @@ class ConfusionMatrix:
         self.ignored = torch.zeros((), dtype=torch.int64)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Add frames: predicted and true class indices, uint8, of one shape; pixels labelled 255 do not count.
+        """Add frames: predicted and true class indices, uint8, of one shape. Pixels labelled 255 do not count.
 
-        Raises ValueError for other types, shapes that differ, and a class out of range: this at once on the CPU; on
-        an accelerator when scores are asked for, so that the host need not wait for every frame.
+        Raises ValueError for other types, different shapes, and a class out of range. On the CPU, a class out of range
+        is reported at once. On an accelerator it is reported when scores are requested, so that the host need not wait
+        for every frame.
         """
         counts, strays, ignored = count_pixels(predicted, labels, len(self.counts))
         self.counts = self.counts.to(counts.device) + counts[0]
@@ -41,58 +42,63 @@ class ConfusionMatrix:
         self.ignored = self.ignored.to(counts.device) + ignored
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """The matrix of both sets together. ValueError for different numbers of classes."""
+        """Return the matrix of both sets together. Raises ValueError for different numbers of classes."""
         return ConfusionMatrix.of(*add_counts(self.all_counts(), other.all_counts()))
 
     @classmethod
     def of(cls, counts: Tensor, strays: Tensor, ignored: Tensor) -> ConfusionMatrix:
-        """The matrix with these counts (K, K), those of values that are no class (256,), and of ignored pixels ()."""
+        """Return the matrix with these counts (K, K), counts of values that are not a class (256,), and number of
+        ignored pixels ()."""
         matrix = cls(len(counts))
         matrix.counts, matrix.strays, matrix.ignored = counts, strays, ignored
         return matrix
 
     def all_counts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `of` makes the same matrix from."""
+        """Return the arguments from which `of` makes the same matrix."""
         return self.counts, self.strays, self.ignored
 
     def iou(self) -> Tensor:
-        """(K,) float64 intersection over union; NaN for classes that are neither in the truth nor predicted."""
+        """Return the intersection over union, (K,) float64. NaN for classes that are neither in the ground truth nor
+        predicted."""
         refuse_strays(self.strays, len(self.counts))
         hits = self.counts.diag().double()
         union = self.counts.sum(0) + self.counts.sum(1) - self.counts.diag()
         return torch.where(union > 0, hits / union, torch.nan)
 
     def miou(self) -> float:
-        """Mean IoU over the classes that occur, as cityscapesscripts computes it; NaN if nothing was counted."""
+        """Return the mean IoU over the classes that occur, as cityscapesscripts computes it. NaN if nothing was
+        counted."""
         return float(self.iou().nanmean())
 
     def classes_scored(self) -> int:
-        """How many classes the mIoU is the mean of."""
+        """Return the number of classes in the mean IoU."""
         return int(self.iou().isfinite().sum())
 
     def not_in_labels(self) -> list[int]:
-        """The classes that no pixel of the ground truth has; the IoU of one is 0 if it was predicted, else NaN."""
+        """Return the classes that no pixel of the ground truth has. The IoU of such a class is 0 if it was predicted,
+        otherwise NaN."""
         return torch.nonzero(self.counts.sum(1) == 0).flatten().tolist()
 
     def labelled(self) -> int:
-        """Pixels that were counted, those that are not ignored."""
+        """Return the number of counted pixels: those that are not ignored."""
         return int(self.counts.sum())
 
     def ignored_share(self) -> float:
-        """The share of the ground truth's pixels that is ignored; NaN without pixels."""
+        """Return the share of the ground truth's pixels that is ignored. NaN without pixels."""
         pixels = self.labelled() + int(self.ignored)
         return int(self.ignored) / pixels if pixels else math.nan
 
     def caveats(self, class_names: Sequence[str]) -> str:
-        """What has to be known of this mIoU, as `caveats` says it; empty where it is the mean over all classes."""
+        """Return the notes on this mIoU, as in `caveats`. Empty if it is the mean over all classes."""
         missing = [class_names[k] for k in self.not_in_labels()]
         return caveats(self.classes_scored(), len(self.counts), missing, self.ignored_share())
 
 
 def caveats(scored: int, classes: int, missing: Sequence[str], ignored: float) -> str:
-    """What has to be known of a mean IoU that is not what one thinks, to stand beside it; empty where all is well.
+    """Return the notes to show beside a mean IoU that does not mean what it seems to. Empty if there are none.
 
-    scored: how many of the `classes` it is the mean of.  missing: names of those that no pixel of the ground truth has.
+    scored: the number of the `classes` in the mean.
+    missing: the names of the classes that no pixel of the ground truth has.
     ignored: the share of the ground truth that is ignored, 0..1.
     """
     parts = []
@@ -110,13 +116,16 @@ def caveats(scored: int, classes: int, missing: Sequence[str], ignored: float) -
 def count_pixels(
     predicted: Tensor, labels: Tensor, num_classes: int, bands: Tensor | None = None, num_bands: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Confusion matrices (num_bands, K, K) int64 of the pixels of each band, `strays` (256,) int64: how often each
-    value that is no class stands on pixels that are not ignored, and () int64: how many pixels are ignored.
+    """Count pixels into confusion matrices, one for each band.
 
-    predicted, labels, bands: uint8 of one shape, on one device; bands 0..num_bands-1, or None: all pixels are in 0.
+    predicted, labels, bands: uint8 of one shape, on one device. Bands are 0..num_bands-1; None puts all pixels into
+        band 0.
 
-    Raises ValueError for other types, shapes that differ, and on the CPU for strays; elsewhere the host would have to
-    wait, and `refuse_strays` is for later.
+    Return three tensors: the matrices (num_bands, K, K), int64; `strays` (256,), int64, which counts each value that is
+    not a class, on pixels that are not ignored; and the number of ignored pixels, () int64.
+
+    Raises ValueError for other types and different shapes. On the CPU, it also raises ValueError for strays. Elsewhere
+    the host would have to wait; call `refuse_strays` later.
     """
     if predicted.shape != labels.shape:
         raise ValueError(f"predicted labels {tuple(predicted.shape)} for true ones {tuple(labels.shape)}")
@@ -145,7 +154,7 @@ def no_strays(device: torch.device | str = "cpu") -> Tensor:
 
 
 def refuse_strays(strays: Tensor, num_classes: int) -> None:
-    """ValueError if any value that is no class was counted."""
+    """Raise ValueError if any value that is not a class was counted."""
     if strays.any():
         highest = int(torch.nonzero(strays).max())
         raise ValueError(
@@ -155,8 +164,8 @@ def refuse_strays(strays: Tensor, num_classes: int) -> None:
 
 
 def add_counts(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Sums of counts, strays and ignored pixels, on the device of the first. ValueError for different numbers of
-    classes."""
+    """Return the sums of counts, strays and ignored pixels, on the device of the first. Raises ValueError for different
+    numbers of classes."""
     if a[0].shape != b[0].shape:
         raise ValueError(f"confusion matrices of {a[0].shape[-1]} and {b[0].shape[-1]} classes do not add up")
     return tuple(one + other.to(one.device) for one, other in zip(a, b, strict=True))

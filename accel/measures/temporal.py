@@ -1,10 +1,10 @@
-"""How steady the labels of a video are: temporal consistency and flicker. No ground truth is needed.
+"""Measure how steady the labels of a video are: temporal consistency and flicker. No ground truth is needed.
 
-Temporal consistency is that of Liu et al., "Efficient semantic video segmentation with per-frame inference", ECCV
-2020, and Varghese et al., "Unsupervised temporal consistency metric for video segmentation in highly-automated
-driving", CVPR Workshops 2020: the labels of the frame before are moved along the optical flow to this frame, and the
-mIoU between them and this frame's own labels is taken. As in both groups' evaluation code for the first, one confusion
-matrix collects all pairs of frames. Pixels without a known counterpart in the frame before are left out here.
+Temporal consistency is that of Liu et al., "Efficient semantic video segmentation with per-frame inference", ECCV 2020,
+and Varghese et al., "Unsupervised temporal consistency metric for video segmentation in highly-automated driving", CVPR
+Workshops 2020. The labels of the frame before are moved along the optical flow to this frame. The result is the mIoU
+between them and this frame's own labels. As in the evaluation code of the first group, one confusion matrix collects
+all pairs of frames. Here, pixels without a known counterpart in the frame before are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ NOWHERE = -1  # in `matches`: nothing in the frame before
 
 
 class TemporalTally:
-    """Consistency and flicker of the labels of videos, frame by frame. Tallies of different videos add up."""
+    """Count consistency and flicker of the labels of videos, frame by frame. Tallies of different videos can be
+    added."""
 
     def __init__(self, num_classes: int):
         self.matrix = ConfusionMatrix(num_classes)
@@ -42,14 +43,14 @@ class TemporalTally:
         self._last: list[Tensor] = []  # labels of up to two frames, the latest last
 
     def start(self) -> None:
-        """Another video begins."""
+        """Begin another video."""
         self._last = []
 
     def update(self, labels: Tensor, matches: Tensor | None) -> None:
         """Add the next frame of the video.
 
         labels: (H, W) uint8.
-        matches: (H, W) int32, see `matches_of`, on the same device; None: not compared with the frame before.
+        matches: (H, W) int32, see `matches_of`, on the same device. None: do not compare with the frame before.
         """
         self.frames += 1
         if self._last and matches is not None:
@@ -65,7 +66,8 @@ class TemporalTally:
         self._last = [*self._last[-1:], labels]
 
     def on_host(self) -> TemporalTally:
-        """Its counts leave the accelerator, to travel to another process; the next frame begins a video."""
+        """Move the counts to host memory, so that they can be sent to another process. The next frame begins a
+        video."""
         self.start()
         self.matrix.counts, self.matrix.strays = self.matrix.counts.cpu(), self.matrix.strays.cpu()
         self.flickering = int(self.flickering)
@@ -81,25 +83,25 @@ class TemporalTally:
 
     @property
     def consistency(self) -> float:
-        """mIoU between consecutive frames' labels; NaN if none were compared."""
+        """The mIoU between the labels of consecutive frames. NaN if none were compared."""
         return self.matrix.miou()
 
     @property
     def compared(self) -> float:
-        """Share of the pixels of all pairs that have a counterpart; NaN without pairs."""
+        """The share of the pixels of all pairs that have a counterpart. NaN without pairs."""
         return int(self.matrix.counts.sum()) / self.pixels_in_pairs if self.pairs else float("nan")
 
     @property
     def flicker(self) -> float:
-        """Share of the pixels of all triples that flicker; NaN without triples."""
+        """The share of the pixels of all triples that flicker. NaN without triples."""
         return int(self.flickering) / self.pixels_in_triples if self.triples else float("nan")
 
 
 def flickers(before: Tensor, now: Tensor, after: Tensor) -> Tensor:
-    """Where labels of three consecutive frames, (H, W) each, change and change back: before == after != now.
+    """Return where the labels of three consecutive frames, (H, W) each, change and change back: before == after != now.
 
-    Pixels stay where they are: a thin object that passes within three frames counts, too, a little, for all models
-    alike.
+    Pixels are compared at the same place. So a thin object that passes within three frames also counts a little, for
+    all models alike.
     """
     return (before == after) & (now != before)
 
@@ -108,20 +110,21 @@ def flickers(before: Tensor, now: Tensor, after: Tensor) -> Tensor:
 
 
 def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: str = "auto") -> Flow:
-    """The flow to compare frames by: `flow` itself, and for "auto" the exact one where the data know it, else "dis",
-    which does not depend on the models.
+    """Return the flow for comparing frames: `flow` itself; for "auto", the exact flow if the data have it, otherwise
+    "dis".
 
-    Raises ValueError for a flow that the data or one of the models do not have, or for data that are no video.
+    "dis" does not depend on the models. Raises ValueError for a flow that the data or one of the models do not have,
+    and for data that are not video.
     """
     if not any(dataset.history(i) for i in range(len(dataset))):
-        raise ValueError("temporal consistency needs video: no labelled frame of these data has another before it")
+        raise ValueError("temporal consistency needs video: no labelled frame of these data has a frame before it")
     if flow == "auto":
         return "exact" if dataset.knows_flow else "dis"
     named: dict[str, Flow] = {"exact": "exact", "dis": "dis", "model": "model"}
     if flow not in named:
         raise ValueError(f"flow {flow!r}: expected auto, exact, dis or model")
     if flow == "exact" and not dataset.knows_flow:
-        raise ValueError("flow exact: these data do not know theirs; choose auto, dis or model")
+        raise ValueError("flow exact: these data have no exact flow; choose auto, dis or model")
     if flow == "model":
         for model in models:
             try:
@@ -132,10 +135,11 @@ def choose_flow(dataset: ClipDataset, models: Iterable[nn.Module] = (), flow: st
 
 
 def matches_of(flow: np.ndarray) -> np.ndarray:
-    """(H, W) int32: for each pixel the place of its counterpart in the flattened frame before, or `NOWHERE`.
+    """Return for each pixel the place of its counterpart in the flattened frame before, or `NOWHERE`: (H, W) int32.
 
-    flow: (H, W, 2) displacement (dx, dy) in pixels to the frame before, NaN where it is not known. The counterpart is
-    the nearest pixel; one outside of the frame is nowhere.
+    flow: (H, W, 2) displacement (dx, dy) in pixels to the frame before, NaN if it is unknown.
+
+    The counterpart is the nearest pixel. If it is outside the frame, the result is `NOWHERE`.
     """
     height, width = flow.shape[:2]
     x = np.rint(flow[..., 0] + np.arange(width, dtype=np.float32))
@@ -147,12 +151,13 @@ def matches_of(flow: np.ndarray) -> np.ndarray:
 
 
 def consistent(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
-    """The flow to the frame before, NaN where the flow from there does not lead back.
+    """Return the flow to the frame before, with NaN where the flow from there does not lead back.
 
-    backward, forward: (H, W, 2) in pixels, of this frame to the one before and of that one to this. What is hidden in
-    the frame before cannot lead back; nor does flow that is wrong. The bound on |b + f|^2 is 0.01 (|b|^2 + |f|^2) +
-    0.5 (Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow",
-    ECCV 2010), with f sampled bilinearly where b leads, and outside of the frame as on its edge.
+    backward, forward: (H, W, 2) in pixels, from this frame to the one before, and from that one to this.
+
+    Pixels that are hidden in the frame before cannot lead back, nor can wrong flow. The bound on |b + f|^2 is 0.01
+    (|b|^2 + |f|^2) + 0.5 (Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement
+    optical flow", ECCV 2010). f is sampled bilinearly where b leads; outside the frame, the value at its edge is used.
     """
     height, width = backward.shape[:2]
     x = backward[..., 0] + np.arange(width, dtype=np.float32)
@@ -168,8 +173,10 @@ def _squared(flow: np.ndarray) -> np.ndarray:
 
 
 def dis_matches(frames: np.ndarray) -> np.ndarray:
-    """(T-1, H, W) int32 `matches_of` frames (T, H, W, 3) uint8 by OpenCV's DIS flow, both ways (Kroeger et al., "Fast
-    optical flow using dense inverse search", ECCV 2016)."""
+    """Return `matches_of` frames (T, H, W, 3), uint8, by OpenCV's DIS flow in both directions: (T-1, H, W) int32.
+
+    Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016.
+    """
     grey, search = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames], PixelSearch()
     found = np.empty((len(frames) - 1, *frames.shape[1:3]), np.int32)
     for matches, before, now in zip(found, grey[:-1], grey[1:], strict=True):
@@ -178,7 +185,7 @@ def dis_matches(frames: np.ndarray) -> np.ndarray:
 
 
 def model_matches(model: nn.Module, now: Tensor, before: Tensor) -> Tensor:
-    """(H, W) int32 matches by the model's own flow network, both ways, of two frames (3, H, W)."""
+    """Return matches (H, W), int32, of two frames (3, H, W), by the model's own flow network in both directions."""
     flow, size = own_flow(model), (now.shape[1], now.shape[2])
     now, before = subtract_mean(now[None]), subtract_mean(before[None])
     backward, forward = (in_pixels(flow(*pair), size) for pair in ((now, before), (before, now)))
@@ -186,7 +193,7 @@ def model_matches(model: nn.Module, now: Tensor, before: Tensor) -> Tensor:
 
 
 def own_flow(model: nn.Module) -> nn.Module:
-    """The flow network that a model warps its features with. ValueError if it has none."""
+    """Return the flow network that a model uses to warp its features. Raises ValueError if it has none."""
     while isinstance(inner := getattr(model, "model", None), nn.Module):  # optimised, or of mapped classes
         model = inner
     propagation = getattr(model, "propagation", None)
@@ -196,6 +203,6 @@ def own_flow(model: nn.Module) -> nn.Module:
 
 
 def in_pixels(flow: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Flow (1, 2, h, w) in cells of 16 pixels as (H, W, 2) in pixels, between cells bilinear."""
+    """Turn flow (1, 2, h, w) in cells of 16 pixels into (H, W, 2) in pixels, bilinear between cells."""
     full = F.interpolate(STRIDE * flow.float(), scale_factor=STRIDE, mode="bilinear", align_corners=False)
     return full[0, :, : size[0], : size[1]].permute(1, 2, 0).contiguous().cpu().numpy()

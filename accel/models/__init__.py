@@ -1,4 +1,4 @@
-"""Video models and how to build them from a configuration."""
+"""Video models, and how to build them from a configuration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # models alone do without the configuration's libraries
 
 
 def build_model(config: c.ModelConfig) -> VideoModel:
-    """A model with fresh weights (ImageNet's where a branch says `pretrained`)."""
+    """Build a model with fresh weights. Branches with `pretrained` get ImageNet weights."""
     build: Callable[..., VideoModel] = BUILDERS[config.name]
     return build(config)
 

@@ -1,4 +1,4 @@
-"""A network that looks at one frame."""
+"""A branch: a network that looks at one frame."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from accel.models.prediction import Prediction
 
 
 class Branch(nn.Module, ABC):
-    """A network in two steps, so that its features can be carried from one frame to another in between.
+    """A network in two steps. Between them, its features can be carried from one frame to another.
 
-    task: what it predicts: a name in `accel.tasks.TASKS`.
-    backbone: the network that `features` runs; video models cut its work into parts.
+    task: the kind of prediction: a name in `accel.tasks.TASKS`.
+    backbone: the network that `features` runs. Video models cut its work into parts.
 
-    A branch says itself how it is made fast, see `accel.fast.preparation`.
+    Each branch defines how it is optimised, see `accel.fast.preparation`.
     """
 
     task: str
@@ -28,40 +28,44 @@ class Branch(nn.Module, ABC):
 
     @abstractmethod
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
 
     @abstractmethod
     def predict(self, features: Tensor) -> Prediction:
-        """What the branch says of the frames that these features (B, C, h, w) belong to."""
+        """Return the prediction for the frames with these features (B, C, h, w)."""
 
     def forward(self, image: Tensor) -> Prediction:
         return self.predict(self.features(image))
 
     def work(self, image: Tensor) -> Work:
-        """What there is to do for `features`: in parts, if the backbone was cut into any."""
+        """Return the work for `features`. It is in parts if the backbone was cut into any."""
         return work_of(self.backbone, image)
 
     def simplified(self, linear: bool = True) -> Branch:
-        """A branch of the same predictions, up to rounding, and less work. It takes over this one's layers.
+        """Return a branch with the same predictions, up to rounding, and less work. It takes over this branch's layers.
 
-        linear: whether its features may be others, that linear layers have worked on: whether all that happens to
-            features on their way to `predict` is linear.
+        linear: whether everything between `features` and `predict` is linear. If so, linear layers may be applied to
+            the features beforehand.
         """
         return self
 
     def split(self) -> SplitBranch | None:
-        """The same branch with the 1x1 convolution that `predict` begins with on its own, if it begins with one. It
-        takes over this one's layers."""
+        """Return the same branch with the first 1x1 convolution of `predict` as a separate step, if `predict` begins
+        with one.
+
+        It takes over this branch's layers.
+        """
         return None
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
-        """Make its networks ready for frames of one size, in place. parts: into how many to cut the backbone."""
+        """Prepare the networks for frames of one size, in place. parts: the number of parts into which to cut the
+        backbone."""
         # float32, because `predict` stays as it is.
         self.backbone = preparation.network(self.backbone, parts=parts, gives=torch.float32)
 
 
 class SplitBranch(Branch):
-    """A branch whose predictions begin with a 1x1 convolution.
+    """A branch whose `predict` begins with a 1x1 convolution.
 
     product: that convolution, (B, C, h, w) to (B, C', h, w).
     """
@@ -73,7 +77,7 @@ class SplitBranch(Branch):
 
     @abstractmethod
     def predict_from(self, product: Tensor) -> Prediction:
-        """What the branch says of frames of whose features this is the product (B, C', h, w)."""
+        """Return the prediction for frames whose features give this product (B, C', h, w)."""
 
     def predict(self, features: Tensor) -> Prediction:
         return self.predict_from(self.product(features))

@@ -1,7 +1,7 @@
 """Small constant tensors of the models, made once for each type and device.
 
-To make a tensor of Python numbers on a GPU is to wait for the GPU. Buffers would not do: a change of the module's type
-would round them for good, and modules that are built without memory lose those that no checkpoint holds.
+Making a tensor from Python numbers on a GPU has to wait for the GPU. Buffers are no solution: a change of the module's
+type would round them for good, and modules built without memory would lose those that no checkpoint holds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ _kept: dict[tuple, Tensor] = {}
 
 
 def constant(make: Callable[..., Tensor], *arguments: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`make(*arguments, dtype=dtype, device=device)`, such as `torch.eye`, and the same tensor again the next time.
+    """Return `make(*arguments, dtype=dtype, device=device)`, and the same tensor again the next time.
 
-    `make` must build it on the device, of nothing that lies elsewhere. The result must not be written to.
+    make: a function such as `torch.eye`. It must build the tensor on the device, from nothing that lies elsewhere.
+
+    The result must not be written to.
     """
     if _is_traced():  # the result may be no real tensor, and a real one may not be mixed with it
         return make(*arguments, dtype=dtype, device=device)
@@ -35,7 +37,7 @@ def constant(make: Callable[..., Tensor], *arguments: Any, dtype: torch.dtype, d
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """A number for each channel of a map, (C, 1, 1), of the type and on the device of `like`."""
+    """Return one number for each channel of a map, (C, 1, 1), with the type and device of `like`."""
     return constant(_column, values, dtype=like.dtype, device=like.device)
 
 
@@ -44,7 +46,7 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device 
 
 
 def _is_traced() -> bool:
-    """Whether operations are recorded or imitated now, instead of being carried out."""
+    """Return whether operations are being recorded or simulated instead of carried out."""
     return (
         torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()

@@ -1,4 +1,4 @@
-"""From frames as they come to what the networks take."""
+"""Convert frames into the networks' input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PIXEL_MEANS = (123.15, 115.90, 103.06)  # RGB, of the published graphs
 
 
 def subtract_mean(image: Tensor) -> Tensor:
-    """Frames (B, 3, H, W), uint8 or float in 0..255, RGB, to float minus `PIXEL_MEANS`.
+    """Turn frames (B, 3, H, W), RGB, uint8 or float in 0..255, into float minus `PIXEL_MEANS`.
 
     float64 stays float64; everything else becomes float32. Raises ValueError for other shapes.
     """

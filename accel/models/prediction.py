@@ -1,4 +1,4 @@
-"""What a model says of a frame."""
+"""A model's prediction for a frame."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from torch import Tensor
 
 
 class Prediction(ABC):
-    """What a model says of a batch of frames, before it is brought to their size.
+    """A model's prediction for a batch of frames, before it is brought to frame size.
 
-    What that is depends on the task: class scores of coarse cells, say, or boxes. What every prediction can do is give
-    plain tensors at frame size, in a named tuple whose type belongs to the task.
+    Its content depends on the task: class scores of coarse cells, for example, or boxes. Every prediction can give
+    plain tensors at frame size. They come in a named tuple whose type belongs to the task.
     """
 
     @abstractmethod
     def at(self, size: tuple[int, int]) -> NamedTuple:
-        """The tensors of frames of `size` (H, W) pixels, by name; each has the batch as its first dimension, and its
-        shape depends on `size` alone."""
+        """Return the tensors, by name, for frames of `size` (H, W) pixels.
+
+        The batch is the first dimension of each tensor. The shapes depend on `size` alone.
+        """
 
     def with_confidence_at(self, size: tuple[int, int]) -> NamedTuple:
-        """As `at`, and how sure the model is of it, where `at` does not say so anyway."""
+        """Return the tensors of `at` together with the model's confidence. Some tasks have it in `at` already."""
         return self.at(size)
 
 
 def of_first(tensors: NamedTuple) -> NamedTuple:
-    """The tensors of the first frame of a batch alone, without the dimension of the batch."""
+    """Return the tensors of the first frame of a batch, without the batch dimension."""
     return type(tensors)(*(tensor[0] for tensor in tensors))
 
 
 class Labels(NamedTuple):
-    """Of segmentation. labels: (B, H, W) uint8 class indices."""
+    """The tensors of segmentation. labels: (B, H, W) uint8 class indices."""
 
     labels: Tensor
 
 
 class LabelsAndConfidence(NamedTuple):
-    """Of segmentation. labels: (B, H, W) uint8 class indices.
+    """The tensors of segmentation, with confidence. labels: (B, H, W) uint8 class indices.
 
-    confidence: (B, H, W) float32, the highest class score of a pixel less its second highest; 0 at a tie.
+    confidence: (B, H, W) float32, the highest class score of a pixel less its second highest. It is 0 at a tie.
     """
 
     labels: Tensor

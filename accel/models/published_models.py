@@ -1,4 +1,4 @@
-"""The networks of the Accel release, put together as its graphs are."""
+"""The networks of the Accel release, built as in its graphs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ VERSIONS = (
 
 
 def build_published(version: str, num_classes: int = 19) -> VideoModel:
-    """One of `VERSIONS`, with fresh weights (`accel.weights.load_published` fills in the published ones).
+    """Build one of `VERSIONS` with fresh weights. `accel.weights.load_published` fills in the published ones.
 
-    `deeplab-NN` are the branches alone, frame by frame; `dff` is Deep Feature Flow on DeepLab-101;
-    `accel-18`, `-34` and `-50` correct that with an update branch of their depth; `accel-101` shares
-    DeepLab-101 between both branches and fuses features. Raises ValueError for any other version.
+    `deeplab-NN` are the branches alone, frame by frame. `dff` is Deep Feature Flow on DeepLab-101. `accel-18`, `-34`
+    and `-50` correct it with an update branch of that depth. `accel-101` uses DeepLab-101 for both branches and fuses
+    features.
+
+    Raises ValueError for any other version.
     """
     check_version(version)
     kind, _, depth = version.partition("-")
@@ -41,6 +43,6 @@ def build_published(version: str, num_classes: int = 19) -> VideoModel:
 
 
 def check_version(version: str) -> None:
-    """ValueError, with the known ones, for a version that was not published."""
+    """Raise ValueError for a version that was not published. The message lists the published ones."""
     if version not in VERSIONS:
         raise ValueError(f"no published network {version!r}; there are {', '.join(VERSIONS)}")

@@ -1,4 +1,4 @@
-"""What a propagating model carries from frame to frame."""
+"""The state that a propagating model carries from frame to frame."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from accel.fast.parts import Work
 
 @dataclass(frozen=True)
 class Anchor:
-    """A frame whose reference features are carried on.
+    """A frame whose reference features are carried to later frames.
 
-    image:    (B, 3, H, W), RGB minus the mean: what later frames are compared with.
+    image: (B, 3, H, W), RGB minus the mean. Later frames are compared with it.
     features: (B, C, h, w), the frame's reference features.
-    memory:   (B, C, h, w), what the next key frame's features are aggregated with, in models that remember.
+    memory: (B, C, h, w), which models that remember aggregate with the next key frame's features.
     """
 
     image: Tensor
@@ -24,18 +24,19 @@ class Anchor:
 
     @classmethod
     def of(cls, image: Tensor, features: Tensor) -> Anchor:
-        """One that remembers its own features."""
+        """Return an anchor whose memory is its own features."""
         return cls(image, features, features)
 
 
 @dataclass(frozen=True)
 class PendingAnchor:
-    """A frame whose reference features are still being made, while the frames after it pass.
+    """A frame whose reference features are still being made while the frames after it pass.
 
-    image:   (B, 3, H, W), RGB minus the mean.
-    work:    what there is to do for them, in parts; its result is (features, memory), as an `Anchor` has them.
-    frames:  over how many frames the work is spread.  passed: how many of them have passed.
-    motions: the motion of each frame since; empty where features go straight from the key frame.
+    image: (B, 3, H, W), RGB minus the mean.
+    work: the work for them, in parts. Its result is (features, memory), as in an `Anchor`.
+    frames: the number of frames over which the work is spread.
+    passed: how many of them have passed.
+    motions: the motion of each frame since. Empty if features go directly from the key frame to each frame.
     """
 
     image: Tensor
@@ -45,17 +46,17 @@ class PendingAnchor:
     motions: tuple = ()
 
     def go_on(self) -> PendingAnchor:
-        """One frame's share of the work."""
+        """Do one frame's share of the work."""
         passed = self.passed + 1
         return replace(self, work=self.work.until(passed * len(self.work.parts) // self.frames), passed=passed)
 
     def finished(self) -> PendingAnchor:
-        """All that is left of the work, at once."""
+        """Do all remaining work at once."""
         return replace(self, work=self.work.until(len(self.work.parts)), passed=self.frames)
 
     @property
     def is_last(self) -> bool:
-        """Whether the next share of the work is the last one."""
+        """True if the next share of the work is the last one."""
         return self.passed + 1 >= self.frames
 
     @property
@@ -63,17 +64,17 @@ class PendingAnchor:
         return self.passed >= self.frames
 
     def anchor(self) -> Anchor:
-        """The anchor that it has become, once the work is done."""
+        """Return the anchor that this has become, once the work is done."""
         return Anchor(self.image, *self.work.result)
 
 
 @dataclass(frozen=True)
 class FrameState:
-    """A place in a video.
+    """A position in a video.
 
-    image:   (B, 3, H, W), RGB minus the mean: the last frame.
-    anchor:  what the next frame's features are made of.
-    pending: what is to take its place, while that is being made.
+    image: (B, 3, H, W), RGB minus the mean: the last frame.
+    anchor: the anchor from which the next frame's features are made.
+    pending: the anchor that will replace it, while that is being made.
     """
 
     image: Tensor

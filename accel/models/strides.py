@@ -1,3 +1,3 @@
-"""How coarse the maps are that models work on."""
+"""The stride of the models' feature maps."""
 
 STRIDE = 16  # pixels of a frame along the side of a cell of the features that are carried from frame to frame

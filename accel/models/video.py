@@ -1,4 +1,4 @@
-"""The video models. Each class below is one figure of the papers; all answer the same two calls."""
+"""The video models. Each class below is one figure of the papers. All have the same two calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accel.models.video_model import VideoModel
 
 
 class FrameByFrame(VideoModel):
-    """One network on every frame; the yardstick for the others."""
+    """One network on every frame: the baseline for the others."""
 
     carries_state = False
 
@@ -39,7 +39,7 @@ class FrameByFrame(VideoModel):
         return state
 
     def check_spreads_key_frames(self):
-        """All its frames are alike."""
+        """Do nothing: all frames of this model take the same time."""
 
     def simplified(self):
         self.reference = self.reference.simplified()
@@ -50,7 +50,7 @@ class FrameByFrame(VideoModel):
 
 
 class DeepFeatureFlow(VideoModel):
-    """Reference features on key frames, propagated to all others (Zhu et al., CVPR 2017)."""
+    """Compute reference features on key frames, and propagate them to all other frames (Zhu et al., CVPR 2017)."""
 
     def __init__(self, reference: Branch, propagation: Propagation):
         super().__init__()
@@ -104,21 +104,21 @@ class DeepFeatureFlow(VideoModel):
         self.reference.make_fast(preparation, preparation.parts)
 
     def _carried(self, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
-        """The reference features (B, C, h, w) at the frame after `state`, and the state there.
+        """Return the reference features (B, C, h, w) at the frame after `state`, and the state at that frame.
 
         image: that frame, (B, 3, H, W), RGB minus the mean.
         """
         return self.propagation.route.carry(self.propagation, image, state)
 
     def _reference_work(self, image: Tensor) -> Work:
-        """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""
+        """Return the work for the features of a key frame (B, 3, H, W), RGB minus the mean."""
         return self.reference.work(image)
 
 
 class Accel(DeepFeatureFlow):
-    """Propagated reference scores, corrected by an update branch on current frames (Jain et al., CVPR 2019, fig. 2).
+    """Correct the propagated reference scores by an update branch on current frames (Jain et al., CVPR 2019, fig. 2).
 
-    On key frames the reference branch's own scores count, as published.
+    On key frames, the reference branch's own scores are used, as published.
     """
 
     def __init__(self, reference: Branch, propagation: Propagation, update: Branch, fusion: ScoreFusion):
@@ -155,7 +155,7 @@ class Accel(DeepFeatureFlow):
 class AccelShared(DeepFeatureFlow):
     """Accel-101: one network is both branches, and features are fused instead of scores.
 
-    What is carried on is the propagated features, not the fused ones, as published.
+    The propagated features are carried on, not the fused ones, as published.
     """
 
     def __init__(self, reference: Branch, propagation: Propagation, fusion: FeatureFusion):
@@ -170,8 +170,11 @@ class AccelShared(DeepFeatureFlow):
         return self.reference.predict(self.fusion(features, update)), state
 
     def simplified(self):
-        """Where features are carried by something linear, the fusion and the 1x1 convolution that the reference
-        branch's `predict` begins with become one, taken before: once a key frame, and once an update."""
+        """Return a model with the same function, up to rounding, and less work.
+
+        If propagation is linear, the fusion and the first 1x1 convolution of the reference branch's `predict` become
+        one. That product is computed before propagation: once for each key frame and once for each update.
+        """
         propagation = self.propagation
         split = self.reference.split() if propagation.linear and not propagation.remembers else None
         return super().simplified() if split is None else SimplifiedAccelShared(split, propagation, self.fusion)
@@ -182,7 +185,7 @@ class AccelShared(DeepFeatureFlow):
 
 
 class SimplifiedAccelShared(DeepFeatureFlow):
-    """`AccelShared` in which the fusion of features and what follows it are one product for each branch."""
+    """`AccelShared` in which feature fusion and the layer after it are one product for each branch."""
 
     def __init__(self, reference: SplitBranch, propagation: Propagation, fusion: FeatureFusion):
         super().__init__(reference, propagation)

@@ -1,4 +1,4 @@
-"""What every video model answers, and how it is made fast for the frame sizes that come."""
+"""The interface of all video models, and how a model is optimised for the frame sizes that come."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from accel.playing.schedules import KeyFramesAt
 
 
 class VideoModel(nn.Module, ABC):
-    """A model that looks at videos frame by frame.
+    """A model that processes videos frame by frame.
 
-    Frames are (B, 3, H, W), uint8 or float in 0..255, RGB. What it says of a frame is a `Prediction`; what it carries
-    from frame to frame is its own business, and so is whether it carries anything (`state` may be None).
+    Frames are (B, 3, H, W), RGB, uint8 or float in 0..255. The result for a frame is a `Prediction`. Each model defines
+    its own `state`, which is carried from frame to frame and may be None.
 
-    task: what it predicts: a name in `accel.tasks.TASKS`.
-    about: what its weights say of themselves, where it was loaded from some: what `save_pretrained` needs.
-    carries_state: whether what it says of a frame depends on the frames before it. Where it does not, callers may
-        spare themselves asking twice about one frame.
+    task: the kind of prediction: a name in `accel.tasks.TASKS`.
+    about: the description in the weights that the model was loaded from, if any. `save_pretrained` needs it.
+    carries_state: whether the prediction for a frame depends on the frames before it. If not, callers need not run the
+        model twice on one frame.
     """
 
     task = "segmentation"
@@ -39,33 +39,36 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def remembers(self) -> bool:
-        """Whether a key frame in the course of a video builds on those before it: whether `key_frame` makes use of the
-        state that it is given."""
+        """True if a key frame within a video builds on the key frames before it, so that `key_frame` uses the given
+        state."""
         return False
 
     @abstractmethod
     def key_frame(self, image: Tensor, state: Any = None) -> tuple[Prediction, Any]:
-        """All that the model has to say of this frame, however slow.
+        """Run the full model on this frame, without regard to time. Return the prediction and the new state.
 
-        state: of the frame before, where the video goes on. Models that remember earlier key frames build on them.
-            None: start afresh.
+        state: the state of the frame before, if the video continues. Models that remember earlier key frames build on
+            them. None means a fresh start.
         """
 
     @abstractmethod
     def next_frame(self, image: Tensor, state: Any) -> tuple[Prediction, Any]:
-        """The frame after the one that gave `state`, as fast as can be."""
+        """Run the model, as fast as possible, on the frame after the one that gave `state`. Return the prediction and
+        the new state."""
 
     def advance(self, image: Tensor, state: Any) -> Any:
-        """Go past a frame of which nobody needs a prediction."""
+        """Skip a frame whose prediction is not needed. Return the new state."""
         return self.next_frame(image, state)[1]
 
     def renew(self, state: Any, frames: int) -> Any:
-        """Take the frame of `state` for a key frame whose work is spread over the `frames` frames after it.
+        """Make the frame of `state` a key frame whose work is spread over the `frames` frames after it.
 
-        Each following `next_frame` does one share of it; the last of them switches over. So no frame takes as long
-        as a key frame, and what is known of the key frame comes `frames` frames late. Shares are equal if the model
-        was cut into as many parts (see `optimized`); else the last one has all the work. A renewal that is still
-        under way is finished first, at once. Raises ValueError for models that cannot do this.
+        Each following `next_frame` does one share of the work; the last of them switches to the new features. So no
+        frame takes as long as a key frame, and the key frame's features come into use `frames` frames late. The shares
+        are equal if the model was cut into as many parts (see `optimized`); otherwise the last one has all the work. A
+        renewal that is still in progress is finished first, at once.
+
+        Raises ValueError for models that cannot do this.
         """
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
@@ -75,20 +78,22 @@ class VideoModel(nn.Module, ABC):
         return {}
 
     def check_spreads_key_frames(self) -> None:
-        """ValueError, with the call that helps, unless `renew` spreads a key frame's work in shares that are alike."""
+        """Raise ValueError unless `renew` spreads a key frame's work in equal shares. The message names the call that
+        helps."""
         raise ValueError(f"{type(self).__name__} cannot spread a key frame's work over several frames")
 
     @property
     def renews(self) -> bool:
-        """Whether `renew` does anything but raise ValueError."""
+        """True if this model can `renew`. Otherwise `renew` raises ValueError."""
         return type(self).renew is not VideoModel.renew
 
     def prepare(self, size: tuple[int, int]) -> None:
-        """Make ready for frames of `size` (H, W), where that takes time that no frame should have to wait for."""
+        """Prepare for frames of `size` (H, W), if that takes time. Then no frame has to wait for it."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is, and its frames have to be: the CPU for one without parameters, such as classical flow."""
+        """The device of the model, where its frames have to be. A model without parameters, such as classical flow, is
+        on the CPU."""
         here = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if here is None else here.device
 
@@ -102,21 +107,22 @@ class VideoModel(nn.Module, ABC):
         parts: int = 1,
         sizes: int = 4,
     ) -> VideoModel:
-        """A copy for inference on frames (1, 3, H, W) of one size, as fast as the machine allows; it answers the same
-        calls.
+        """Return a copy for inference on frames (1, 3, H, W) of one size, as fast as the machine allows. It has the
+        same methods.
 
-        size: (H, W) of the frames. None: each size that comes is prepared for at its first key frame.
-        dtype: of weights and features; by default bfloat16 where the device computes it fast, else float32. The last
-            layer, which makes scores, is float32 always; flow is computed in this type and joined and followed in
-            float32.
-        device: where to run; by default where the model is.
-        compile: with TorchInductor, which takes some seconds a network the first time on a machine, and on a GPU as
-            CUDA graphs. Without it, or without a working compiler (a warning says so), the rest is done all the same.
-        parts: into how many parts of equal cost a key frame's work is cut, for `renew`.
-        sizes: how many sizes are kept ready, where `size` is None. Each takes as much memory as a model.
+        size: (H, W) of the frames. None: the copy is prepared for each new size at its first key frame.
+        dtype: the type of weights and features. The default is bfloat16 if the device computes it fast, otherwise
+            float32. The last layer, which makes scores, is always float32. Flow is computed in this type; it is joined
+            and applied in float32.
+        device: where to run. The default is where the model is.
+        compile: whether to compile with TorchInductor. This takes some seconds for each network the first time on a
+            machine. On a GPU, it makes CUDA graphs. Without it, or without a working compiler (a warning tells you),
+            everything else is done all the same.
+        parts: the number of parts of equal cost into which a key frame's work is cut, for `renew`.
+        sizes: the number of sizes that are kept ready if `size` is None. Each takes as much memory as a model.
 
-        Raises ValueError for a size, type or number that cannot be, or a device that this machine lacks. The copy
-        raises it for frames of another size.
+        Raises ValueError for an invalid size, type or number, and for a device that this machine lacks. The copy raises
+        ValueError for frames of another size.
         """
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size must be (height, width) in pixels, got {tuple(size)}")
@@ -130,7 +136,7 @@ class VideoModel(nn.Module, ABC):
 
     @torch.no_grad()
     def _optimized_for(self, size: tuple[int, int], settings: Settings) -> VideoModel:
-        """`optimized`, for arguments that it has checked."""
+        """Do the work of `optimized`, for arguments that it has checked."""
         fast = copy.deepcopy(self).eval().requires_grad_(False).simplified().to(settings.device)
         preparation = Preparation(size, settings)
         fast.make_fast(preparation)
@@ -141,41 +147,49 @@ class VideoModel(nn.Module, ABC):
         return fast
 
     def simplified(self) -> VideoModel:
-        """A model of the same function, up to rounding, and less work for each frame. It takes over this one's
-        modules. See `accel.fast.preparation`; a model that does not say how it is simplified stays as it is."""
+        """Return a model with the same function, up to rounding, and less work for each frame. It takes over this
+        model's modules.
+
+        See `accel.fast.preparation`. A model that does not override this stays as it is.
+        """
         return self
 
     def make_fast(self, preparation: Preparation) -> None:
-        """Make its networks ready for frames of one size, in place: ask its branches and its propagation to. See
-        `accel.fast.preparation`; the networks of a model that does not say how stay as they are."""
+        """Prepare the networks for frames of one size, in place. The model passes this on to its branches and its
+        propagation.
+
+        See `accel.fast.preparation`. The networks of a model that does not override this stay as they are.
+        """
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
-        """Write this model, with a model card, to a folder that `accel.load_model` takes; see `accel.weights.hub`.
+        """Write this model, with a model card, to a folder that `accel.load_model` accepts; see `accel.weights.hub`.
 
-        half: as float16, half as large. Raises ValueError for a model that was not loaded from weights.
+        half: whether to write float16, which takes half the space.
+
+        Raises ValueError for a model that was not loaded from weights.
         """
         return self._known("save_pretrained").save_pretrained(self, folder, half)
 
     def push_to_hub(self, repository: str, half: bool = False, private: bool = False) -> str:
-        """Upload this model, with a model card, to a repository OWNER/NAME of Hugging Face's hub; returns its address.
+        """Upload this model, with a model card, to a repository OWNER/NAME of Hugging Face's hub. Return its address.
 
-        Raises as `save_pretrained`, and ValueError where the hub refuses.
+        Raises the errors of `save_pretrained`, and ValueError if the hub refuses.
         """
         return self._known("push_to_hub").push_to_hub(self, repository, half, private)
 
     def _known(self, call: str) -> Any:
         if self.about is None:
             raise ValueError(
-                f"{call}: nothing is known of this model's classes and training; load it with accel.load_model, or "
+                f"{call}: this model has no description of its classes and training; load it with accel.load_model, or "
                 f"call accel.weights.hub.{call} with a description"
             )
         return self.about
 
     def forward(self, clip: Tensor, refreshed: Collection[int] = ()) -> Prediction:
-        """What is said of the last frame of a clip (B, T, 3, H, W): a key frame first, then T - 1 steps.
+        """Return the prediction for the last frame of a clip (B, T, 3, H, W): a key frame, then T - 1 steps.
 
-        refreshed: which of the frames after the first, counted from 0 for the first, are key frames too. ValueError
-            for a frame that is not among them.
+        refreshed: the frames after the first that are key frames too. The first frame has number 0. Raises ValueError
+            for a frame that the clip does not have.
         """
         *before, last = clip.unbind(1)
         odd = [t for t in refreshed if not 1 <= t <= len(before)]
@@ -188,10 +202,10 @@ class VideoModel(nn.Module, ABC):
 
 
 class AnySize(VideoModel):
-    """A model optimised for every frame size that comes, at the first key frame of that size.
+    """A model that is optimised for each new frame size, at the first key frame of that size.
 
-    sizes: how many are kept ready. When one more comes, the one used least recently is dropped. A video of that size
-    can go on: its state fits what is then made again.
+    sizes: how many sizes are kept ready. When one more comes, the least recently used one is dropped. A video of that
+        size can continue: its state fits the model that is then made again.
     """
 
     is_optimized = True
@@ -230,7 +244,7 @@ class AnySize(VideoModel):
         return None if state is None else self.fast[_size(state.image)].renew(state, frames)  # None: frame by frame
 
     def _after(self, image: Tensor, state: Any) -> VideoModel:
-        """The model for this frame, which follows the one that gave `state`."""
+        """Return the model for this frame, which follows the one that gave `state`."""
         size = _size(image)
         if state is not None and _size(state.image) != size:
             raise ValueError(f"no key frame of {size[0]}x{size[1]} pixels came before this frame")
@@ -238,5 +252,5 @@ class AnySize(VideoModel):
 
 
 def _size(image: Tensor) -> tuple[int, int]:
-    """(H, W) of a frame (B, 3, H, W)."""
+    """Return (H, W) of a frame (B, 3, H, W)."""
     return image.shape[2], image.shape[3]

@@ -11,7 +11,7 @@ from accel.playing.schedules import Clue, Decider, Decision, Schedule
 
 
 class Playable(Protocol):
-    """What a player asks of a model; `accel.models.VideoModel` says what each call means."""
+    """The calls that a player makes on a model. `accel.models.VideoModel` documents each of them."""
 
     def key_frame(self, image: Tensor, state: Any = None) -> tuple[Any, Any]: ...
 
@@ -26,11 +26,11 @@ class Playable(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What a player did with a frame.
+    """The result of a player's step on one frame.
 
-    prediction: what the model says of the frame.
-    decision:   what the frame was.
-    distance:   frames since the last key frame, or since the last renewal began; 0 on one of these.
+    prediction: the model's prediction for the frame.
+    decision: what the frame was.
+    distance: the number of frames since the last key frame, or since the last renewal began. It is 0 on such a frame.
     """
 
     prediction: Any
@@ -39,22 +39,22 @@ class Step:
 
     @property
     def is_key(self) -> bool:
-        """Whether the reference branch looks at this frame; in a renewal, whether its work begins with it."""
+        """True if the reference branch runs on this frame. With a renewal: if its work begins with this frame."""
         return self.decision is not Decision.CURRENT
 
 
 class Player:
-    """Plays a model over a stream, frame by frame. `start` begins another stream.
+    """Play a model over a stream, frame by frame. `start` begins another stream.
 
-    model: answers the two calls of a `VideoModel`.
-    schedule: when to take a key frame. The first frame always is one, and so is one of another size than the frame
-        before.
-    flat_latency: spread the work of each key frame that is due over the `schedule.interval` frames after it, so that
-        all frames take about the same time. The features of a key frame then come into use an interval later. Without
-        effect at interval 1.
+    model: a model with the two calls of a `VideoModel`.
+    schedule: the rule for key frames. The first frame is always a key frame. So is a frame whose size differs from that
+        of the frame before.
+    flat_latency: whether to spread the work of each key frame that is due over the `schedule.interval` frames after it.
+        All frames then take about the same time, and the features of a key frame come into use one interval later. This
+        has no effect at interval 1.
 
-    Raises ValueError for `flat_latency` with a schedule that has no interval, and with a model that cannot spread the
-    work, with the call that prepares one.
+    Raises ValueError for `flat_latency` with a schedule that has no interval, or with a model that cannot spread the
+    work. The message names the call that prepares such a model.
     """
 
     def __init__(self, model: Playable, schedule: Schedule, flat_latency: bool = False):
@@ -67,7 +67,7 @@ class Player:
         self.start()
 
     def start(self) -> None:
-        """Forget the stream so far: the next frame is the first of another."""
+        """Forget the stream so far. The next frame is the first of another stream."""
         self._decider: Decider | None = None  # there is one as soon as there is a frame
         self._state: Any = None
         self._size: tuple[int, int] | None = None
@@ -75,9 +75,9 @@ class Player:
         self._previous: Any = None
 
     def step(self, image: Tensor, seen: Tensor | None = None, seconds: float = 0.0, dropped: int = 0) -> Step:
-        """What the model says of the next frame (B, 3, H, W), on the model's device.
+        """Run the model on the next frame (B, 3, H, W), which is on the model's device.
 
-        seen: the same frame in host memory, where the caller has it: for the schedule to look at.
+        seen: the same frame in host memory, if the caller has it. The schedule looks at it.
         seconds, dropped: see `Clue`.
         """
         decision = self._decide(image, image if seen is None else seen, seconds, dropped)
@@ -92,7 +92,7 @@ class Player:
         return Step(prediction, decision, self._distance)
 
     def skip(self, image: Tensor) -> None:
-        """Go past the next frame (B, 3, H, W): nobody wants to know what the model says of it."""
+        """Skip the next frame (B, 3, H, W): update the state without a prediction."""
         decision = self._decide(image, image, 0.0, 0)
         if decision is Decision.AFRESH:
             _, self._state = self.model.key_frame(image)

@@ -1,4 +1,4 @@
-"""Key frames where the picture changes: features of one scene are worth nothing in the next."""
+"""Key frames at scene cuts: features of one scene are of no use in the next."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ EASE = 0.03, 0.35  # how much less for each dropped frame, and the least that is
 
 @dataclass(frozen=True)
 class SceneCuts(Schedule):
-    """A fresh start wherever the picture changes, and a key frame `every` so many frames in between.
+    """A fresh start at every scene cut, and a key frame at least every `every` frames.
 
-    every: frames from one key frame to the next, at most.
-    likeness: how much of a frame must be found again in the frame before it, 0..1: below that there is a cut. Where
-        frames were dropped in between, less is asked for, because more has moved.
+    every: the largest number of frames from one key frame to the next.
+    likeness: the share of a frame, 0..1, that must be found again in the frame before it. If less is found, there is a
+        cut. If frames were dropped in between, less is required, because more has moved.
 
-    What moves, what comes into the picture and changes of light are no cuts. Fades from one scene to the next are not
-    noticed, nor are most cuts between plain pictures of like grey or nearly black ones. Videos of a low rate (under
-    about 3 frames a second) may need a smaller likeness.
+    Moving objects, new objects and changes of light are not cuts. Fades from one scene to the next are not noticed.
+    Most cuts between plain pictures of similar grey, or between nearly black ones, are not noticed either. Videos with
+    a low frame rate (under about 3 frames a second) may need a smaller likeness.
 
-    The comparison takes about 2 ms of one processor core for a frame of 512 x 1024, and 4 ms where there is a cut.
+    The comparison takes about 2 ms of one processor core for a frame of 512 x 1024, and 4 ms at a cut.
 
     Raises ValueError for `every` under 1 or a likeness outside 0..1.
     """
@@ -79,8 +79,10 @@ class _Watching(Decider):
 
 
 def small_grey(frame: Tensor) -> Tensor:
-    """A frame (B, 3, H, W), uint8 or float in 0..255, of which the first of the batch counts, as a small grey picture
-    of `SIZE`, float32 of whole numbers."""
+    """Return a frame as a small grey picture of `SIZE`: float32 with whole numbers.
+
+    frame: (B, 3, H, W), uint8, or float in 0..255. Only the first frame of the batch counts.
+    """
     picture = frame[0].permute(1, 2, 0).cpu().numpy()
     if picture.dtype != np.uint8:
         picture = picture.clip(0, 255).astype(np.uint8)
@@ -93,7 +95,7 @@ def small_grey(frame: Tensor) -> Tensor:
 
 
 def is_cut(before: Tensor, after: Tensor, likeness: float = LIKENESS, dropped: int = 0) -> bool:
-    """Whether two small frames, between which so many were `dropped`, show different scenes."""
+    """Return whether two small frames show different scenes. dropped: the number of frames dropped between them."""
     ease, end = EASE
     enough = max(likeness - ease * dropped, min(likeness, end))
     sideways = REACH if dropped == 0 else 2 * REACH
@@ -104,10 +106,10 @@ def is_cut(before: Tensor, after: Tensor, likeness: float = LIKENESS, dropped: i
 
 
 def in_the_light_of(after: Tensor, before: Tensor) -> Tensor | None:
-    """The small frame `before`, as bright and as rich in contrast as `after`.
+    """Return the small frame `before` with the brightness and contrast of `after`.
 
-    None if they differ by more than light explains. The less contrast a picture has, the less its brightness may
-    change: where a plain picture goes from black to white, it is another picture.
+    Return None if they differ by more than light explains. The less contrast a picture has, the less its brightness may
+    change: a plain picture that goes from black to white is another picture.
     """
     (deviation, mean), (deviation_after, mean_after) = torch.std_mean(before), torch.std_mean(after)
     gain = float((deviation_after + 2) / (deviation + 2))
@@ -118,11 +120,11 @@ def in_the_light_of(after: Tensor, before: Tensor) -> Tensor | None:
 
 
 def share_found(before: Tensor, after: Tensor, sideways: int = REACH) -> float:
-    """The share of the blocks of a small frame that are found again in the one before, 0..1.
+    """Return the share of the blocks of a small frame, 0..1, that are found again in the frame before.
 
-    A block is looked for up to `REACH` pixels up and down, and `sideways` pixels left and right. It is found where it
-    correlates with the frame before, together with the blocks around it, all of which have moved alike: single blocks
-    are found in any picture. Flat blocks correlate where there was a flat block of like grey.
+    A block is searched up to `REACH` pixels up and down, and `sideways` pixels left and right. It is found if it
+    correlates with the frame before, together with the blocks around it, which must all have moved alike. Single blocks
+    are found in any picture. A flat block correlates with a flat block of similar grey.
     """
     # A caller's autocast would make the correlation coarse.
     with torch.autocast("cpu", enabled=False):
@@ -130,7 +132,7 @@ def share_found(before: Tensor, after: Tensor, sideways: int = REACH) -> float:
 
 
 def _correlations(before: Tensor, after: Tensor, sideways: int) -> Tensor:
-    """How well each block is found, (rows, columns), -1..1."""
+    """Return how well each block is found: (rows, columns), -1..1."""
     noise = float(np.clip(2 * max(_grain(before), _grain(after)), *NOISE)) ** 2
     contrast = max(float(before.std()), float(after.std())) / CONTRAST
     same_grey = float(np.clip(SAME_GREY[1] * contrast, *SAME_GREY))
@@ -162,17 +164,17 @@ def _correlations(before: Tensor, after: Tensor, sideways: int) -> Tensor:
 
 
 def _grain(frame: Tensor) -> float:
-    """By how many grey levels a pixel of a small frame differs from its neighbour: the median."""
+    """Return by how many grey levels a pixel of a small frame differs from its neighbour (the median)."""
     return float(frame.diff(dim=1).abs().median())
 
 
 def _blocks(frame: Tensor) -> Tensor:
-    """The blocks of a small frame, row by row: (N, 1, BLOCK, BLOCK)."""
+    """Return the blocks of a small frame, row by row: (N, 1, BLOCK, BLOCK)."""
     return _windows(frame[None, None], BLOCK, BLOCK)[:, None]
 
 
 def _windows(maps: Tensor, height: int, width: int) -> Tensor:
-    """Of a map (1, 1, h, w) with one value a pixel, what lies (height, width) from each block's corner: (N, ...)."""
+    """Return the windows of size (height, width) that start at each block's corner in a map (1, 1, h, w): (N, ...)."""
     left = SIZE[1] % BLOCK // 2
     windows = maps[0, 0, :, left:].unfold(0, height, BLOCK).unfold(1, width, BLOCK)
     return windows[: SIZE[0] // BLOCK, : SIZE[1] // BLOCK].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""When to take a key frame: schedules, and what they go by."""
+"""Schedules, which decide when to take a key frame, and the clues they use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 class Decision(Enum):
-    """What the next frame of a stream is to be.
+    """The kind of the next frame of a stream.
 
-    AFRESH:  a key frame that ignores all frames before it: the first one of another scene.
-    KEY:     a key frame in the course of a video.
-    RENEW:   a current frame, after which the work on its own reference features begins, spread over the frames that
-             follow.
+    AFRESH: a key frame that ignores all frames before it: the first frame of another scene.
+    KEY: a key frame within a video.
+    RENEW: a current frame, after which the work on its own reference features begins. That work is spread over the
+        frames that follow.
     CURRENT: a current frame.
     """
 
@@ -29,14 +29,15 @@ class Decision(Enum):
 
 @dataclass(frozen=True)
 class Clue:
-    """What a decider may know of a frame before the model has looked at it.
+    """What a decider may know about a frame before the model has run on it.
 
-    distance: frames since the last key frame, or since the last renewal began; 1 for the frame after it.
-    frame:    (B, 3, H, W) as the caller has it, in host memory where that is so: to look at it costs a GPU no wait.
-    seconds:  how long the last finished frame took; 0 if that is unknown.
-    dropped:  frames that were dropped since the frame before.
-    previous: what the model said of the frame before (a `Prediction`): its evidence is there, nothing waits for it.
-              None where the frame before was passed over.
+    distance: the number of frames since the last key frame, or since the last renewal began. It is 1 for the frame
+        after it.
+    frame: (B, 3, H, W), in host memory if the caller has it there. Reading it then does not make a GPU wait.
+    seconds: the time of the last finished frame. 0 if it is unknown.
+    dropped: the number of frames dropped since the frame before.
+    previous: the `Prediction` for the frame before. It has been computed, so nothing waits for it. None if the frame
+        before was skipped.
     """
 
     distance: int
@@ -47,19 +48,19 @@ class Clue:
 
 
 class Decider(ABC):
-    """Decides for one stream, frame by frame. It may remember what it has seen."""
+    """Decides for one stream, frame by frame. It may remember earlier frames."""
 
     @abstractmethod
     def decide(self, clue: Clue) -> Decision:
-        """What the next frame is to be."""
+        """Return the kind of the next frame."""
 
 
 class Schedule(ABC):
-    """A rule for key frames; `start` makes a decider of it for each stream.
+    """A rule for key frames. `start` makes a decider for each stream.
 
-    interval: frames from one key frame to the next, at most. None: there is no such bound, and so no number of frames
-        that the work of a key frame could be spread over.
-    renews: whether its deciders answer RENEW of their own accord.
+    interval: the largest number of frames from one key frame to the next. None if there is no such bound. Then there is
+        no number of frames over which the work of a key frame could be spread.
+    renews: whether the deciders of this schedule answer RENEW themselves.
     """
 
     interval: int | None = None
@@ -67,18 +68,19 @@ class Schedule(ABC):
 
     @abstractmethod
     def start(self, first: Tensor) -> Decider:
-        """A decider for a stream that begins with the frame `first` (B, 3, H, W), a key frame."""
+        """Return a decider for a stream whose first frame is `first` (B, 3, H, W), a key frame."""
 
 
 def check_interval(interval: int) -> None:
-    """ValueError for an interval of less than 1."""
+    """Raise ValueError for an interval of less than 1."""
     if interval < 1:
         raise ValueError(f"interval {interval}: expected 1 (every frame is a key frame) or more")
 
 
 @dataclass(frozen=True)
 class FixedInterval(Schedule):
-    """Every `interval`-th frame, from the first on. ValueError for less than 1."""
+    """Every `interval`-th frame is a key frame, beginning with the first. Raises ValueError for an interval of less
+    than 1."""
 
     interval: int
 
@@ -98,9 +100,9 @@ class _EveryNth(Decider):
 
 
 class KeyFramesAt(Schedule):
-    """The first frame, and those frames after it that are named: for clips of which somebody has chosen them.
+    """Key frames at chosen places of a clip: the first frame, and the listed frames after it.
 
-    frames: their numbers, counted from 0 for the first.
+    frames: the numbers of those frames. The first frame has number 0.
     """
 
     def __init__(self, frames: Collection[int] = ()):

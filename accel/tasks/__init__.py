@@ -1,4 +1,4 @@
-"""What models can be made to predict."""
+"""The tasks: the kinds of prediction that models can make."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TASKS = {task.name: task for task in (Segmentation,)}
 
 
 def build_task(name: str, class_names: Sequence[str], palette: np.ndarray) -> Task:
-    """The task of that name (`VideoModel.task`) for these classes and their colours (K, 3).
+    """Build the task of that name (`VideoModel.task`) for these classes and their colours (K, 3).
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for an unknown name.
     """
     if name not in TASKS:
         raise ValueError(f"task {name!r}: there are {', '.join(TASKS)}")
@@ -28,7 +28,7 @@ def build_task(name: str, class_names: Sequence[str], palette: np.ndarray) -> Ta
 
 
 def task_of(model: VideoModel, dataset: ClipDataset) -> Task:
-    """What the model predicts, in the classes of the data set."""
+    """Build the model's task for the classes of the data set."""
     return build_task(model.task, dataset.class_names, dataset.palette)
 
 

@@ -1,4 +1,4 @@
-"""Segmentation: a class for each pixel."""
+"""Segmentation: one class for each pixel."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ PANEL_WIDTH = 640  # pixels of a picture in a panel, at most: three of them fit 
 
 
 class LabelTruth(NamedTuple):
-    """labels: (H, W) uint8, 255 = ignored.  bands: (H, W) uint8 `trimap_bands` of them; None without trimaps."""
+    """The ground truth of a frame. labels: (H, W) uint8, 255 = ignored. bands: their `trimap_bands`, (H, W) uint8, or
+    None without trimaps."""
 
     labels: Tensor | np.ndarray
     bands: Tensor | np.ndarray | None
 
 
 class Segmentation(Task):
-    """Labels (H, W) uint8, scored by mIoU and written as palette PNGs.
+    """Labels (H, W), uint8, measured by mIoU and written as palette PNGs.
 
-    widths: of the trimaps that are scored, too; see `accel.measures.boundary`.
+    widths: the widths of the trimaps that are measured too; see `accel.measures.boundary`.
     """
 
     name = "segmentation"
@@ -61,7 +62,7 @@ class Segmentation(Task):
         return Segmentation(self.class_names, self.palette, widths)
 
     def picture(self, frame, said, title, view):
-        """Input, labels and overlay side by side, or one of the last two at full size, over a legend."""
+        """Draw input, labels and overlay side by side, or one of the last two at full size, above a legend."""
         labels = said.labels
         if view == "panels":
             frame, labels = (visualize.shrink(each, PANEL_WIDTH) for each in (frame, labels))
@@ -123,7 +124,7 @@ class MeanIou(Score):
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over the labelled pixels; with weights (K,), their mean weighted by the true class."""
+    """Mean cross-entropy over the labelled pixels. With weights (K,), the mean is weighted by the true class."""
 
     class_weights: Tensor | None
 
@@ -133,7 +134,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
+        """Return the scalar loss of logits (B, K, H, W) and labels (B, H, W). It is 0 if no pixel is labelled."""
         weights = self.class_weights
         if weights is not None:
             weights = weights.to(logits.dtype)
@@ -145,15 +146,18 @@ class CrossEntropy(nn.Module):
 
 
 class OnlineHardExamples(nn.Module):
-    """Cross-entropy over hard pixels: those whose true class has a probability under `threshold`, and in any case
-    the hardest `min_kept` share (Shrivastava et al., CVPR 2016, per pixel). Of several processes each picks its own."""
+    """Cross-entropy over the hard pixels (Shrivastava et al., CVPR 2016, per pixel).
+
+    A pixel is hard if the probability of its true class is under `threshold`. At least the hardest `min_kept` share of
+    pixels is used. With several processes, each selects its own pixels.
+    """
 
     def __init__(self, threshold: float, min_kept: float):
         super().__init__()
         self.threshold, self.min_kept = threshold, min_kept
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, K, H, W) and labels (B, H, W) to a scalar; 0 where nothing is labelled."""
+        """Return the scalar loss of logits (B, K, H, W) and labels (B, H, W). It is 0 if no pixel is labelled."""
         losses = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="none")
         losses = losses[labels != IGNORED]
         hard = losses > -torch.log(torch.tensor(self.threshold))
@@ -162,7 +166,7 @@ class OnlineHardExamples(nn.Module):
 
 
 class SegmentationObjective(nn.Module):
-    """The clip's last frame, labelled by the whole model end to end."""
+    """The loss on the clip's last frame, labelled by the whole model end to end."""
 
     def __init__(self, model: VideoModel, loss: nn.Module):
         super().__init__()
@@ -172,7 +176,8 @@ class SegmentationObjective(nn.Module):
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
     ) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with labels (B, H, W). refreshed: as in `VideoModel.forward`."""
+        """Return the scalar loss of clips (B, T, 3, H, W) with labels (B, H, W). refreshed: as in
+        `VideoModel.forward`."""
         if labels is None:
             raise ValueError("train.loss: these clips have no labels to train on")
         scores = self.model(frames, refreshed)

@@ -1,4 +1,4 @@
-"""What is being predicted, and all that hangs on it."""
+"""The interface of a task: a kind of prediction with its loss, its metric and its files."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Own = TypeVar("Own", bound="Score")
 
 
 class Score(ABC):
-    """How right a model is, counted frame by frame. Those of a data set's parts add up to the one of the whole.
+    """How good a model's predictions are, counted frame by frame. The scores of parts of a data set can be added up.
 
-    name: what the figure is called, such as mIoU.
+    name: the name of the figure, such as mIoU.
     """
 
     name: str
 
     @abstractmethod
     def update(self, said: NamedTuple, truth: NamedTuple) -> None:
-        """Count what a model says of a frame.
+        """Count the prediction for one frame.
 
-        said: the tensors of `Prediction.at`, without the dimension of the batch.
-        truth: `Task.truth`, as tensors on the same device.
+        said: the tensors of `Prediction.at`, without the batch dimension.
+        truth: the ground truth from `Task.truth`, as tensors on the same device.
         """
 
     @abstractmethod
@@ -42,32 +42,34 @@ class Score(ABC):
 
     @abstractmethod
     def value(self) -> float:
-        """The figure, 0..1; higher is better. NaN if nothing was counted."""
+        """Return the figure, 0..1; higher is better. NaN if nothing was counted."""
 
     @abstractmethod
     def figures(self, class_names: Sequence[str]) -> dict:
-        """The figure, and those of each class by name, for a JSON file; None where there is none."""
+        """Return the figure, and that of each class by name, for a JSON file. A figure that does not exist is None."""
 
     def caveats(self, class_names: Sequence[str]) -> str:
-        """What has to be known of the figure, to stand beside it; empty where all is well."""
+        """Return a note that must be shown beside the figure. Empty if there is nothing to note."""
         return ""
 
     def on_host(self: Own) -> Own:
-        """This score with its counts in host memory, so that it can travel to another process."""
+        """Return this score with its counts in host memory, so that it can be sent to another process."""
         return self
 
 
 def as_tensors(truth: NamedTuple, device: torch.device | str = "cpu") -> NamedTuple:
-    """The arrays of a truth, or of a prediction, as tensors on a device. What is None stays None."""
+    """Return the arrays of a ground truth, or of a prediction, as tensors on a device. None stays None."""
     made: Any = type(truth)
     return made(*(None if array is None else torch.from_numpy(array).to(device) for array in truth))
 
 
 class Task(ABC):
-    """One kind of prediction, for certain classes: its loss, its figure, and how a result is shown and written.
+    """One kind of prediction, for certain classes: its loss, its metric, and how a result is drawn and written.
 
-    name: as `VideoModel.task` has it.  suffix: of the files that `save` writes.
-    class_names: of the K classes.  palette: their colours, (K, 3) uint8 RGB.
+    name: the task's name, as in `VideoModel.task`.
+    suffix: the suffix of the files that `save` writes.
+    class_names: the names of the K classes.
+    palette: their colours, (K, 3) uint8 RGB.
     """
 
     name: str
@@ -78,38 +80,48 @@ class Task(ABC):
 
     @abstractmethod
     def objective(self, model: VideoModel, loss: c.CrossEntropyConfig | c.OhemConfig | c.FlowLossConfig) -> nn.Module:
-        """A module that holds the model and takes a batch's tensors to one loss."""
+        """Return a module that holds the model and turns a batch's tensors into one loss."""
 
     @abstractmethod
     def score(self) -> Score:
-        """A figure with nothing counted yet."""
+        """Return a score with nothing counted yet."""
 
     @abstractmethod
     def truth(self, clip: Clip) -> NamedTuple:
-        """What a score compares the prediction of a clip's last frame with, as arrays. It is made where the clip is
-        read, so mostly in another process."""
+        """Return the ground truth for a clip's last frame, as arrays. A score compares the prediction with it.
+
+        It is made where the clip is read, usually in another process.
+        """
 
     def near_borders(self, widths: Sequence[int]) -> Task:
-        """This task with scores that also count within so many pixels of the borders between classes; see
-        `accel.measures.boundary`. ValueError for a task without such borders."""
+        """Return this task with scores that also count near the borders between classes, within each of these widths in
+        pixels.
+
+        See `accel.measures.boundary`. Raises ValueError for a task without such borders.
+        """
         if widths:
             raise ValueError(f"trimap widths: there are none in {self.name}")
         return self
 
     def labels(self, said: NamedTuple) -> Tensor:
-        """The labels (H, W) or (B, H, W) in what a model says, for measures of labels. ValueError for a task that has
-        none."""
+        """Return the labels (H, W) or (B, H, W) of a prediction, for measures of labels.
+
+        Raises ValueError for a task without labels.
+        """
         raise ValueError(f"models for {self.name} give no labels; temporal consistency and label images need some")
 
     @abstractmethod
     def picture(self, frame: np.ndarray, said: NamedTuple, title: str, view: View) -> np.ndarray:
-        """A picture for people, (H, W, 3) uint8 RGB: a frame (H, W, 3) uint8 RGB, with what a model says of it as
-        arrays.
+        """Draw a prediction for people. Return (H, W, 3), uint8 RGB.
 
-        title: what kind of frame it is.  view: `panels` are pictures side by side under titles, `overlay` is the frame
-        at its own size with what was said drawn on it, `labels` that alone.
+        frame: (H, W, 3) uint8 RGB.
+        said: the prediction for it, as arrays.
+        title: the kind of the frame.
+        view: `panels` shows pictures side by side under titles. `overlay` shows the frame at its own size with the
+            prediction drawn on it. `labels` shows the prediction alone.
         """
 
     @abstractmethod
     def save(self, path: Path, said: NamedTuple) -> None:
-        """Write what a model says of a frame, as arrays, to a file; whole or not at all. Missing folders are made."""
+        """Write a frame's prediction, given as arrays, to a file, completely or not at all. Missing folders are
+        made."""

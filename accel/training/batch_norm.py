@@ -10,12 +10,14 @@ from accel.reductions import world_size
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose mean and variance are those of all processes' batches; also on the CPU, which
-    `torch.nn.SyncBatchNorm` refuses. The same parameters, buffers and, up to rounding, numbers as one process with the
-    whole batch."""
+    """Batch norm whose mean and variance are taken over all processes' batches.
+
+    It also works on the CPU, which `torch.nn.SyncBatchNorm` refuses. It has the same parameters and buffers as one
+    process with the whole batch and, up to rounding, the same numbers.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W), normalised; processes may have different B, H and W."""
+        """Normalise x (B, C, H, W). Processes may have different B, H and W."""
         if not self.training:
             return super().forward(x)
         values = x.float()
@@ -36,7 +38,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes. Each process's loss depends on it, so their gradients are summed, too."""
+    """The sum over the processes. Each process's loss depends on it, so the gradients are summed too."""
 
     @staticmethod
     def forward(context, x: Tensor) -> Tensor:
@@ -52,9 +54,10 @@ class _Sum(torch.autograd.Function):
 
 
 def synchronise_batch_norms(model: nn.Module, device: torch.device) -> None:
-    """Have the model's batch norms measure the batches of all processes together; in place, weights and all.
+    """Make the model's batch norms use the batches of all processes together. This is done in place and keeps the
+    weights.
 
-    On the GPU they become `torch.nn.SyncBatchNorm`. Does nothing in a run of one process.
+    On the GPU they become `torch.nn.SyncBatchNorm`. In a run of one process, nothing is done.
     """
     if world_size() == 1:
         return

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: written whole or not at all, and not believed without their checksums.
+"""Checkpoints of an unfinished run. Each is written completely or not at all, and is verified by its checksums.
 
 checkpoints/
     step-00000500/          the last `train.keep` of them
@@ -40,9 +40,9 @@ OPTIMIZER, PROGRESS = "optimizer.pt", "progress.json"
 
 @dataclass
 class Progress:
-    """How far a run is: all that the next step depends on, besides weights and optimizer.
+    """The progress of a run: everything that the next step depends on, besides weights and optimizer.
 
-    Random numbers are no part of it: they are a function of seed, step and process.
+    Random numbers are not part of it: they depend only on seed, step and process.
     """
 
     step: int = 0  # steps taken
@@ -54,13 +54,13 @@ class Progress:
 
 
 class Checkpoints:
-    """Those of the run in `folder`, of which the last `keep` stay."""
+    """The checkpoints of the run in `folder`. The last `keep` are kept."""
 
     def __init__(self, folder: Path, keep: int = 1):
         self.folder, self.keep = folder / FOLDER, keep
 
     def steps(self) -> list[int]:
-        """Which there are, oldest first; whole or not."""
+        """Return the steps of all checkpoints, oldest first, intact or not."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-[0-9]*"))
 
     def path(self, step: int) -> Path:
@@ -69,8 +69,10 @@ class Checkpoints:
     def save(
         self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, description: Description
     ) -> None:
-        """Write one, then remove the oldest. Raises OSError where the disk does not take it; those that are there are
-        then as they were."""
+        """Write a checkpoint, then remove the oldest.
+
+        Raises OSError if the disk does not accept it. The existing checkpoints are then unchanged.
+        """
         self._sweep()
         final = self.path(progress.step)
         made = self.folder / f".{final.name}"
@@ -95,9 +97,9 @@ class Checkpoints:
         save_weights(self.folder / BEST / WEIGHTS, model, description)
 
     def newest(self) -> int | None:
-        """The step of the newest whole one; None if there are none at all.
+        """Return the step of the newest intact checkpoint. None if there are no checkpoints.
 
-        One whose content is not what was written is reported and left aside. ValueError if all are.
+        A damaged checkpoint is reported and ignored. Raises ValueError if all are damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -110,7 +112,7 @@ class Checkpoints:
         return None
 
     def fault(self, step: int) -> str:
-        """What is wrong with one, or nothing."""
+        """Describe what is wrong with a checkpoint. Empty if nothing is."""
         folder = self.path(step)
         try:
             sums = read_sums(folder / SUMS)
@@ -126,9 +128,9 @@ class Checkpoints:
         return ""
 
     def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Fill model and optimizer, and say how far the run was. Runs no code from the files.
+        """Load model and optimizer, and return the progress. No code from the files is run.
 
-        ValueError for a checkpoint that another version of this program wrote.
+        Raises ValueError for a checkpoint that another version of this program wrote.
         """
         folder = self.path(step)
         progress = _progress(folder / PROGRESS)
@@ -140,12 +142,13 @@ class Checkpoints:
         return progress
 
     def sweep(self) -> None:
-        """Clear away what a killed process left half written or half removed. For a process that has them to itself."""
+        """Remove what a killed process left half written or half removed. No other process may use the checkpoints
+        now."""
         self._sweep()
         sweep(self.folder / BEST / WEIGHTS)
 
     def clear(self, keep_best: bool = False) -> None:
-        """Remove them, once the run is done or begins anew."""
+        """Remove all checkpoints, once the run is done or begins again."""
         self._sweep()
         for step in self.steps():
             self._remove(self.path(step))
@@ -155,7 +158,7 @@ class Checkpoints:
             self.folder.rmdir()
 
     def _remove(self, path: Path) -> None:
-        """Take one away at once; half of it never stands there under its name."""
+        """Remove one checkpoint at once. A half-removed one never stands under its name."""
         with suppress(FileNotFoundError):
             hidden = self.folder / f".{path.name}.removed"
             shutil.rmtree(hidden, ignore_errors=True)
@@ -163,7 +166,7 @@ class Checkpoints:
             shutil.rmtree(hidden, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Clear away whole checkpoints that are half written or half removed."""
+        """Remove half-written and half-removed checkpoints."""
         for path in (*self.folder.glob(".step-*"), *self.folder.glob(f".{BEST}.*")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The batches of a run, each process's share of them, and what their workers' failures mean."""
+"""Build the batches of a run and each process's share of them, and explain failures of the data workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DYING = 0.5  # seconds
 
 
 def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0, world_size: int = 1) -> DataLoader:
-    """The batches from step `start` on: of each, this process's equal share.
+    """Build the loader of this process's equal share of each batch, from step `start` on.
 
-    Raises ValueError if a batch cannot be shared out evenly, or for settings that do not fit the data.
+    Raises ValueError if a batch cannot be divided evenly, or for settings that do not fit the data.
     """
     settings, augmentation = config.train, config.data.augmentation
     share, rest = divmod(settings.batch_size, world_size)
@@ -53,11 +53,11 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
 
 
 class Feed:
-    """Batch after batch, while this context is open.
+    """Give one batch after another while this context is open.
 
-    `next` raises ValueError or FileNotFoundError, in one line, for a clip that cannot be read, and TimeoutError for one
-    that takes longer than `train.timeout`. A worker that dies, which PyTorch may notice at any moment, leaves the
-    context as ChildProcessError.
+    `next` raises ValueError or FileNotFoundError, in one line, for an unreadable clip. It raises TimeoutError for a
+    clip that takes longer than `train.timeout`. PyTorch may notice the death of a worker at any moment; the context
+    then ends with ChildProcessError.
     """
 
     def __init__(self, loader: DataLoader):
@@ -96,7 +96,7 @@ class Feed:
             raise _death(error) from error
 
     def _worker_has_died(self) -> bool:
-        """One that breaks a connection by dying may take a moment to be dead."""
+        """Return whether a worker has died. A worker that breaks a connection by dying may take a moment to end."""
         sentinels = [worker.sentinel for worker in self.workers]
         return bool(sentinels and multiprocessing.connection.wait(sentinels, timeout=DYING))
 
@@ -108,7 +108,7 @@ class Feed:
 
 @contextmanager
 def _deaths_unnoticed() -> Iterator[None]:
-    """Without PyTorch's signal handler, which raises at any line once a worker has been killed."""
+    """Switch off PyTorch's signal handler, which raises at any line once a worker has been killed."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):  # as on Windows
         yield
         return
@@ -125,18 +125,18 @@ def _death(error: Exception) -> ChildProcessError:
 
 
 def _start_worker(worker: int) -> None:
-    """Workers go on while the run finishes its step: what asks a run to stop often comes to all its processes."""
+    """Make workers ignore stop signals, so that the run can finish its step. Such signals often go to all processes."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     init_worker(worker)
 
 
 def from_distance(batch: Batch, config: Config, step: int) -> Batch:
-    """The clip from its key frame on: 0..clip_length-1 frames before the label, drawn for each step and the same on
-    all devices, or always the first frame.
+    """Return the clip from its key frame on. The key frame lies 0..clip_length-1 frames before the label.
 
-    At distance 0 the key frame's own scores learn, as in Zhu et al.'s training. Where they cannot, because the
-    reference is frozen or flow is what is trained, 1 is the nearest.
+    The distance is drawn for each step and is the same on all devices. Without `train.random_distance`, the key frame
+    is always the first frame. At distance 0, the key frame's own scores are trained, as in Zhu et al.'s training. The
+    smallest distance is 1 if these scores cannot be trained: the reference is frozen, or flow is trained.
     """
     length = batch.frames.shape[1]
     nearest = 1 if "reference" in config.train.freeze or config.train.loss.name == "flow" else 0

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no finite numbers: what to put back, and where they came from."""
+"""Handle losses and gradients that are not finite: what to restore, and where they came from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Buffers:
-    """A copy of a model's buffers (batch norm's running statistics), to put back after a step that is left out."""
+    """A copy of a model's buffers (the running statistics of batch norm), to restore after a skipped step."""
 
     def __init__(self, model: nn.Module):
         self.now = list(model.buffers())
@@ -25,14 +25,14 @@ class Buffers:
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """The norm of all gradients together; finite only if all of them are."""
+    """Return the norm of all gradients together. It is finite only if all of them are."""
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def first_fault(objective: nn.Module, *batch: object) -> str:
-    """Where numbers first stop being finite: in a weight, in a layer's output, or in a gradient; empty if nowhere.
+    """Describe where numbers first stop being finite: a weight, a layer's output, or a gradient. Empty if nowhere.
 
-    Runs the objective once more on the batch; its parameters still hold the gradients of the step.
+    Runs the objective once more on the batch. Its parameters must still hold the gradients of the step.
     """
     for name, parameter in objective.named_parameters():
         if not parameter.isfinite().all():
@@ -67,5 +67,5 @@ def first_fault(objective: nn.Module, *batch: object) -> str:
 
 
 def _own(name: str) -> str:
-    """The name within the model, as the configuration's keys have it."""
+    """Return the name within the model, as in the keys of the configuration."""
     return name.removeprefix("model.")

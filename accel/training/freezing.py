@@ -1,4 +1,4 @@
-"""Parts of a model that training leaves as they are."""
+"""Freeze parts of a model in training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from accel.config import TrainConfig
 
 
 def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Keep the weights of these parts as they are. ValueError for a part that the model does not have."""
+    """Keep the weights of these parts unchanged. Raises ValueError for a part that the model does not have."""
     for part in parts:
         try:
             model.get_submodule(part).requires_grad_(False)
@@ -18,7 +18,7 @@ def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
 
 
 def set_frozen_to_evaluation(model: nn.Module, settings: TrainConfig) -> None:
-    """Frozen parts keep their batch-norm statistics too; with `freeze_norm`, all parts do."""
+    """Keep the batch-norm statistics of frozen parts unchanged too. With `freeze_norm`, do so for all parts."""
     for part in settings.freeze:
         model.get_submodule(part).eval()
     if settings.freeze_norm:

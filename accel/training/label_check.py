@@ -1,4 +1,4 @@
-"""Before a run: labels that teach nothing, or not what is meant, are told before anything is trained on them."""
+"""Check labels before a run: report labels from which nothing can be learned, or not what was intended."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from accel.training.validation import Validation
 
 
 def check_labels(config: Config, dataset: ClipDataset, validation: Validation | None) -> None:
-    """Look at the labels that a run trains and validates on, and print what may be wrong with them.
+    """Check the labels for a run's training and validation, and print what may be wrong with them.
 
-    Labels are not looked at where they are not learned from (the flow loss), or are generated.
+    Generated labels are not checked, nor are labels that the run does not learn from (the flow loss).
 
-    Raises ValueError where they cannot be meant (`data.label_check`), and for labels that cannot be read.
+    Raises ValueError for labels that cannot be intended (`data.label_check`), and for unreadable labels.
     """
     if learns_labels(config):
         _look(config, dataset, _trained_on(config, dataset), "training", config.data.train_split)
@@ -27,10 +27,10 @@ def check_labels(config: Config, dataset: ClipDataset, validation: Validation | 
 
 
 def check_recipe(stages: Sequence[Config]) -> None:
-    """`check_labels` of the stages of a recipe that come later: not only after days, when their turn has come.
+    """Do `check_labels` for the later stages of a recipe now, instead of days later when each stage begins.
 
-    Those that are done are left out, and what the first of the others will look at itself. Raises as `check_labels`,
-    and for data that are not there.
+    Finished stages are left out. So are labels that the first unfinished stage checks itself. Raises the errors of
+    `check_labels`, and an error for missing data.
     """
     ahead = [stage for stage in stages if not is_done(stage)]
     checked = {_labels_of(stage) for stage in ahead[:1] if learns_labels(stage)}
@@ -42,12 +42,12 @@ def check_recipe(stages: Sequence[Config]) -> None:
 
 
 def learns_labels(config: Config) -> bool:
-    """Whether the run learns from labels, and not from flow alone."""
+    """Return whether the run learns from labels, and not from flow alone."""
     return config.train.loss.name != "flow"
 
 
 def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:
-    """The labelled frames with enough frames before them."""
+    """Return the labelled frames with enough frames before them."""
     stored = _stored_length(config)
     return [index for index in range(len(dataset)) if dataset.history(index) >= stored - 1]
 
@@ -57,7 +57,7 @@ def _stored_length(config: Config) -> int:
 
 
 def _labels_of(config: Config) -> tuple:
-    """What decides which labels a run learns from."""
+    """Return the settings that decide which labels a run learns from."""
     data = config.data
     return data.name, data_root(data).resolve(), data.train_split, _stored_length(config), data.label_check
 

@@ -1,4 +1,5 @@
-"""One process a device on this machine, watched over: what torchrun does, with exit codes that mean something."""
+"""Start one process for each device on this machine and supervise them: what torchrun does, with meaningful exit
+codes."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ STOPPING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1", "S
 
 
 def launch(processes: int) -> int:
-    """Run the command line of this process in so many processes that train together, and return its exit code.
+    """Run the command line of this process in several processes that train together. Return their exit code.
 
-    Signals to this process go on to all of them. When one dies, the others end within `GRACE` seconds.
+    Signals to this process are passed on to all of them. When one dies, the others end within `GRACE` seconds.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -62,7 +63,8 @@ def launch(processes: int) -> int:
 
 
 def _watch_over(children: list[subprocess.Popen]) -> int:
-    """Wait for all to end, or for the others to follow one that failed; what the first failure's code was, else 0."""
+    """Wait until all processes end, or until the others follow a failed one. Return the exit code of the first failure,
+    or 0."""
     code, deadline = 0, float("inf")
     while None in [child.poll() for child in children] and time.monotonic() < deadline:
         failed = next((rank for rank, child in enumerate(children) if child.returncode), None)
@@ -83,5 +85,5 @@ def _watch_over(children: list[subprocess.Popen]) -> int:
 
 
 def launcher_is_gone() -> bool:
-    """Whether this process was started by `launch` and has outlived it."""
+    """Return whether this process was started by `launch` and has outlived it."""
     return LAUNCHER in os.environ and os.getppid() != int(os.environ[LAUNCHER])

@@ -1,4 +1,4 @@
-"""The training loop: one step after another, each taken by all processes alike or by none."""
+"""The training loop: one step after another. Each step is taken by all processes or by none."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ class Part(NamedTuple):
 
 
 class Loop:
-    """Takes the steps of a run from `progress` on.
+    """Take the steps of a run from `progress` on.
 
-    objective: as set up by Fabric, holding `model`. description: what checkpoints say of themselves.
+    objective: the objective as set up by Fabric. It holds `model`.
+    description: the description that checkpoints carry.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class Loop:
         self.total = sum(progress.losses)  # kept, so that a step does not add them all up again
 
     def run(self, feed: Feed, signals: StopSignals, watch: Watch, log: RunLog | None, bar: Bar) -> Signals | None:
-        """All steps that are left, or those up to a signal that any process received; which one it was.
+        """Take all remaining steps, or those up to a signal that any process received. Return that signal, or None.
 
         log: None on all processes but the first.
 
-        Raises ValueError after `train.max_skipped` steps in a row without a finite loss and gradient, or when the
-        GPU's memory does not suffice; and what `Feed` raises.
+        Raises ValueError after `train.max_skipped` steps in a row without a finite loss and gradient, or if the GPU's
+        memory is too small. Also raises the errors of `Feed`.
         """
         self._train_mode()
         stop = self._validate(signals, watch, log)  # where the run stopped between a step and its validation
@@ -99,7 +100,8 @@ class Loop:
         return stop
 
     def step(self, feed: Feed, signals: StopSignals, watch: Watch, bar: Bar) -> Signals | None:
-        """`accumulate` batches, then the weights move once. The signal that asks all processes to stop now, if any."""
+        """Process `accumulate` batches, then update the weights once. Return the signal that asks all processes to stop
+        now, or None."""
         step, parts = self.progress.step, self.settings.accumulate
         rate = learning_rate(step, self.settings)
         set_learning_rate(self.optimizer, rate)
@@ -145,12 +147,12 @@ class Loop:
         return signals.elected(elected)
 
     def _seed(self, step: int) -> None:
-        """What the step draws at random (dropout, say) is a function of seed, step and process."""
+        """Seed the random numbers of the step (dropout, for example) from seed, step and process."""
         key = np.random.SeedSequence((self.config.seed, step, self.fabric.global_rank))
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
     def _skip(self, parts: list[Part], step: int, rate: float, loss: float, norm: float) -> None:
-        """Count the step as left out. ValueError, with what is known, if it is the last one that may be."""
+        """Count the step as skipped. Raise ValueError with a diagnosis if no further step may be skipped."""
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_a_row += 1
@@ -178,8 +180,11 @@ class Loop:
         )
 
     def _validate(self, signals: StopSignals, watch: Watch, log: RunLog | None) -> Signals | None:
-        """If it is time. A signal ends it, which one is returned, and it is made up for when the run goes on; but not
-        the last one of a run, which is done then."""
+        """Validate, if it is due. Return the signal that ended the validation, or None.
+
+        An interrupted validation is repeated when the run resumes. The last validation of a run is not interrupted,
+        because the run is done then.
+        """
         done, progress = self.progress.step, self.progress
         if self.validation is None or not self.validation.is_due(done, progress.validated):
             return None
@@ -222,14 +227,17 @@ class Loop:
         self.waited, self.taken, self.began = 0.0, 0, time.monotonic()
 
     def _try_to_save(self, log: RunLog) -> None:
-        """A checkpoint of this step, or a warning."""
+        """Save a checkpoint of this step, or print a warning."""
         try:
             self._save(log)
         except OSError as error:
             console.print(f"warning: {error}; training goes on")
 
     def _save(self, log: RunLog) -> None:
-        """A checkpoint of this step. OSError, which says what there is instead, where the disk does not take it."""
+        """Save a checkpoint of this step.
+
+        Raises OSError if the disk does not accept it. The message says which checkpoint there is instead.
+        """
         progress = self.progress
         try:
             log.sync()
@@ -247,13 +255,14 @@ class Loop:
         set_frozen_to_evaluation(self.model, self.settings)
 
     def _objective(self) -> nn.Module:
-        """The objective itself, without what Fabric wraps it in."""
+        """Return the objective itself, without Fabric's wrappers."""
         inner = self.objective.module
         return inner.module if isinstance(inner, nn.parallel.DistributedDataParallel) else inner
 
     @contextmanager
     def _explained(self, memory: Callable[[], str]) -> Iterator[None]:
-        """What PyTorch raises for the user's settings, as ValueError in one line. memory: what helps if it runs out."""
+        """Turn PyTorch's errors about the user's settings into ValueError in one line. memory: advice for lack of
+        memory."""
         try:
             yield
         except torch.OutOfMemoryError as error:

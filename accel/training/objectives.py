@@ -1,7 +1,8 @@
-"""What training makes small. An objective holds the model and turns a batch into one loss.
+"""Training objectives. An objective holds the model and turns a batch into one loss.
 
-Objectives take a batch's tensors one by one, because Fabric moves and casts what it passes on; and `refreshed`, which
-frames after the first are key frames too (see `training.refreshing`). Those that belong to a task are in `accel.tasks`.
+Objectives take the tensors of a batch as separate arguments, because Fabric moves and casts what it passes on. They
+also take `refreshed`, the frames after the first that are key frames too (see `training.refreshing`). Objectives that
+belong to a task are in `accel.tasks`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def build_objective(config: c.TrainConfig, model: VideoModel, task: Task) -> nn.Module:
-    """The objective that `train.loss` names: that of the flow network, or one of the task's."""
+    """Build the objective that `train.loss` names: that of the flow network, or one of the task's."""
     return FlowObjective(model) if config.loss.name == "flow" else task.objective(model, config.loss)
 
 
 class FlowObjective(nn.Module):
     """Multi-scale end-point error of the flow network (Dosovitskiy et al., ICCV 2015), in feature cells.
 
-    Each level's error is a mean over the cells whose true flow is known; finer levels weigh more.
+    The error of each level is a mean over the cells whose true flow is known. Finer levels have more weight.
     """
 
     LEVEL_WEIGHTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # coarse to fine
@@ -46,8 +47,11 @@ class FlowObjective(nn.Module):
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
     ) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with exact flow (B, T-1, 2, H, W), over all neighbouring frames; key
-        frames have no part in it."""
+        """Return the scalar loss of clips (B, T, 3, H, W) with exact flow (B, T-1, 2, H, W), over all neighbouring
+        frames.
+
+        Key frames play no role in it.
+        """
         if flow is None:
             raise ValueError("train.loss: these clips have no exact flow to train on")
         current = subtract_mean(frames[:, 1:].flatten(0, 1))
@@ -62,13 +66,15 @@ class FlowObjective(nn.Module):
 
 
 def flow_in_cells(flow: Tensor, stride: int = STRIDE) -> Tensor:
-    """Pixel flow (N, 2, H, W), NaN where unknown, to the flow of cells (N, 2, ceil(H/16), ceil(W/16)) in cells:
-    the mean of what is known in each, NaN where that is less than half."""
+    """Turn pixel flow (N, 2, H, W), NaN if unknown, into cell flow (N, 2, ceil(H/16), ceil(W/16)) in cells.
+
+    The flow of a cell is the mean over its known pixels, or NaN if less than half of them are known.
+    """
     return _nan_mean(flow, stride) / stride
 
 
 def end_point_error(flow: Tensor, target: Tensor) -> Tensor:
-    """Mean length of the difference of two flows (N, 2, h, w), over the cells where the target is known."""
+    """Return the mean length of the difference of two flows (N, 2, h, w), over the cells whose target is known."""
     known = ~target.isnan().any(1)
     difference = torch.where(known[:, None], flow - target, torch.zeros_like(flow))
     # The square root has no gradient at 0.
@@ -77,7 +83,7 @@ def end_point_error(flow: Tensor, target: Tensor) -> Tensor:
 
 
 def _pool(target: Tensor, size: torch.Size) -> Tensor:
-    """Cell flow at 1/16 brought to a coarser level of `size`."""
+    """Reduce the cell flow at 1/16 to a coarser level of `size`."""
     factor = 1
     while -(-target.shape[-2] // factor) > size[0] or -(-target.shape[-1] // factor) > size[1]:
         factor *= 2

@@ -1,4 +1,4 @@
-"""How the offsets of learned sampling move while they are trained: a line of the run's folder at every step logged."""
+"""Record how the offsets of learned sampling move in training: one line in the run's folder for each logged step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OFFSETS = "offsets.jsonl"
 
 
 def start_offsets(folder: Path, model: nn.Module, step: int) -> None:
-    """Record the offsets that a run starts from, or keep what it recorded up to `step`, which it goes on from.
+    """Record the initial offsets of a run. If the run resumes, keep what it recorded up to `step`.
 
-    What the file holds of later steps, by a run that stopped or stood there before, is dropped, and so is what follows
-    a line that cannot be read. A run that goes on leaves the same lines as one that was not stopped.
+    Lines of later steps are dropped, and so is everything after an unreadable line. A resumed run leaves the same lines
+    as one that was not stopped.
     """
     path = folder / OFFSETS
     if path.is_file():
@@ -34,7 +34,7 @@ def start_offsets(folder: Path, model: nn.Module, step: int) -> None:
 
 
 def record_offsets(folder: Path, model: nn.Module, step: int) -> None:
-    """Add the model's offsets to what `folder` holds of the steps before; nothing where the model has none."""
+    """Append the model's offsets to the record in `folder`. Do nothing for a model without offsets."""
     sampling = next((module for module in model.modules() if isinstance(module, LearnedSampling)), None)
     if sampling is None:
         return
@@ -45,7 +45,7 @@ def record_offsets(folder: Path, model: nn.Module, step: int) -> None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add the whole line, or leave the file as it was and raise OSError."""
+    """Append the whole line, or leave the file unchanged and raise OSError."""
     file = open_binary(path, os.O_WRONLY | os.O_CREAT)
     try:
         end = written = os.fstat(file).st_size
@@ -60,10 +60,10 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def read_offsets(folder: str | Path) -> tuple[list[int], np.ndarray]:
-    """The steps that a run recorded, in order, and the offsets at each, (T, K, 2), (dx, dy) in cells.
+    """Return the steps that a run recorded, in order, and the offsets at each: (T, K, 2), (dx, dy) in cells.
 
-    Raises FileNotFoundError for a folder that has none, ValueError for what is no folder and for a line that cannot be
-    read.
+    Raises FileNotFoundError for a folder without a record, and ValueError for a path that is not a folder or an
+    unreadable line.
     """
     if Path(folder).is_file():
         raise ValueError(f"{folder} is a file; expected the folder of a run, where training records offsets")
@@ -86,13 +86,13 @@ def read_offsets(folder: str | Path) -> tuple[list[int], np.ndarray]:
 
 
 def _read(line: str | bytes) -> tuple[int, np.ndarray]:
-    """ValueError, KeyError or TypeError for what was not written here."""
+    """Read a line. Raise ValueError, KeyError or TypeError for a line that this program did not write."""
     entry = json.loads(line)
     return int(entry["step"]), np.array(entry["offsets"], np.float32).reshape(-1, 2)
 
 
 def _length_up_to(path: Path, step: int) -> int:
-    """Bytes of the whole lines at the beginning that are of steps up to `step`."""
+    """Return the length in bytes of the complete lines at the beginning whose steps are up to `step`."""
     length = 0
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:

@@ -1,4 +1,4 @@
-"""Optimizers with a learning rate per parameter group, and the rate's course over the steps."""
+"""Optimizers with one learning rate for each parameter group, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(model: nn.Module, config: c.TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters.
+    """Build SGD or AdamW over the trainable parameters.
 
-    Every group carries its `multiplier` (`train.lr_multipliers`; the first pattern that fits counts). Weight decay
-    is for matrices and kernels only, not for biases, normalisation and the offsets of learned sampling, which are
-    positions. ValueError for a pattern that fits nothing.
+    Every group carries its `multiplier` (`train.lr_multipliers`; the first matching pattern counts). Weight decay
+    applies only to matrices and kernels. It does not apply to biases, normalisation and the offsets of learned
+    sampling, which are positions.
+
+    Raises ValueError for a pattern that matches nothing.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     unused = set(config.lr_multipliers)
@@ -47,7 +49,7 @@ def build_optimizer(model: nn.Module, config: c.TrainConfig) -> torch.optim.Opti
 
 
 def learning_rate(step: int, config: c.TrainConfig) -> float:
-    """The base rate at step 0, 1, ...: warm-up, then (1 - progress) ** power."""
+    """Return the base rate at step 0, 1, ...: warm-up, then (1 - progress) ** power."""
     schedule, peak = config.schedule, config.optimizer.lr
     if step < schedule.warmup_steps:
         return schedule.warmup_lr or peak * (step + 1) / (schedule.warmup_steps + 1)

@@ -1,4 +1,4 @@
-"""The processes a run is spread over, by Lightning Fabric: one a device, on one node or several."""
+"""The processes of a run, started by Lightning Fabric: one for each device, on one node or several."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 
 def launched() -> tuple[int, int]:
-    """Processes a node, and nodes, as torchrun, Slurm's srun or `accel.training.launch` started them; else 1, 1.
+    """Return the number of processes on each node, and of nodes, as started by torchrun, Slurm's srun or
+    `accel.training.launch`; otherwise 1, 1.
 
-    ValueError for a Slurm job that does not say how many tasks a node has.
+    Raises ValueError for a Slurm job that does not give the number of tasks on each node.
     """
     if TorchElasticEnvironment.detect():
         world, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -41,18 +42,18 @@ def launched() -> tuple[int, int]:
 
 
 def is_first() -> bool:
-    """Whether this is the first of the processes that were started together, or the only one."""
+    """Return whether this is the only process, or the first of those that were started together."""
     return launched() == (1, 1) or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
 
 
 def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
-    """Fabric on that device; where this process is one of several, connected with the others.
+    """Start Fabric on that device. If this process is one of several, connect it with the others.
 
-    device: as for `choose_device`; of several processes on a node, each takes the GPU of its number.
-    precision: float32 or bf16, which becomes float32 where the device has none.
-    timeout: seconds that the others may take to come, and later to take part in what all do together.
+    device: as for `choose_device`. If there are several processes on a node, each takes the GPU of its number.
+    precision: float32 or bf16. bf16 becomes float32 if the device does not have it.
+    timeout: seconds to wait for the other processes, first to start, and later in each common operation.
 
-    Raises ValueError for devices that this machine lacks, ConnectionError if the others do not come.
+    Raises ValueError for devices that this machine lacks, and ConnectionError if the others do not start.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     local, nodes = launched()
@@ -87,9 +88,9 @@ def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
 
 
 def on_main(fabric: Fabric, decide: Callable[[], T]) -> T:
-    """What `decide` returns on the first process, told to all: they see one file system, at one time.
+    """Call `decide` on the first process and return its result on all. So all act on the same state of the file system.
 
-    What it raises is raised on the first; the others leave with exit code 2 and say nothing.
+    An error is raised on the first process. The others exit with code 2 and no message.
     """
     outcome: T | None = None
     error: Exception | None = None
@@ -107,7 +108,7 @@ def on_main(fabric: Fabric, decide: Callable[[], T]) -> T:
 
 
 def use_deterministic_algorithms() -> None:
-    """Only algorithms that give the same bits for the same input; an operator that has none raises RuntimeError."""
+    """Use only algorithms that give the same bits for the same input. An operator without one raises RuntimeError."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

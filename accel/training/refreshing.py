@@ -1,4 +1,4 @@
-"""Which frames of training clips are key frames, besides the first."""
+"""Choose the key frames of training clips, besides the first frame."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ _STREAM = 1  # tells these draws from others of the same seed and step
 
 
 def refreshed_frames(remembers: bool, length: int, seed: int, step: int) -> tuple[int, ...]:
-    """The frames of a step's clips after the first, counted from 0 for the first, that are key frames too.
+    """Return the frames after the first that are key frames too, for the clips of one step. The first frame has number
+    0.
 
-    remembers: whether the model builds key frames on those before (`VideoModel.remembers`), which it has to learn.
-    length: frames of the clips.
+    remembers: whether the model builds key frames on earlier ones (`VideoModel.remembers`), which it has to learn.
+    length: the number of frames of the clips.
 
-    In half of the steps it is one of those between the first and the last: the last frame, whose labels count, always
-    is a current frame, so that all that makes one learns at every step. A function of seed and step alone: the same on
-    all devices, and for a run that is resumed.
+    In half of the steps it is one frame between the first and the last. The last frame, which has the labels, is always
+    a current frame, so that everything that makes a current frame is trained at every step. The result depends only on
+    seed and step. It is the same on all devices, and in a resumed run.
     """
     if not remembers or length < 3:
         return ()

@@ -1,4 +1,4 @@
-"""The run's folder: what is done, what may be gone on with, and what must not be touched."""
+"""The run's folder: what is finished, what may be resumed, and what must not be changed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ CARE = {"workers", "save_every", "keep", "timeout", "max_skipped", "preempt_sign
 
 
 def is_done(config: Config, overwrite: bool = False) -> bool:
-    """Whether the run's folder holds finished weights of exactly these settings, which started from the weights that
-    they would start from now."""
+    """Return whether the run's folder holds finished weights of exactly these settings.
+
+    That run must also have started from the weights from which it would start now.
+    """
     if overwrite or not (config.output / WEIGHTS).is_file() or not has_settings(config):
         return False
     return not other_start(config)
 
 
 def has_settings(config: Config) -> bool:
-    """Whether the run in the output folder, done or not, has these settings: all that decide what comes out. Where data
-    and runs lie does not."""
+    """Return whether the run in the output folder, finished or not, has the same settings.
+
+    Only settings that influence the result count. The places of data and runs do not.
+    """
     try:
         return not _difference(config)
     except FileNotFoundError:
@@ -37,7 +41,8 @@ def has_settings(config: Config) -> bool:
 
 
 def check_starts(stages: Sequence[Config]) -> None:
-    """FileNotFoundError for a stage of a recipe that starts from a run that neither is there nor is made before it."""
+    """Raise FileNotFoundError if a stage of a recipe starts from a run that does not exist and that no earlier stage
+    makes."""
     made: set[Path] = set()
     for stage in stages:
         for part, source in stage.init.items():
@@ -50,8 +55,10 @@ def check_starts(stages: Sequence[Config]) -> None:
 
 
 def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
-    """Whether the run's folder holds checkpoints to go on from. FileExistsError if it holds what must not be
-    touched."""
+    """Return whether the run's folder holds checkpoints from which to resume.
+
+    Raises FileExistsError if it holds something that must not be changed.
+    """
     folder, checkpoints = config.output, Checkpoints(config.output)
     held = checkpoints.steps() or any((folder / name).exists() for name in (WEIGHTS, LOG))
     if overwrite:
@@ -82,9 +89,9 @@ def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
 
 
 def claim(config: Config, resumed: bool, dataset: ClipDataset | None = None) -> None:
-    """Make the run's folder its own: without what another run left, unless this one goes on from it.
+    """Take over the run's folder. Remove what another run left, unless this one resumes it.
 
-    dataset: that it learns from, to be noted.
+    dataset: the data set that the run learns from, to be recorded.
     """
     folder = config.output
     Checkpoints(folder).sweep()
@@ -101,7 +108,7 @@ def claim(config: Config, resumed: bool, dataset: ClipDataset | None = None) -> 
 
 
 def _refuse_to_replace(path: Path, settings: str) -> None:
-    """FileExistsError if the file at `path` was written by someone, not by a run, and holds anything but `settings`."""
+    """Raise FileExistsError if a person, not a run, wrote the file at `path`, and it does not equal `settings`."""
     if not path.exists():
         return
     try:
@@ -116,7 +123,10 @@ def _refuse_to_replace(path: Path, settings: str) -> None:
 
 
 def _deciding(config: Config, places: bool) -> dict:
-    """places: with where the weights lie that a run starts from, which says what they are if nothing else does."""
+    """Return the settings that influence the result.
+
+    places: whether to include the paths of the initial weights. They identify these weights if nothing else does.
+    """
     values = config.model_dump(mode="json")
     del values["output"], values["data"]["root"]
     if not places:
@@ -127,9 +137,10 @@ def _deciding(config: Config, places: bool) -> dict:
 
 
 def _difference(config: Config) -> str:
-    """The first setting in which the run in the folder and this one differ, or other data; empty if there is none.
+    """Describe the first setting in which the run in the folder and this one differ, or other data. Empty if there is
+    none.
 
-    Raises FileNotFoundError where the run has no settings.
+    Raises FileNotFoundError if the run has no settings.
     """
     try:
         there = load_config(config.output / CONFIG)

@@ -1,4 +1,4 @@
-"""What a run says of its course: one JSON line a logged step, and TensorBoard curves made from these lines."""
+"""The log of a run: one JSON line for each logged step, and TensorBoard curves made from these lines."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ VALIDATION = "validation_"  # begins the name of what was validated, such as val
 
 
 class RunLog:
-    """Appends to the log; a line is on its way to the disk when `write` returns.
+    """Append lines to the log. When `write` returns, the line has been passed to the operating system.
 
-    start: the step the run goes on from; what was logged after it, before the run stopped, is dropped. validated: the
-    step of its last validation, `start` by default; a later one is made again, so its line is dropped, too. A line that
-    cannot be read ends what is kept, with a warning. The curves are drawn anew from the lines that stay: TensorBoard
-    writes late, and a killed run has lost some of its points.
+    start: the step from which the run continues. Lines of later steps, logged before the run stopped, are dropped.
+    validated: the step of the last validation, `start` by default. A later validation is repeated, so its line is
+        dropped too.
 
-    Where the disk takes no more, lines wait in memory, a warning is printed once, and training goes on.
+    The log is kept up to the first unreadable line, with a warning. The curves are drawn again from the kept lines:
+    TensorBoard writes late, and a killed run has lost some of its points.
+
+    If the disk is full, lines wait in memory, a warning is printed once, and training continues.
     """
 
     def __init__(self, folder: Path, start: int, validated: int | None = None):
@@ -41,7 +43,7 @@ class RunLog:
         self._draw_all()
 
     def write(self, step: int, **values: float | None) -> None:
-        """Log these values of a step; None is none."""
+        """Log these values of a step. None means no value."""
         line = {"step": step, **values}
         self.waiting += json.dumps(line).encode() + b"\n"
         try:
@@ -59,11 +61,11 @@ class RunLog:
             self._close_curves()
 
     def sync(self) -> None:
-        """Have what was logged written to the disk. Raises OSError."""
+        """Make sure that all logged lines are on the disk. Raises OSError."""
         os.fsync(self.file)
 
     def _append(self) -> None:
-        """Write what waits, or leave the file as it was and raise OSError."""
+        """Write the waiting lines, or leave the file unchanged and raise OSError."""
         written = 0
         try:
             while written < len(self.waiting):
@@ -108,14 +110,15 @@ class RunLog:
 
 
 def remove_curves(folder: Path) -> None:
-    """Remove the curves that a run wrote to `folder`, and nothing else that is there."""
+    """Remove the curves that a run wrote to `folder`, and nothing else in it."""
     for curve in (folder / CURVES).glob("events.out.tfevents.*"):
         if curve.is_file():
             curve.unlink()
 
 
 def _length_up_to(path: Path, start: int, validated: int) -> int:
-    """Bytes of the whole lines at the beginning of the log that are of steps up to `start`, or `validated`."""
+    """Return the length in bytes of the complete lines at the beginning of the log whose steps are up to `start`, or up
+    to `validated`."""
     length = 0
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what no newline ends was being written
         try:
@@ -132,7 +135,7 @@ def _length_up_to(path: Path, start: int, validated: int) -> int:
 
 
 def _read(line: bytes) -> dict:
-    """ValueError, KeyError or TypeError for what was not written here."""
+    """Read a line. Raise ValueError, KeyError or TypeError for a line that this program did not write."""
     entry = json.loads(line)
     if not isinstance(entry["step"], int) or not all(isinstance(v, int | float | None) for v in entry.values()):
         raise TypeError("not numbers")

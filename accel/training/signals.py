@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes its step, saves, and goes on another time."""
+"""Signals that ask a run to stop. The run finishes its step, saves, and can be resumed later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCONTROL_TIMEOUT = 60.0  # seconds
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop by `signal` and has saved; the exit code says whether that was in order."""
+    """The run was asked to stop by `signal` and has saved. The exit code says whether all went well."""
 
     def __init__(self, code: int, signal: signal.Signals):
         super().__init__(code)
@@ -29,7 +29,8 @@ class Stopped(SystemExit):
 class StopSignals:
     """While this context is open, SIGINT (Ctrl-C), SIGTERM and the `preemption` signal only set `received`.
 
-    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, where Python takes no signals, it does nothing.
+    A second Ctrl-C raises KeyboardInterrupt. Outside the main thread, where Python accepts no signals, the context does
+    nothing.
     """
 
     def __init__(self, preemption: str = "SIGUSR1"):
@@ -55,23 +56,25 @@ class StopSignals:
             raise KeyboardInterrupt
 
     def votes(self) -> list[float]:
-        """One number a signal: 1 for the one received. Summed over the processes, they say what all should do."""
+        """Return one number for each signal: 1 for the one received. Their sums over the processes decide what all of
+        them do."""
         return [float(number is not None and number is self.received) for number in self.numbers]
 
     def vote(self, device: torch.device) -> signal.Signals | None:
-        """The signal that any process has received; all processes ask this together, and are told the same."""
+        """Return the signal that any process has received, or None. All processes call this together and get the same
+        answer."""
         votes = torch.tensor(self.votes(), dtype=torch.float64, device=device)
         return self.elected(sum_over_processes(votes).tolist())
 
     def elected(self, votes: list[float]) -> signal.Signals | None:
-        """The signal that any process received; pre-emption goes before the others."""
+        """Return the signal that any process received. Pre-emption comes before the others."""
         return next((number for number, count in zip(self.numbers, votes, strict=True) if count), None)
 
     def stop(self, number: signal.Signals, is_main: bool) -> Stopped:
-        """How the program ends now that all is saved.
+        """Return the exception that ends the program after everything is saved.
 
-        0 after Ctrl-C and pre-emption (in a Slurm job, SIGTERM is one); 143 for a SIGTERM from elsewhere; 1 if the
-        Slurm job should have been requeued and was not.
+        Its code is 0 after Ctrl-C and pre-emption (in a Slurm job, SIGTERM is one), and 143 for a SIGTERM from
+        elsewhere. It is 1 if the Slurm job should have been requeued and was not.
         """
         if number is self.numbers[0]:
             return Stopped(0 if not is_main or requeue() else 1, number)
@@ -80,7 +83,8 @@ class StopSignals:
 
 
 def requeue() -> bool:
-    """Ask Slurm to start this job again; outside a Slurm job there is nothing to ask. False if it would not."""
+    """Ask Slurm to start this job again. Return False if Slurm refuses. Outside a Slurm job, there is nothing to
+    ask."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return True

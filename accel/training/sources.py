@@ -1,7 +1,7 @@
-"""What a run is made of: the weights it started from and the labelled frames it learns from.
+"""The sources of a run: the weights it started from and the labelled frames it learns from.
 
-Both are known by what they are, not by where they lie or when they were written: files are moved, copied to other
-machines, and reached by other paths. What a run is made of is written into its folder when it begins.
+Both are identified by their content, not by path or date, because files are moved, copied to other machines, and
+reached by other paths. The sources are written into the run's folder when it begins.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SOURCES = "sources.json"
 
 
 def write_sources(config: Config, dataset: ClipDataset | None = None) -> None:
-    """Note what the run in the output folder is made of."""
+    """Record the sources of the run in the output folder."""
     start = {part: sha256_of(weights_path(_run(source))) for part, source in config.init.items()}
     data = {} if dataset is None else {"data": _frames(dataset)}
     write_whole(config.output / SOURCES, json.dumps({"init": start} | data, indent=2).encode())
 
 
 def other_start(config: Config) -> str:
-    """What `init` names, if that are other weights by now than those the run in the output folder started from.
+    """Return the name in `init` whose weights are no longer those from which the run in the output folder started.
 
-    Empty where they are the same, are no longer there, or nothing is known of them.
+    Empty if they are the same, no longer exist, or were not recorded.
     """
     known = _read(config.output).get("init", {})
     for part, source in config.init.items():
@@ -43,13 +43,19 @@ def other_start(config: Config) -> str:
 
 
 def knows_start(folder: Path) -> bool:
-    """Whether a run's folder says which weights it started from."""
+    """Return whether a run's folder records the weights it started from."""
     return "init" in _read(folder)
 
 
 def has_other_data(folder: Path, there: DataConfig, now: DataConfig) -> bool:
-    """Whether a configuration names other labelled frames than the run in a folder learns from, whose own one is
-    `there`. Not if the place is the same, or nothing can be told, since nothing is there or nothing was noted."""
+    """Return whether a configuration names other labelled frames than the run in a folder learns from.
+
+    there: the data settings of that run.
+    now: the data settings of the configuration.
+
+    The result is False if the place is the same, or if they cannot be compared: the data are missing or were not
+    recorded.
+    """
     noted = _read(folder).get("data")
     if noted is None or now.name == "streetscape" or data_root(there).resolve() == data_root(now).resolve():
         return False
@@ -64,13 +70,14 @@ def _run(source: str) -> str:
 
 
 def _frames(dataset: ClipDataset) -> str:
-    """A checksum of the classes, and of the names of all labelled frames with how many frames come before each."""
+    """Return a checksum of the classes and of all labelled frames: their names, and the number of frames before
+    each."""
     names = [(dataset.name(index), dataset.history(index)) for index in range(len(dataset))]
     return hashlib.sha256(json.dumps([list(dataset.class_names), names]).encode()).hexdigest()
 
 
 def _read(folder: Path) -> dict:
-    """What was noted; nothing in a folder of an older version, or where it is damaged."""
+    """Return the record. Empty for a folder of an older version and for a damaged record."""
     try:
         found = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

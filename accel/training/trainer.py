@@ -1,4 +1,4 @@
-"""Training one stage: what it takes is put together, then the loop runs."""
+"""Train one stage: build everything it needs, then run the loop."""
 
 from __future__ import annotations
 
@@ -43,16 +43,18 @@ def train(
 ) -> Path:
     """Train one stage and return its weights file.
 
-    A run that is done is left as it is. A folder that holds a run with other settings, or an unfinished one, is
-    not touched unless `overwrite`; `resume` goes on with an unfinished one from its newest whole checkpoint, and ends
-    with the same bits as if it had not stopped. again: what to tell who has stopped a run.
+    A finished run is left as it is. A folder with an unfinished run, or one with other settings, is not changed unless
+    `overwrite` is set. `resume` continues an unfinished run from its newest intact checkpoint. The result is the same,
+    bit for bit, as without the stop.
 
-    Started as one of several processes (by torchrun, Slurm's srun or `accel.training.launch`), it trains with the
-    others; only the first one writes.
+    again: the advice for a user who has stopped a run.
 
-    Raises ValueError or FileNotFoundError for settings and data that do not fit, FileExistsError as said, OSError
-    where the weights cannot be written. SIGINT, SIGTERM and `train.preempt_signal` end it as `Stopped` (a SystemExit)
-    once a checkpoint is saved.
+    If it is started as one of several processes (by torchrun, Slurm's srun or `accel.training.launch`), it trains with
+    the others. Only the first one writes.
+
+    Raises ValueError or FileNotFoundError for settings and data that do not fit, FileExistsError for a folder that must
+    not be changed, and OSError if the weights cannot be written. SIGINT, SIGTERM and `train.preempt_signal` end it with
+    `Stopped` (a SystemExit) once a checkpoint is saved.
     """
     fabric = start_fabric(device, config.train.precision, config.train.timeout)
     output = config.output
@@ -75,7 +77,7 @@ def train(
 
 
 def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, watch: Watch) -> Signals | None:
-    """From the data set to the weights file; the signal that stopped it on the way, if any."""
+    """Train from the data set to the weights file. Return the signal that stopped it on the way, or None."""
     dataset, model, validation = _build(fabric, config, resumed)
     if not resumed:
         load_parts(model, config.init, keep_missing=config.init_missing == "keep")
@@ -113,8 +115,10 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
 
 
 def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, VideoModel, Validation | None]:
-    """On the first process first, which also looks at the labels: what is a mistake there is told once. Then on the
-    others."""
+    """Build data set, model and validation, first on the first process, then on the others.
+
+    The first process also checks the labels. So a mistake is reported only once.
+    """
     built, mistake = None, None
 
     def build(check: bool = False) -> tuple[ClipDataset, VideoModel, Validation | None]:
@@ -144,7 +148,7 @@ def _log(fabric: Fabric, folder: Path, progress: Progress) -> AbstractContextMan
 
 
 def _finish(config: Config, model: nn.Module, description: Description) -> None:
-    """The run's weights take the place of its checkpoints."""
+    """Write the run's weights and remove its checkpoints."""
     checkpoints = Checkpoints(config.output)
     try:
         save_weights(config.output / WEIGHTS, model, description)

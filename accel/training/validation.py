@@ -1,4 +1,4 @@
-"""The task's figure on a split while training, shared out to all processes."""
+"""Measure the task's figure on a split during training, shared by all processes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ VOTE_EVERY = 8  # frames of a process
 
 
 class Validation:
-    """The frames of `train.validation`, and how the model does on them.
+    """The frames of `train.validation`, and the measurement on them.
 
-    Raises ValueError if the data set has other classes than the model, or no labelled frame of the split has enough
-    frames before it.
+    Raises ValueError if the data set and the model have different classes, or if no labelled frame of the split has
+    enough frames before it.
     """
 
     def __init__(self, fabric: Fabric, config: Config):
@@ -56,14 +56,15 @@ class Validation:
             )
 
     def is_due(self, step: int, last: int) -> bool:
-        """After this many steps?"""
+        """Return whether to validate after this many steps."""
         return step > last and step % self.settings.every == 0
 
     @torch.no_grad()
     def score(self, model: VideoModel, watch: Watch, step: int, signals: StopSignals | None = None) -> Score | Signals:
-        """What the model reaches, the same on all processes; it is left in evaluation mode.
+        """Return the model's score, the same on all processes. The model is left in evaluation mode.
 
-        signals: where they are given, one that any process received ends this early, and is what all return.
+        signals: if given, a signal that any process received ends the validation early. All processes then return that
+            signal.
         """
         model.eval()
         task = task_of(model, self.dataset)

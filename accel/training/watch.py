@@ -1,4 +1,4 @@
-"""A watch over the run: a step that hangs, or a process that is gone, ends it with the cause."""
+"""Supervise the run: if a step hangs or a process is gone, end the run and report the cause."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ STORE_TIMEOUT = timedelta(seconds=10)
 
 
 class Watch:
-    """While this context is open, a thread looks after this process, and the first process after all.
+    """While this context is open, a thread watches this process. In the first process, it watches all processes.
 
-    Processes give signs of life, and what they are at, through a store of their own: the collectives of training tell
-    nothing while they wait, and on the GPU they wait for ten minutes. Once a process is gone, hangs for `timeout`
-    seconds or has failed, all others print one line that says which and why, and exit with code 1. That resuming helps
-    is said of those that are gone or hang: what a process failed for, it may fail for again.
+    Processes report that they are alive, and what they are doing, through a separate store. The collectives of training
+    report nothing while they wait, and on the GPU they wait for ten minutes. If a process is gone, hangs for `timeout`
+    seconds or has failed, all others print one line that says which and why. Then they exit with code 1. If a process
+    is gone or hangs, the line also says that resuming helps. If it has failed, it does not, because the failure may
+    happen again.
     """
 
     def __init__(self, fabric: Fabric, timeout: float):
@@ -41,7 +42,7 @@ class Watch:
         self.thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
     def at(self, what: str, step: int) -> None:
-        """The run has come to this; from now on it may take `timeout` seconds."""
+        """Report what the run does now. From now on it may take `timeout` seconds."""
         self.doing = (what, step, time.monotonic())
 
     def __enter__(self) -> Watch:
@@ -62,7 +63,7 @@ class Watch:
             self._fail(" ".join(str(error).split()) or kind.__name__)
 
     def _fail(self, reason: str) -> None:
-        """Tell the others why this process ends. What all of them fail for is for the first one to say."""
+        """Tell the others why this process ends. If all of them fail for the same reason, only the first one tells."""
         if self.rank:
             time.sleep(BEAT)
             if (
@@ -75,7 +76,7 @@ class Watch:
         time.sleep(0 if self.rank else 3 * BEAT)  # so that the others can read it
 
     def _open_store(self) -> dist.TCPStore:
-        """A connection of its own: the one of the process group is not for two threads."""
+        """Open a separate connection, because two threads must not use that of the process group."""
         store: dist.TCPStore | None = None
         address = None
         if self.rank == 0:
@@ -145,7 +146,7 @@ class Watch:
 
 
 def _is_broken_connection(error: BaseException | None) -> bool:
-    """Whether a collective failed, which happens to those that are left when a process dies."""
+    """Return whether a collective failed. This happens to the remaining processes when one dies."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
@@ -158,6 +159,6 @@ def _line(error: Exception) -> str:
 
 
 def _place() -> str:
-    """Where the main thread stands."""
+    """Return the place in the code where the main thread is."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame else ""

@@ -1,4 +1,4 @@
-"""From an open FFmpeg container to frames: decoding that survives damage, and when a video ends."""
+"""Decode an open FFmpeg container into frames, also from damaged files, and detect where a video ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _TS_PACKET = 188  # bytes of a packet in an MPEG transport stream
 def decode(
     container: av.container.InputContainer, places: Places | None = None
 ) -> Iterator[tuple[av.VideoFrame, None] | tuple[None, Exception]]:
-    """The frames of the video stream, and in their place what went wrong; it goes on after a bad packet.
+    """Yield the frames of the video stream, and errors in the place of frames. Decoding continues after a bad packet.
 
-    places: is told of all packets and errors.
+    places: an object that is informed about all packets and errors.
 
-    How the file ends comes last: a decoder holds frames back, and those are from before a cut.
-
-    Errors come without their tracebacks, which would keep this generator, and with it the decoder and its threads,
-    until the garbage collector looks.
+    An error at the end of the file comes last: a decoder holds frames back, and those are from before the cut. Errors
+    come without their tracebacks. A traceback would keep this generator, and with it the decoder and its threads, alive
+    until the garbage collector runs.
     """
     stream = video_stream(container)
     packets = container.demux(stream)
@@ -66,7 +65,7 @@ def decode(
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream, of a container that has one. A cover picture, as music has them, is none."""
+    """Return the first video stream of a container that has one. A cover picture, as in music files, does not count."""
     stream = _first_video_stream(container)
     assert stream is not None, "`check_video` has been called"
     return stream
@@ -81,9 +80,9 @@ def _is_cover(stream: av.stream.Stream) -> bool:
 
 
 def check_video(container: av.container.InputContainer, name: str, expected: str) -> None:
-    """Close the container and raise ValueError if it holds no video that can be decoded, or one of too large frames.
+    """Close the container and raise ValueError if it has no video that can be decoded, or if its frames are too large.
 
-    Its decoder is told to make none larger either, whatever comes up midway.
+    The decoder is also limited to frames of that size, in case larger ones come later.
     """
     stream = _first_video_stream(container)
     if stream is None:
@@ -104,14 +103,16 @@ def check_video(container: av.container.InputContainer, name: str, expected: str
 
 
 def declared_end(container: av.container.InputContainer) -> float | None:
-    """The time in seconds at which the header says the last frame ends, None if it does not say."""
+    """Return the time in seconds at which the last frame ends, according to the header. None if the header does not
+    say."""
     span = _declared_span(container)
     by_other_streams = video_stream(container).duration is None and len(container.streams) > 1
     return None if span is None or by_other_streams else span[1]
 
 
 def declared_frames(container: av.container.InputContainer, fps: Fraction | float) -> int | None:
-    """How many frames the header says there are, or about so many at this frame rate; None if it does not say."""
+    """Return the number of frames according to the header, or an estimate at this frame rate. None if the header does
+    not say."""
     stream = video_stream(container)
     if stream.frames:
         return stream.frames
@@ -125,16 +126,17 @@ def declared_frames(container: av.container.InputContainer, fps: Fraction | floa
 
 
 def declared_length(container: av.container.InputContainer) -> float | None:
-    """The seconds from the first frame to the end of the last that the header says there are, None if it does not say.
+    """Return the seconds from the first frame to the end of the last, according to the header. None if the header does
+    not say.
 
-    Clocks start anywhere: what counts is not when the last one ends.
+    Clocks may start at any time, so this is not the time at which the last frame ends.
     """
     span = _declared_span(container)
     return None if span is None else span[1] - span[0]
 
 
 def _declared_span(container: av.container.InputContainer) -> tuple[float, float] | None:
-    """When the first frame begins and the last one ends, in seconds, as the header says it."""
+    """Return the times, in seconds, at which the first frame begins and the last one ends, according to the header."""
     stream = video_stream(container)
     if stream.duration is not None and stream.time_base is not None:
         tick = stream.time_base
@@ -148,7 +150,7 @@ def _declared_span(container: av.container.InputContainer) -> tuple[float, float
 
 
 def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
-    """The time in seconds at which the next frame is due; 0 if the frame carries no time."""
+    """Return the time in seconds at which the next frame is due. 0 if the frame has no time."""
     if frame.time is None:
         return 0.0
     duration = getattr(frame, "duration", None)  # av >= 15
@@ -158,10 +160,10 @@ def frame_end(frame: av.VideoFrame, fps: Fraction | float) -> float:
 def ends_early(
     container: av.container.InputContainer, delivered: int | None, end: float, fps: Fraction | float
 ) -> bool:
-    """Whether frames that the header promises have not come.
+    """Return whether fewer frames came than the header promises.
 
-    delivered: how many came; None if the count is known to tell nothing.
-    end: when the last of them ended, in seconds.
+    delivered: the number of frames that came. None if this number is known to be useless.
+    end: the end of the last of them, in seconds.
     """
     declared = declared_end(container)
     if declared is None:

@@ -1,4 +1,4 @@
-"""Videos without labels, by name: what a demo or a benchmark runs over."""
+"""Videos without labels, by name, for the demo and the benchmark."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from accel.video.source import VideoReader
 class VideoFolder:
     """One video or a folder of them. A video is a video file, a folder of frames, a camera or a stream.
 
-    source: a video file, a folder of frames, or a folder that holds several of those (one level deep). A folder that
-        has frames itself is one video; if it holds video files, too, its frames are one of several. Or a camera's
-        index or a stream's address, as `open_video` takes them.
-    fps: the frame rate to state for folders of frames, which carry none.
-    left_out: the files and folders in the source, but for hidden ones, that are no part of these videos.
+    source: a video file, a folder of frames, or a folder that holds several of those (one level deep). A folder with
+        frames is one video. If it also holds video files, its frames are one of several videos. A camera's index or a
+        stream's address are possible too, as in `open_video`.
+    fps: the frame rate for folders of frames.
+    left_out: the files and folders in the source, except hidden ones, that are not part of these videos.
 
-    Raises FileNotFoundError if there is no such source, ValueError if it holds no video.
+    Raises FileNotFoundError if there is no such source, and ValueError if it holds no video.
     """
 
     def __init__(self, source: str | Path | int, *, fps: Fraction | float = 25) -> None:
@@ -43,21 +43,21 @@ class VideoFolder:
             )
 
     def videos(self) -> list[str]:
-        """The names of all videos, frame2 before frame10: names of files (with suffix) and folders."""
+        """Return the names of all videos, frame2 before frame10: the names of files (with suffix) and folders."""
         return list(self._paths)
 
     def open(self, name: str, *, on_damage: Callable[[str], None] | None = None) -> VideoReader:
-        """A reader of the video `name`. `on_damage` as in `VideoReader`."""
+        """Return a reader of the video `name`. on_damage: as in `VideoReader`."""
         if name not in self._paths:
             raise ValueError(f"{self.source}: no video {name!r}; it has {', '.join(self._paths)}")
         return open_video(self._paths[name], folder_fps=self.fps, on_damage=on_damage)
 
     def has_frames(self) -> bool:
-        """Whether any video is a folder of frames, which carries no frame rate."""
+        """Return whether any video is a folder of frames, which has no frame rate."""
         return any(isinstance(source, Path) and source.is_dir() for source in self._paths.values())
 
     def describe_left_out(self) -> str:
-        """How much is left out, and what."""
+        """Describe what is left out."""
         count = len(self.left_out)
         some = "1 file or folder is" if count == 1 else f"{count} files or folders are"
         return f"{self.source}: {some} no part of a video that is read ({self._some_left_out()})"

@@ -1,4 +1,4 @@
-"""Video in from where it happens: a camera, or the address of a stream."""
+"""Live video: read a camera, or a stream by its address."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FIRST_TRIES = 5  # cameras that have just been switched on may fail to give the
 
 
 def in_real_time(reader: VideoReader) -> Iterator[SourceFrame]:
-    """The frames of a recording when it shows them, as a camera would give them."""
+    """Yield the frames of a recording at the times when it shows them, as a camera would."""
     start = time.monotonic()
     for frame in reader.frames():
         time.sleep(max(0.0, start + (frame.time or 0.0) - time.monotonic()))
@@ -44,15 +44,15 @@ class CameraReader(VideoReader):
     """A camera of this machine.
 
     index: 0 is the first. On Linux, N is /dev/videoN.
-    open_capture: makes an object with the methods of `cv2.VideoCapture` from the index.
+    open_capture: a function that makes an object with the methods of `cv2.VideoCapture` from the index.
 
-    OpenCV, and not `av` as for all else, because wheels of `av` come without FFmpeg's camera devices, while those of
-    OpenCV reach cameras on Linux, macOS and Windows.
+    This uses OpenCV instead of `av`, because wheels of `av` lack FFmpeg's camera devices, while those of OpenCV support
+    cameras on Linux, macOS and Windows.
 
-    The camera is on from the moment the reader is made until it is closed. A camera that stops giving frames ends
-    the video with a report, as damage does. `fps` is None where the camera does not say.
+    The camera is on from the moment the reader is made until it is closed. If it stops giving frames, the video ends
+    with a report, as for damage. `fps` is None if the camera does not tell it.
 
-    Raises ValueError if there is no such camera, or it gives no picture.
+    Raises ValueError if there is no such camera, or if it gives no picture.
     """
 
     live = True
@@ -114,18 +114,20 @@ class CameraReader(VideoReader):
 
 
 class StreamReader(VideoReader):
-    """A stream by its address: whatever the installed `av` (FFmpeg) reads, such as rtsp://, http://, udp://, rtmp://.
+    """A stream by its address: everything that the installed `av` (FFmpeg) reads, such as rtsp://, http://, udp://,
+    rtmp://.
 
-    url: as FFmpeg takes it; a user name and password may be in it. Messages and `name` leave those out.
-    timeout: seconds to wait for an answer, and for data at any later time.
+    url: the address for FFmpeg. It may contain a user name and password. Messages and `name` leave those out.
+    timeout: seconds to wait for an answer, and later for more data.
 
-    A stream that states its size or length is a recording, read as a file is. Any other is `live`: its frames come
-    when they come, and what was lost on the way counts as damage but never ends it. `fps` is None where a live stream
-    does not say. No more data for `timeout` seconds, or a lost connection, ends either with a report.
+    A stream that states its size or length is a recording and is read like a file. Any other is `live`: its frames come
+    in real time, and data lost on the way count as damage but never end it. `fps` is None if a live stream does not
+    tell it. If no data come for `timeout` seconds, or the connection is lost, either kind ends with a report.
 
-    Connected from the moment the reader is made; what it reads first is the first frame of the first iteration.
+    The stream is connected from the moment the reader is made. The first frame it reads is the first frame of the first
+    iteration.
 
-    Raises ValueError if the stream cannot be opened or no frame of it decoded.
+    Raises ValueError if the stream cannot be opened or none of its frames can be decoded.
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0, on_damage: OnDamage | None = None) -> None:
@@ -145,7 +147,7 @@ class StreamReader(VideoReader):
         self.size = self._pictures.size
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoFrame, Iterator, Places]:
-        """The container, its first frame, the rest as `decode` gives it, and what it tells the places."""
+        """Return the container, its first frame, the rest from `decode`, and the places."""
         start = time.monotonic()
         try:
             container = av.open(self.url, timeout=self.timeout, options=_options(self.url))
@@ -168,16 +170,16 @@ class StreamReader(VideoReader):
         raise ValueError(f"{self._shown}: no frame of it can be decoded: {why}")
 
     def _no_data(self, error: Exception, start: float) -> str | None:
-        """The message if what began at `start` and failed now has timed out.
+        """Return a message if what began at `start`, and failed now, has timed out.
 
-        Which error FFmpeg gives for that depends on the protocol, so the clock is asked, too.
+        FFmpeg's error for that depends on the protocol, so the clock decides too.
         """
         if isinstance(error, av.error.ExitError) or time.monotonic() - start > 0.95 * self.timeout:
             return f"no data for {self.timeout:g} s"
         return None
 
     def _why_not(self, error: Exception, start: float) -> str:
-        """Why the stream does not open, in a user's words."""
+        """Explain to the user why the stream does not open."""
         if isinstance(error, av.error.ProtocolNotFoundError):
             return f"this build of av (FFmpeg) has no protocol {_split(self.url).scheme!r}; expected rtsp, http, ..."
         if isinstance(error, ConnectionRefusedError):
@@ -231,13 +233,13 @@ class StreamReader(VideoReader):
 
 
 def stream_name(url: str) -> str:
-    """What a person would call the stream; fit to be a folder's name."""
+    """Return a readable name of the stream that can also be the name of a folder."""
     parts = _split(url)
     return re.sub(r"[^\w.]+", "_", f"{parts.netloc.rpartition('@')[2]}{parts.path}").strip("_") or parts.scheme
 
 
 def without_secrets(url: str) -> str:
-    """The address without user name, password and query, which are nobody's business in a message or a log."""
+    """Return the address without user name, password and query, which must not appear in messages or logs."""
     parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -250,7 +252,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _rate(stated: Fraction | float | None) -> Fraction | float | None:
-    """A frame rate as it is stated; None if nobody can mean it: 0, -1 and NaN, or the ticks of a clock."""
+    """Return a frame rate as stated, or None if it cannot be meant: 0, -1 and NaN, or the ticks of a clock."""
     return stated if stated is not None and 0 < stated < 1000 else None
 
 
@@ -259,7 +261,7 @@ def _stated_rate(stream: av.VideoStream) -> Fraction | float | None:
 
 
 def _seconds(container: av.container.InputContainer) -> float:
-    """How long the stream says it is; 0 if it does not say."""
+    """Return the stated length of the stream in seconds. 0 if it is not stated."""
     # An MP4 that is sent while it is made states the length of what there was when it was opened, but no frame count.
     if "mp4" in container.format.name and not video_stream(container).frames:
         return 0.0
@@ -267,13 +269,13 @@ def _seconds(container: av.container.InputContainer) -> float:
 
 
 def _is_recording(container: av.container.InputContainer) -> bool:
-    """Whether all of the stream is there already: its length is known, or its size in bytes."""
+    """Return whether the whole stream already exists: its length is known, or its size in bytes."""
     playlist = container.format.name in ("hls", "dash")  # its size is not that of the video
     return _seconds(container) > 0 or (container.size > 0 and not playlist)
 
 
 def _options(url: str) -> dict[str, str]:
-    """FFmpeg's options by protocol (ffmpeg-protocols)."""
+    """Return FFmpeg's options for the protocol (ffmpeg-protocols)."""
     scheme = _split(url).scheme.lower()
     if scheme in ("rtsp", "rtsps"):
         # Over UDP, FFmpeg's first choice, a lost packet smears the picture until the next intra frame; many networks

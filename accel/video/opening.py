@@ -1,4 +1,4 @@
-"""From what a user names (a file, a folder, a camera, an address) to its reader."""
+"""Open whatever the user names: a file, a folder, a camera or an address."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def open_video(
     timeout: float = 10.0,
     on_damage: OnDamage | None = None,
 ) -> VideoReader:
-    """The reader for `source`.
+    """Return the reader for `source`.
 
-    source: a video file; a folder of frames; a camera's index (0, or "0" where no file or folder is called that); or a
-        stream's address (rtsp://..., http://..., udp://... and what else FFmpeg reads).
-    folder_fps: the frame rate that a folder of frames is said to have.
-    timeout: seconds to wait for a stream's answer, and for data at any later time.
+    source: a video file; a folder of frames; a camera's index (0, or "0" if no file or folder has that name); or a
+        stream's address (rtsp://..., http://..., udp://... and everything else that FFmpeg reads).
+    folder_fps: the frame rate for a folder of frames.
+    timeout: seconds to wait for a stream's answer, and later for more data.
 
     Raises FileNotFoundError or ValueError if there is no such source or no frame can be read from it.
     """
@@ -41,7 +41,8 @@ def open_video(
 
 
 def is_file_or_folder(source: str | Path | int) -> bool:
-    """Whether `open_video` would look for `source` on disk, not take it for a camera or a stream. What is there is."""
+    """Return whether `open_video` treats `source` as a path on disk, not as a camera or a stream. An existing path
+    always counts."""
     if isinstance(source, int):
         return False
     if isinstance(source, Path) or os.path.lexists(source):
@@ -59,7 +60,7 @@ def _camera(source: str | int, on_damage: OnDamage | None) -> CameraReader:
 
 
 def source_name(source: str | Path | int) -> str:
-    """What a person would call the source; fit to be a folder's name."""
+    """Return a readable name of the source that can also be the name of a folder."""
     if is_file_or_folder(source):
         return Path(str(source)).resolve().name
     if "://" in str(source):

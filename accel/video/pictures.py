@@ -1,4 +1,4 @@
-"""From decoded frames to pictures as they are to be seen: their colours, their size, and which way is up."""
+"""Turn decoded frames into pictures for display: with the right colours, size and orientation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SWS_COLOURS = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
 
 
 class Pictures:
-    """Makes (H, W, 3) uint8 RGB pictures of the frames of one video.
+    """Makes (H, W, 3) uint8 RGB pictures from the frames of one video.
 
-    A frame is turned and mirrored as its display matrix says, and scaled to the size of the first one. Colours follow
-    the frame's tags; an untagged one is taken as BT.601, as FFmpeg does.
+    A frame is turned and mirrored according to its display matrix, and scaled to the size of the first one. Colours
+    follow the frame's tags. An untagged frame is treated as BT.601, as by FFmpeg.
 
     first: a frame of the video.
-    size:  (H, W) of the pictures.
+    size: (H, W) of the pictures.
     """
 
     def __init__(self, first: av.VideoFrame):
@@ -27,7 +27,7 @@ class Pictures:
         self.size = (first.width, first.height) if abs(a) < abs(b) else (first.height, first.width)
 
     def of(self, frame: av.VideoFrame) -> np.ndarray:
-        """The picture of a frame."""
+        """Return the picture of a frame."""
         a, b, c, d = _matrix(frame)
         height, width = reversed(self.size) if abs(a) < abs(b) else self.size
         rgb = frame.reformat(
@@ -41,10 +41,9 @@ class Pictures:
 
 
 def transform(picture: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
-    """A picture (H, W, ...) of which the pixel at (x, y) goes to (a x + c y, b x + d y), moved to where it is seen.
+    """Turn and mirror a picture (H, W, ...) so that the pixel at (x, y) goes to (a x + c y, b x + d y).
 
-    Of the numbers only those count that are larger in their row and column, and their signs: what is left are
-    quarter turns and mirrors.
+    Only quarter turns and mirrors are applied: in each row and column, only the sign of the larger number counts.
     """
     if abs(a) < abs(b):
         picture, a, d = picture.swapaxes(0, 1), c, b
@@ -52,7 +51,7 @@ def transform(picture: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray
 
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """The part of a frame's display matrix that turns and mirrors."""
+    """Return the part of a frame's display matrix that turns and mirrors."""
     try:
         # `frame.side_data` would keep this in the frame, a cycle: the frame, and with it the decoder, would stay until
         # the garbage collector looks.
@@ -66,6 +65,6 @@ def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def _turned(degrees: float) -> tuple[int, int, int, int]:
-    """The matrix of a turn by quarters, counterclockwise."""
+    """Return the matrix of a turn by quarters, counterclockwise."""
     cosine, sine = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
     return cosine, -sine, sine, cosine

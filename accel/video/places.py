@@ -1,4 +1,4 @@
-"""Each frame's number and time in a video stream, also where frames have been lost."""
+"""The number and time of each frame in a video stream, even if frames have been lost."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _UNSURE = 32  # frames that may come between where packets were lost and where t
 class Places:
     """Numbers the frames of one iteration over a container's video stream.
 
-    Frames are counted. Of those that could not be decoded, their packets tell how many they were: the ones whose times
-    lie in the gap, as long as the frame rate is constant not more than fit into it. Packets that are no frames (VP8's
-    hidden ones, fields) leave no gap. Where packets themselves were lost, only the time is left to tell.
+    Frames are counted. The packets of frames that could not be decoded tell how many these were: the packets whose
+    times are in the gap. At a constant frame rate, this is at most the number that fits into the gap. Packets that are
+    not frames (VP8's hidden ones, fields) leave no gap. If packets themselves were lost, only the time tells.
 
     fps: the frame rate that the stream states.
     """
@@ -47,7 +47,7 @@ class Places:
         self._index, self._time = -1, 0.0
 
     def packet(self, packet: av.Packet) -> None:
-        """A packet that is about to be decoded."""
+        """Register a packet that is about to be decoded."""
         if packet.is_corrupt:
             self.damage(packets_lost=True)
         ticks = packet.dts if self._numbered or packet.pts is None else packet.pts
@@ -55,16 +55,16 @@ class Places:
             heapq.heappush(self._waiting, ticks)
 
     def damage(self, packets_lost: bool) -> None:
-        """What came instead of a frame is an error. packets_lost: whether further packets were lost with it."""
+        """Register an error in the place of a frame. packets_lost: whether further packets were lost with it."""
         self._damaged = True
         self._undecoded += 1
         if packets_lost:
             self._unsure = _UNSURE
 
     def of(self, frame: av.VideoFrame) -> tuple[int, float]:
-        """The number of the next frame, from 0, and the seconds from the start of the stream to it.
+        """Return the number of the next frame, from 0, and its time in seconds from the start of the stream.
 
-        Behind damage, decoders may give a frame late: its number is less than that of the one before it.
+        After damage, decoders may give a frame late. Its number is then less than that of the frame before.
         """
         ticks = self._ticks(frame)
         stamp = None if ticks is None else float(ticks * (frame.time_base or 0))
@@ -84,9 +84,9 @@ class Places:
         return self._index, self._unrounded()
 
     def end(self) -> int:
-        """How many frames there were, lost ones included.
+        """Return the number of all frames, including lost ones.
 
-        Decoders may say nothing of damage in the last ones.
+        Decoders may not report damage in the last ones.
         """
         if self._damaged:
             return self._index + 1 + len(self._waiting)
@@ -94,7 +94,7 @@ class Places:
         return self._index + 1 + sum(ticks > last for ticks in self._waiting)
 
     def _ticks(self, frame: av.VideoFrame) -> int | None:
-        """When the frame is shown, on the clock of the packets."""
+        """Return the time of the frame on the clock of the packets."""
         if not self._numbered:
             return frame.pts
         if not self._stream.codec_context.has_b_frames:
@@ -104,13 +104,13 @@ class Places:
         return first[-1] if first else None
 
     def _unrounded(self) -> float:
-        """The frame's time; at the rate that is stated, if it is that but for the rounding to the stream's ticks."""
+        """Return the frame's time. If it equals a time at the stated rate up to the rounding to ticks, return that."""
         at_rate = round(self._time * self._fps) / self._fps
         return at_rate if abs(at_rate - self._time) < 0.51 * self._tick else self._time
 
     def _start(self, stamp: float | None, between: list[int]) -> None:
-        """Frames before the first that can be decoded count where they are damaged, not where they are cut off from
-        their key frame, which decoders pass over without a word."""
+        """Start at the first decodable frame. Damaged frames before it count. Frames that only lack their key frame do
+        not: decoders skip them silently."""
         self._index, self._stamp = 0, stamp
         if stamp is None:
             return
@@ -134,7 +134,8 @@ class Places:
         self._stamp = stamp if step > 0 or step < -BACK else self._stamp
 
     def _lost_in(self, step: float, packets: int) -> int:
-        """How many frames are lost between two that are `step` seconds apart, with these packets between them."""
+        """Return how many frames are lost between two that are `step` seconds apart, with this number of packets
+        between them."""
         fit = max(round(step * self._fps) - 1, 0)
         if self._steady and step * self._fps > 0.5:
             lost = fit if self._unsure else min(packets, fit)
@@ -144,7 +145,7 @@ class Places:
         return packets if self._damaged else 0
 
     def _between(self, now: int | None) -> list[int]:
-        """Times of the packets between the last frame and this one; those up to this one are forgotten."""
+        """Return the times of the packets between the last frame and this one, and forget all up to this one."""
         if now is None:
             if self._waiting:
                 heapq.heappop(self._waiting)

@@ -1,6 +1,6 @@
-"""Video in: a video file or a folder of frames to frames.
+"""Read video files and folders of frames.
 
-Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of source is one more subclass;
+Readers share one interface, `VideoReader` (`accel.video.source`). A new kind of source is one more subclass.
 `accel.video.opening` chooses among them. Cameras and streams are in `accel.video.live`.
 """
 
@@ -37,27 +37,33 @@ _PATIENCE = 60.0  # seconds that one reading from a file may take
 
 
 def natural_key(name: str) -> tuple:
-    """Sort key that puts frame2 before frame10."""
+    """Return a sort key that puts frame2 before frame10."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [int(part) if part.isdigit() and part.isascii() else part for part in parts], name
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """The image files directly in `folder`, in the order of their numbers, without hidden ones. Links to files that are
-    not there are among them: those frames are missing, and the others keep their places."""
+    """Return the image files directly in `folder`, in the order of their numbers, without hidden ones.
+
+    Links to files that do not exist are included: those frames are missing, and the others keep their places.
+    """
     files = (p for p in visible(Path(folder)) if p.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((p for p in files if p.is_file() or leads_nowhere(p)), key=lambda p: natural_key(p.name))
 
 
 def video_files(folder: str | Path) -> list[Path]:
-    """The video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden ones."""
+    """Return the video files directly in `folder`, by their suffixes, in the order of their numbers, without hidden
+    ones."""
     files = (p for p in visible(Path(folder)) if p.suffix.lower() in VIDEO_SUFFIXES)
     return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_key(p.name))
 
 
 def are_frames(images: list[Path], videos: list[Path]) -> bool:
-    """Whether the images of a folder are the frames of a video. Beside video files they may be covers and the like:
-    then they are frames only if there are more of them than videos, and their names differ in nothing but a number."""
+    """Return whether the images of a folder are the frames of a video.
+
+    Images beside video files may be covers, for example. They are frames only if there are more of them than videos,
+    and if their names differ only by a number.
+    """
     kinds = {re.sub("[0-9]+", "0", path.name.lower()) for path in images}
     return bool(images) and (not videos or (len(images) > max(len(videos), 1) and len(kinds) == 1))
 
@@ -65,11 +71,11 @@ def are_frames(images: list[Path], videos: list[Path]) -> bool:
 class FolderReader(VideoReader):
     """A folder of frames (png, jpg, bmp, webp, tif), in the order of the numbers in their names.
 
-    folder: holds the images; other files, hidden files and folders are not looked at.
-    fps:    the frame rate to state: a folder carries none.
+    folder: the folder with the images. Other files, hidden files and folders in it are ignored.
+    fps: the frame rate, which a folder does not have itself.
 
-    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, if it is one of video
-    files, or if a frame is of another size than the first, which the headers tell before any is read.
+    Raises FileNotFoundError or ValueError if there is no folder or no readable frame in it, if it is a folder of video
+    files, or if a frame differs in size from the first. Sizes are checked by the headers before any frame is read.
     """
 
     def __init__(self, folder: str | Path, *, fps: Fraction | float = 25, on_damage: OnDamage | None = None) -> None:
@@ -136,17 +142,16 @@ class FolderReader(VideoReader):
 
 
 class VideoFileReader(VideoReader):
-    """A video file, through FFmpeg: whatever the installed `av` decodes.
+    """A video file that the installed `av` (FFmpeg) can decode.
 
-    The first video stream is read; sound is not. Quarter turns (phones held upright) and mirrors in the metadata
-    are applied. Non-square pixels stay as stored. Colours follow the stream's tags; an
-    untagged stream is taken as BT.601, as FFmpeg does. A stream that changes its size midway is scaled to the
-    size it began with.
+    The first video stream is read; sound is not. Quarter turns (phones held upright) and mirrors in the metadata are
+    applied. Non-square pixels stay as stored. Colours follow the stream's tags; an untagged stream is treated as
+    BT.601, as by FFmpeg. If a stream changes its size, frames are scaled to the first size.
 
-    A run of undecodable frames is one report (`damaged` counts reports). So is a file that ends before its
-    header says: the frames up to the cut come first.
+    A series of undecodable frames gives one report (`damaged` counts reports). So does a file that ends earlier than
+    its header says; the frames up to the cut come first.
 
-    Raises FileNotFoundError if there is no such file, ValueError if no frame can be decoded from it.
+    Raises FileNotFoundError if there is no such file, and ValueError if no frame can be decoded from it.
     """
 
     def __init__(self, path: str | Path, *, on_damage: OnDamage | None = None) -> None:
@@ -216,7 +221,7 @@ class VideoFileReader(VideoReader):
 
 
 def name_some(names: Sequence[str]) -> str:
-    """The first of many names, for a message."""
+    """Return the first of many names, for a message."""
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 

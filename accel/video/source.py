@@ -1,4 +1,4 @@
-"""What all sources of video have in common: frames that know their place, one iteration at a time, damage told."""
+"""The common base of all video sources: frames with their places, one iteration at a time, and reports of damage."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SourceFrame:
     """A frame with its place in its source.
 
     image: (H, W, 3) uint8 RGB.
-    index: its number in the source, from 0. Frames that cannot be read have a number, too.
-    time:  seconds from the start of the source at which it is shown. None: when it comes.
+    index: its number in the source, from 0. Unreadable frames have a number too.
+    time: seconds from the start of the source at which it is shown. None: when it comes.
     """
 
     image: np.ndarray
@@ -35,19 +35,20 @@ class VideoReader(ABC):
 
     `for frame in reader.frames()` gives each as a `SourceFrame`, with its place.
 
-    name:     what a person would call the video.
-    fps:      frames per second; None where nobody knows (some cameras and streams).
-    live:     whether frames come when they happen, whoever is ready for them or not.
-    size:     (H, W) of every frame.
-    len_hint: about how many frames will come, for a progress bar; None where nobody knows.
-    damaged:  how many times damage was reported in the iteration so far.
-    missing:  which frames could not be read in the iteration so far, of a recording: ranges of their numbers.
+    name: a readable name of the video.
+    fps: frames per second. None if unknown (some cameras and streams).
+    live: whether frames come in real time, without waiting for a reader.
+    size: (H, W) of every frame.
+    len_hint: the approximate number of frames, for a progress bar. None if unknown.
+    damaged: the number of damage reports in the iteration so far.
+    missing: for a recording, the frames that could not be read in the iteration so far, as ranges of their numbers.
 
-    on_damage: called with a one-line message for what cannot be decoded, which is then skipped. None: damage
-        raises ValueError with the same message.
+    on_damage: a function that is called with a one-line message about data that cannot be decoded, which are then
+        skipped. None: damage raises ValueError with the same message.
 
-    One iteration at a time: starting another ends the one before and, for files, begins again at the first
-    frame. It may run in one thread and be closed from another, which then waits for the frame being read.
+    Only one iteration runs at a time. Starting another ends the one before and, for files, begins again at the first
+    frame. An iteration may run in one thread and be closed from another, which then waits for the frame that is being
+    read.
     """
 
     name: str
@@ -65,10 +66,10 @@ class VideoReader(ABC):
 
     @abstractmethod
     def _frames(self) -> Generator[SourceFrame, None, None]:
-        """A generator over all frames; it frees what it opened when it is closed."""
+        """Yield all frames. The generator frees everything it opened when it is closed."""
 
     def frames(self) -> Iterator[SourceFrame]:
-        """The frames with their places."""
+        """Return an iterator over the frames with their places."""
         return self._begin(lambda frame: frame)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -82,7 +83,7 @@ class VideoReader(ABC):
         return self._running
 
     def close(self) -> None:
-        """End the iteration under way, if any, and free its file."""
+        """End the current iteration, if there is one, and free its file."""
         self._end_iteration()
 
     def _end_iteration(self) -> None:
@@ -103,7 +104,8 @@ class VideoReader(ABC):
         self._on_damage(message)
 
     def _place(self, index: int, expected: int) -> int:
-        """Note which frames are missing now that number `index` comes and `expected` was to; which is expected next."""
+        """Record which frames are missing, now that number `index` comes instead of `expected`. Return the next
+        expected number."""
         if self.live:  # it may go on for ever
             return index + 1
         if index > expected:
@@ -120,7 +122,7 @@ def _without(gap: range, index: int) -> list[range]:
 
 
 class _Iteration(Generic[T]):
-    """A generator that one thread may close while another runs it: it closes between two frames."""
+    """A generator that one thread may close while another runs it. It closes between two frames."""
 
     def __init__(self, frames: Generator[SourceFrame, None, None], each: Callable[[SourceFrame], T]) -> None:
         self._frames, self._each = frames, each

@@ -1,4 +1,4 @@
-"""Video out: frames to an H.264 MP4 that browsers play."""
+"""Write frames to an H.264 MP4 that browsers play."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MAX_STEP = 2**31 - 2**20  # ticks from frame to frame; FFmpeg takes 2**31 - 1 f
 class VideoWriter:
     """Writes frames to an MP4 that browsers play: H.264, yuv420p, BT.709, index first ("faststart").
 
-    path:    the file to write, an MP4 whatever its suffix; missing folders are made.
-    fps:     frames per second. None where nobody knows; then each frame says when it is shown.
-    quality: x264's constant rate factor: 0 is lossless, 18 looks so, 23 is x264's default, 51 the worst.
+    path: the file to write, an MP4 whatever its suffix. Missing folders are made.
+    fps: frames per second. None if unknown; every frame then needs its time.
+    quality: x264's constant rate factor: 0 is lossless, 18 looks lossless, 23 is x264's default, 51 is the worst.
 
-    Use it as a context manager: the file appears under its name only when it is whole; on an exception
-    nothing is left. yuv420p needs even sides: odd ones get one more row or column, a copy of the last.
+    Use it as a context manager. The file appears under its name only when it is complete. After an exception, nothing
+    is left. yuv420p needs even sides: an odd side gets one more row or column, a copy of the last.
     """
 
     def __init__(self, path: str | Path, fps: Fraction | float | None, *, quality: int = 18) -> None:
@@ -64,8 +64,8 @@ class VideoWriter:
     def write(self, frame: np.ndarray, time: float | None = None) -> None:
         """Append one frame, (H, W, 3) uint8 RGB, of the same size as the first.
 
-        time: seconds from the start of the video at which it is shown. None: 1/fps after the one before it. Either all
-            frames say it or none.
+        time: seconds from the start of the video at which it is shown. None: 1/fps after the frame before. Either all
+            frames have a time or none.
         """
         if self._closed:
             raise ValueError(f"{self.path}: the video is closed; no frame can be added")
@@ -97,7 +97,8 @@ class VideoWriter:
         self.frames += 1
 
     def _place(self, time: float) -> int:
-        """When to show a frame, in ticks. They must grow, if by a tick, and not by more than fits."""
+        """Return the time at which to show a frame, in ticks. Times must increase by at least one tick, and not by more
+        than fits."""
         ticks = round(time * self._ticks) - self._cut
         if self._last is None:
             return max(ticks, 0)
@@ -131,7 +132,7 @@ class VideoWriter:
         self._closed = True
 
     def abort(self) -> None:
-        """Drop what was written; what `path` held before stays."""
+        """Drop what was written. An earlier file at `path` stays."""
         self._closed = True
         if self._container is not None:
             with suppress(av.FFmpegError):  # e.g. the disk is full: the file goes anyway
@@ -174,7 +175,7 @@ class VideoWriter:
 
 
 def _exact(fps: Fraction | float) -> Fraction:
-    """29.97002997... as 30000/1001; one of very few frames a second as it is."""
+    """Return 29.97002997... as 30000/1001, and a rate of very few frames a second unchanged."""
     short = Fraction(fps).limit_denominator(1001)
     if abs(float(short) - float(fps)) < 1e-4 * fps:
         return short
@@ -182,7 +183,8 @@ def _exact(fps: Fraction | float) -> Fraction:
 
 
 def _ticks(fps: Fraction | None) -> int:
-    """Of how many ticks a second is, so that the time from frame to frame is a whole number of them, if it can be."""
+    """Return the number of ticks in a second, so that the time from frame to frame is a whole number of them, if
+    possible."""
     enough = _TICKS if fps is None or fps >= 1 else _SLOW_TICKS
     if fps is None or fps.numerator > _MOST_TICKS:
         return enough

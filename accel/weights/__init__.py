@@ -1,4 +1,4 @@
-"""Weights from elsewhere: MXNet's files, and the published networks in them."""
+"""Weights from other programs: MXNet's files, and the published networks in them."""
 
 from accel.weights.mxnet_params import read_mxnet_params, write_mxnet_params
 from accel.weights.published_params import load_published, mxnet_params

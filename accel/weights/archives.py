@@ -1,4 +1,4 @@
-"""The archive that `torch.save` writes, looked at before `torch.load` believes it."""
+"""Check the archive of `torch.save` before `torch.load` trusts it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def check_archive(path: str | Path) -> None:
-    """Refuse what could grow while it is read, or is of the older form, which is a bare pickle.
+    """Refuse an archive that could grow while it is read, or that has the older form, a bare pickle.
 
-    `torch.load(weights_only=True)` runs no code; that what it builds is no larger than the file is for this to see.
+    `torch.load(weights_only=True)` runs no code. This function makes sure that the result is not larger than the file.
 
-    Raises FileNotFoundError, or ValueError without the path, for what is no whole ZIP archive with its entries stored
-    as they are.
+    Raises FileNotFoundError. Raises ValueError, without the path, unless the file is an intact ZIP archive with
+    uncompressed entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Model cards: what a person should know of weights before using them, kept with the weights and as a page."""
+"""Model cards: what a user should know about weights. They are stored with the weights and as a page."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ class _Record(BaseModel):
 
 
 class Accuracy(_Record):
-    """data: what was scored, such as "CamVid test".  interval: frames from key frame to key frame.
-    measure: mIoU, mAP.  value: 0..1.  note: how it was scored, where that is not plain."""
+    """A measured accuracy.
+
+    data: the data that were scored, such as "CamVid test".
+    interval: frames from key frame to key frame.
+    measure: mIoU, mAP.
+    value: 0..1.
+    note: how it was scored, if that is not obvious.
+    """
 
     data: str
     interval: int
@@ -36,8 +42,11 @@ class Accuracy(_Record):
 
 
 class Times(_Record):
-    """Milliseconds of a key frame and of any other, of frames of `size` (height, width). machine: what was timed on,
-    with its instruction sets and how many cores were used."""
+    """The times of a key frame and of any other frame, in milliseconds.
+
+    size: (height, width) of the frames.
+    machine: the machine, with its instruction sets and the number of cores used.
+    """
 
     size: tuple[int, int]
     key: float
@@ -46,10 +55,14 @@ class Times(_Record):
 
 
 class Card(_Record):
-    """What is known of weights.
+    """What is known about weights.
 
-    summary: one sentence.  trained_on: the data, and how.  data_licence: what the data may be used for.
-    licence: of the weights themselves, as SPDX names it.  limits: what goes wrong, in words.  cite: whom.
+    summary: one sentence.
+    trained_on: the training data, and how they were used.
+    data_licence: what the data may be used for.
+    licence: the licence of the weights themselves, by its SPDX name.
+    limits: the known weaknesses, in words.
+    cite: the publications to cite.
     """
 
     summary: str = ""
@@ -63,7 +76,7 @@ class Card(_Record):
 
 
 def parse_card(values: Any) -> Card:
-    """ValueError for what is no card."""
+    """Read a card. Raises ValueError if the values are not a card."""
     try:
         return Card.model_validate(values)
     except ValidationError as error:
@@ -74,7 +87,7 @@ def parse_card(values: Any) -> Card:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about. parameters: how many."""
+    """The model that a card describes. parameters: the number of its parameters."""
 
     name: str
     architecture: str
@@ -83,7 +96,7 @@ class Subject:
 
 
 def card_page(card: Card, subject: Subject) -> str:
-    """The card as Markdown, with the front matter that model hubs read. What is not known is said so."""
+    """Return the card as Markdown, with the front matter that model hubs read. Unknown entries are shown as such."""
     front = ["---", "library_name: accel", "tags: [video, image-segmentation, accel]"]
     if card.licence:
         front.append(f"license: {card.licence.lower()}")

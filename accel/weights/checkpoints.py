@@ -1,4 +1,4 @@
-"""Weights on disk, with the model they belong to; and the state of an optimizer."""
+"""Store weights with the description of their model, and the state of an optimizer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ MAX_NAMED = 3  # parameters named in an error
 
 @dataclass(frozen=True)
 class Description:
-    """What a weights file says of itself.
+    """The description in a weights file.
 
-    card: what a person should know of it.  precision: in which the numbers are stored.
+    card: what a user should know about the weights.
+    precision: the type in which the numbers are stored.
     """
 
     model: ModelConfig
@@ -40,9 +41,9 @@ class Description:
 
 
 def weights_path(path: str | Path) -> Path:
-    """The weights file of a run's folder or of one that `save_pretrained` wrote, or the file itself.
+    """Return the weights file in a run's folder or in one that `save_pretrained` wrote, or the file itself.
 
-    FileNotFoundError if there is none.
+    Raises FileNotFoundError if there is none.
     """
     path = Path(path)
     files = (path / WEIGHTS, path / PRETRAINED) if path.is_dir() else (path,)
@@ -53,11 +54,11 @@ def weights_path(path: str | Path) -> Path:
 
 
 def save_weights(path: Path, model: nn.Module, description: Description, dtype: torch.dtype | None = None) -> str:
-    """Write a safetensors file, whole or not at all, and return its SHA-256.
+    """Write a safetensors file, completely or not at all, and return its SHA-256.
 
-    dtype: of the floating-point numbers in the file; None: as the model has them.
+    dtype: the type of the floating-point numbers in the file. None: the model's type.
 
-    Raises OSError where the disk does not take it; what stood there before is then as it was.
+    Raises OSError if the disk does not accept it. An earlier file is then unchanged.
     """
     metadata = {
         "format": "accel",
@@ -82,7 +83,7 @@ def save_weights(path: Path, model: nn.Module, description: Description, dtype: 
 
 
 def describe_weights(path: str | Path) -> Description:
-    """Read what a weights file says of itself. ValueError where it is no such file."""
+    """Read the description in a weights file. Raises ValueError for any other file."""
     path = weights_path(path)
     try:
         with safe_open(path, "pt") as file:
@@ -106,17 +107,17 @@ def _described(metadata: dict[str, str]) -> Description:
         raise ValueError(f"{len(names)} class names and {len(palette)} colours for {model.num_classes} classes")
     for colour in palette:
         if len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
-            raise ValueError(f"palette: {colour!r:.100} is no colour of three numbers 0 to 255")
+            raise ValueError(f"palette: {colour!r:.100} is not a colour of three numbers 0 to 255")
     card, precision = parse_card(json.loads(metadata.get("card", "{}"))), metadata.get("precision", "float32")
     return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]), card, precision)
 
 
 def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missing: bool = False) -> None:
-    """Fill `model` with the weights at `path`, or with those of one `part` of the model stored there.
+    """Load the weights at `path` into `model`, or those of one `part` of the model stored there.
 
-    keep_missing: parameters that are not stored there keep what they hold, instead of being an error.
+    keep_missing: whether parameters that are not stored there keep their values. Otherwise they are an error.
 
-    Raises ValueError that names file and parameters if one is missing, left over or of another shape.
+    Raises ValueError, with file and parameters, if a parameter is missing, left over or of another shape.
     """
     path = weights_path(path)
     prefix = f"{part}." if part else ""
@@ -157,7 +158,8 @@ def _refuse_other_architecture(
 
 
 def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = False) -> None:
-    """Carry out a configuration's `init`: part of the model to `RUN` or `RUN#part`. keep_missing: as `load_weights`."""
+    """Carry out a configuration's `init`: for each part of the model, `RUN` or `RUN#part`. keep_missing: as in
+    `load_weights`."""
     for part, source in init.items():
         path, _, source_part = source.partition("#")
         if part == "all":
@@ -174,14 +176,15 @@ def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = Fals
 
 
 def save_state(path: Path, state: dict[str, Any]) -> str:
-    """Write the state of an optimizer, whole or not at all, and return its SHA-256. Raises as `save_weights`."""
+    """Write the state of an optimizer, completely or not at all, and return its SHA-256. Raises the errors of
+    `save_weights`."""
     data = io.BytesIO()
     torch.save(state, data)
     return write_whole(path, data.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read it back; runs no code from the file."""
+    """Read the state of an optimizer. No code from the file is run."""
     try:
         check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -190,11 +193,11 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first names of what may be many, and how many more there are."""
+    """Return the first of many names, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(f"{name:.100}" for name in names[:MAX_NAMED]) + more
 
 
 def _line(error: Exception) -> str:
-    """Its first line, as far as it fits one."""
+    """Return the first line of the error, shortened if necessary."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,4 +1,4 @@
-"""Checksums of files, kept beside them as `sha256sum --check` reads them."""
+"""Checksums of files, kept beside them in the format of `sha256sum --check`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUMS = "SHA256SUMS"
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, read piece by piece. Raises OSError."""
+    """Return the SHA-256 of a file's content, read piece by piece. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -21,18 +21,18 @@ def sha256_of(path: Path) -> str:
 
 
 def write_sums(folder: Path, digests: Mapping[str, str]) -> None:
-    """digests: SHA-256 by file name."""
+    """Write the checksums of a folder. digests: SHA-256 by file name."""
     write_whole(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """SHA-256 by file name. OSError or ValueError for what is no such file."""
+    """Return SHA-256 by file name. Raises OSError or ValueError for any other kind of file."""
     pairs = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
     return {name: digest for digest, name in pairs}
 
 
 def check_sum(path: Path, sums: Path) -> None:
-    """ValueError unless a file has the checksum that `sums` states for its name."""
+    """Raise ValueError unless a file has the checksum that `sums` states for its name."""
     try:
         stated = read_sums(sums).get(path.name)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Weights files of the published networks, from MXNet's to ours and back."""
+"""Convert weights files of the published networks from MXNet's format to ours and back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from accel.weights.published_params import BASE_FILE, Params, map_published, mxn
 def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, overwrite: bool = False) -> int:
     """Write the published network `version` with the weights of `params` to the safetensors file `out`.
 
-    Classes are named as Cityscapes' where there are 19, as CamVid's where there are 11. Returns the number of
-    parameters. Raises as `load_published` does, and FileExistsError if `out` exists, unless `overwrite`.
+    19 classes get the names of Cityscapes, 11 classes those of CamVid. Return the number of parameters. Raises the
+    errors of `load_published`, and FileExistsError if `out` exists, unless `overwrite`.
     """
     _check_target(out, [source for source in params if isinstance(source, str | os.PathLike)], overwrite)
     model = map_published(version, *params)
@@ -40,10 +40,10 @@ def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, o
 
 
 def to_mxnet(version: str, weights: str | Path, out: str | os.PathLike, overwrite: bool = False) -> int:
-    """Write the weights file (or run) of a published network as a `.params` file that the original programs read.
+    """Write the weights file (or run) of a published network as a `.params` file for the original programs.
 
-    Returns the number of arrays. Raises ValueError if the weights are of another network, FileExistsError if `out`
-    exists, unless `overwrite`.
+    Return the number of arrays. Raises ValueError if the weights belong to another network, and FileExistsError if
+    `out` exists, unless `overwrite`.
     """
     _check_target(out, [weights], overwrite)
     config = describe_weights(weights).model
@@ -61,16 +61,17 @@ def to_mxnet(version: str, weights: str | Path, out: str | os.PathLike, overwrit
 def _check_target(out: str | os.PathLike, sources: Sequence[str | os.PathLike], overwrite: bool) -> None:
     out = Path(out)
     if any(out.resolve() == Path(source).resolve() for source in sources):
-        raise ValueError(f"{out}: is what is to be converted; write to another file")
+        raise ValueError(f"{out}: is the file to convert; write to another file")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists: choose another name, or --overwrite")
 
 
 def find_published(version: str, folder: str | os.PathLike = "model") -> Path | None:
-    """The weights file of a published Accel network in `folder`, made there from the published files if need be.
+    """Return the weights file of a published Accel network in `folder`. If necessary, make it there from the published
+    files.
 
-    That is `accel-18.safetensors`, or else `accel-18-0000.params`, together with the base file
-    `rfcn_dff_flownet_vid-0000.params` if that is there. None if there is neither.
+    It is `accel-18.safetensors`. It is made from `accel-18-0000.params`, together with the base file
+    `rfcn_dff_flownet_vid-0000.params` if that exists. None if there is neither.
     """
     folder = Path(folder)
     converted, published = folder / f"{version}.safetensors", folder / f"{version}-0000.params"

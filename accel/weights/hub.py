@@ -1,4 +1,4 @@
-"""Weights to give away and to fetch: a folder in the layout of Hugging Face's hub, with a model card and checksums."""
+"""Share and download weights: a folder in the layout of Hugging Face's hub, with a model card and checksums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PAGE, CONFIG = "README.md", "config.json"
 
 @dataclass(frozen=True)
 class About:
-    """What `load_model` leaves on a model, so that the model can be saved again: `VideoModel.about`."""
+    """The description that `load_model` stores on a model (`VideoModel.about`), so that the model can be saved
+    again."""
 
     description: Description
 
@@ -38,10 +39,11 @@ class About:
 def save_pretrained(
     model: VideoModel, description: Description, folder: str | Path, half: bool = False, name: str = ""
 ) -> Path:
-    """Write a model with its card to a folder, which `load_model` takes, and a hub as it is. Returns the folder.
+    """Write a model with its card to a folder, which `load_model` and a hub accept. Return the folder.
 
-    half: as float16, half as large. What was measured with other weights may then be out by a little.
-    name: what the card calls it; the folder's, if nothing is said.
+    half: whether to write float16, which takes half the space. Measurements made with other weights may then be
+        slightly wrong.
+    name: the name on the card. The default is the folder's name.
 
     Raises FileExistsError if the folder holds other files than an earlier model of this kind.
     """
@@ -69,9 +71,9 @@ def save_pretrained(
 def push_to_hub(
     model: VideoModel, description: Description, repository: str, half: bool = False, private: bool = False
 ) -> str:
-    """Upload a model with its card to a repository, OWNER/NAME, which is made if need be. Returns its address.
+    """Upload a model with its card to a repository, OWNER/NAME, which is made if necessary. Return its address.
 
-    Raises ValueError for a name that is none, and where the hub refuses, with what it said.
+    Raises ValueError for an invalid name, and with the hub's message if the hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
@@ -89,11 +91,11 @@ def push_to_hub(
 
 
 def fetch(address: str) -> Path:
-    """The weights file at hf://OWNER/NAME or hf://OWNER/NAME@REVISION, from the cache if it is there and the hub cannot
-    be asked.
+    """Return the weights file at hf://OWNER/NAME or hf://OWNER/NAME@REVISION. If the hub cannot be reached, the cache
+    is used.
 
-    Raises ValueError for an address that is none, and FileNotFoundError, in one line, for what cannot be had: no such
-    repository, no network, a checksum that differs.
+    Raises ValueError for an invalid address. Raises FileNotFoundError, in one line, if the file is not available: no
+    such repository, no network, or a wrong checksum.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -128,7 +130,8 @@ def fetch(address: str) -> Path:
 
 
 def cached(name: str) -> list[Path]:
-    """Weights files of repositories called NAME, of any owner, that were fetched before; of each the newest."""
+    """Return the downloaded weights files of repositories with this name, of any owner. Of each repository, return the
+    newest."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     found = []
@@ -140,7 +143,7 @@ def cached(name: str) -> list[Path]:
 
 
 def _refuse_others(folder: Path) -> None:
-    """FileExistsError if a folder holds what `save_pretrained` did not write."""
+    """Raise FileExistsError if a folder holds anything that `save_pretrained` did not write."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -148,7 +151,7 @@ def _refuse_others(folder: Path) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in (PRETRAINED, PAGE, CONFIG, SUMS))
     if others or (any(folder.iterdir()) and not (folder / PRETRAINED).is_file()):
         what = others[0] if others else next(folder.iterdir()).name
-        raise FileExistsError(f"{folder}: holds {what}; expected a new or an empty folder, or that of an earlier model")
+        raise FileExistsError(f"{folder}: holds {what}; expected a new or an empty folder, or an earlier model")
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Known weights as a table for people."""
+"""Show known weights as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accel.weights.names import Known
 
 
 def models_table(known: Sequence[Known]) -> Table:
-    """A row for each of the weights: what they know, how right and how fast they are, how large, and whose."""
+    """Return a table with a row for each of the weights: classes, accuracy, speed, size and licence."""
     table = Table(show_lines=True)
     for head in ("name", "what it is", "accuracy", "ms, key / other frame", "MB", "licence"):
         table.add_column(head, justify="right" if head == "MB" else "left", no_wrap=head in ("name", "MB", "licence"))

@@ -34,13 +34,13 @@ MAX_NAME = 1024  # bytes
 
 
 def read_mxnet_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Arrays of a `.params` file by name (`arg:conv1_weight`, `aux:bn_conv1_moving_mean`), in file order.
+    """Return the arrays of a `.params` file by name (`arg:conv1_weight`, `aux:bn_conv1_moving_mean`), in file order.
 
-    They are read-only views of the memory-mapped file: nothing is copied, pages are read when looked at, and
-    the file must not change while they are in use.
+    They are read-only views of the memory-mapped file. Nothing is copied, pages are read when they are accessed, and
+    the file must not change while the arrays are in use.
 
-    Raises FileNotFoundError if there is no such file, and ValueError, with the file's name and the byte
-    offset, for anything that is not a whole, well-formed dictionary of dense arrays.
+    Raises FileNotFoundError if there is no such file. Raises ValueError, with the file's name and the byte offset,
+    unless the file is a complete, well-formed dictionary of dense arrays.
     """
     path = Path(path)
     if not path.exists():
@@ -56,7 +56,7 @@ def read_mxnet_params(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """Walks through one mapped file; every read is checked against the file's end."""
+    """Reads one mapped file from start to end. Every read is checked against the end of the file."""
 
     def __init__(self, path: Path, mapped: mmap.mmap):
         self.path = path
@@ -79,7 +79,7 @@ class _Reader:
             start = self.at
             name = self.name()
             if name in named:
-                raise self.error(f"the name {name!r} comes twice", start)
+                raise self.error(f"the name {name!r} occurs twice", start)
             named[name] = array
         if self.at != len(self.mapped):
             raise self.error(f"{len(self.mapped) - self.at} bytes left over after the last name")
@@ -134,7 +134,7 @@ class _Reader:
         return struct.unpack("<" + format, self.take(struct.calcsize("<" + format), what))[0]
 
     def take(self, length: int, what: str, look: bool = True) -> bytes:
-        """Go on by `length` bytes, and return them if someone wants to `look` at them."""
+        """Advance by `length` bytes. Return them if `look` is set."""
         left = len(self.mapped) - self.at
         if length > left:
             raise self.error(f"truncated: {what} takes {length} bytes, {left} are left")
@@ -148,9 +148,9 @@ class _Reader:
 def write_mxnet_params(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a dictionary of arrays as a `.params` file.
 
-    In the legacy layout, the one that every MXNet reads: V2 came after the commit (62ecb60, 2017) that the
-    Accel release runs on. The file appears whole or not at all. Raises ValueError for a data type or shape
-    that MXNet has not.
+    It uses the legacy layout, which every MXNet reads: V2 was added after the commit (62ecb60, 2017) on which the Accel
+    release runs. The file appears completely or not at all. Raises ValueError for a data type or shape that MXNet does
+    not have.
     """
     path = Path(path)
     for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""Weights by name: those that came with the package, those in `model/`, those that were fetched before, a hub's."""
+"""Find weights by name: in the package, in `model/`, among earlier downloads, or on a hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Known:
-    """Weights that can be had by a name alone, without a network. where: shipped, model/ or cache."""
+    """Weights that are available by name, without a network. where: "shipped", "model/" or "cache"."""
 
     name: str
     where: str
@@ -30,13 +30,13 @@ class Known:
 
 
 def find_weights(name: str | Path) -> Path:
-    """The weights file that a name, a path or an address stands for.
+    """Return the weights file for a name, a path or an address.
 
-    Looked for in this order: a file or folder of that path; weights that came with the package; `model/NAME`, also the
-    published networks' own files; what was fetched before from a hub. `hf://OWNER/NAME` asks Hugging Face's hub.
+    The search order is: a file or folder with that path; weights in the package; `model/NAME`, including the published
+    networks' own files; earlier downloads from a hub. `hf://OWNER/NAME` asks Hugging Face's hub.
 
-    Raises FileNotFoundError for what is nowhere, with what there is; ValueError for a file that is damaged, and for a
-    name that several fetched repositories have.
+    Raises FileNotFoundError, with a list of known weights, if nothing is found. Raises ValueError for a damaged file,
+    and for a name that several downloaded repositories have.
     """
     text = str(name)
     if text.startswith(ADDRESS):
@@ -69,7 +69,7 @@ def shipped(name: str) -> Path | None:
 
 
 def known_weights() -> Iterator[Known]:
-    """All that `find_weights` finds by name without a network. What cannot be read is left out."""
+    """Yield all weights that `find_weights` finds by name without a network. Unreadable ones are left out."""
     places = [("shipped", path.stem, path) for path in sorted(SHIPPED.glob(f"*{SUFFIX}"))]
     places += [("model/", path.stem, path) for path in sorted(FOLDER.glob(f"*{SUFFIX}"))]
     places += [("model/", path.parent.name, path) for path in sorted(FOLDER.glob(f"*/{PRETRAINED}"))]

@@ -1,4 +1,4 @@
-"""The published weights: MXNet's names for the parts of our models, and both ways between them."""
+"""The published weights: MXNet's names for the parts of our models, and the conversion in both directions."""
 
 from __future__ import annotations
 
@@ -38,24 +38,22 @@ log = logging.getLogger(__name__)
 
 
 def load_published(version: str, *params: Params) -> VideoModel:
-    """A published network with its weights, ready for inference.
+    """Return a published network with its weights, ready for inference.
 
-    version: see `accel.models.build_published`; the number of classes is that of the weights.
-    params: `.params` files, or dictionaries of arrays with MXNet's names; where several have a name, the last
-    wins.
-        The `arg:`, `aux:` and `_test` that MXNet programs add to names may be there or not. A DeepLab may
-        have its names as released alone, or with the prefix they carry within Accel (`18_`, `34_`, `50_`,
-        `curr_`).
+    version: see `accel.models.build_published`. The number of classes is that of the weights.
+    params: `.params` files, or dictionaries of arrays with MXNet's names. If several have the same name, the last one
+        counts. The `arg:`, `aux:` and `_test` that MXNet programs add to names may be missing. A DeepLab may have its
+        names as released alone, or with the prefix they have within Accel (`18_`, `34_`, `50_`, `curr_`).
 
-    Raises ValueError that counts missing, left-over and misshapen parameters, names some of each, and says which file
-    seems to be missing or which other version they are of. Left-over parameters of the R-FCN detector, which the
-    published base file has, are counted in the log instead.
+    Raises ValueError if parameters are missing, left over or have the wrong shape. The message counts them, names some
+    of each, and says which file seems to be missing or to which other version they belong. Left-over parameters of the
+    R-FCN detector, which the published base file has, are counted in the log instead.
     """
     return copy.deepcopy(map_published(version, *params))
 
 
 def map_published(version: str, *params: Params) -> VideoModel:
-    """As `load_published`, but with the weights where they are, in the files: to be looked at, not to be trained.
+    """Do the same as `load_published`, but leave the weights in the files. They can be read, but not trained.
 
     The files must not change while the model is in use.
     """
@@ -114,7 +112,7 @@ def map_published(version: str, *params: Params) -> VideoModel:
 
 
 def _likely_cause(version: str, given: Collection[str]) -> str:
-    """Which file was forgotten, or which other version these parameters are of; empty where that cannot be told."""
+    """Return which file was forgotten, or to which other version these parameters belong. Empty if unknown."""
 
     def there(naming: Naming) -> int:
         return sum(name in given for name in naming.parameters.values())
@@ -137,16 +135,16 @@ def _likely_cause(version: str, given: Collection[str]) -> str:
 
 
 def mxnet_params(version: str, model: VideoModel) -> dict[str, np.ndarray]:
-    """The weights of a published network by MXNet's names (with `arg:` and `aux:`), to be written as a file.
+    """Return the weights of a published network under MXNet's names (with `arg:` and `aux:`), ready to be written to a
+    file.
 
-    They share the model's memory where they can.
-    Raises ValueError if `model` is not built as `version` is.
+    They share the model's memory if possible. Raises ValueError if `model` is not built like `version`.
     """
     naming = namings(version)[0]
     state = {key: t for key, t in model.state_dict().items() if not key.endswith("num_batches_tracked")}
     if state.keys() != naming.parameters.keys():
         odd = sorted(state.keys() ^ naming.parameters.keys())
-        raise ValueError(f"the model is no {version}: it differs in {len(odd)} parameters, such as {odd[0]}")
+        raise ValueError(f"the model is not {version}: it differs in {len(odd)} parameters, such as {odd[0]}")
     params = {}
     for key, name in naming.parameters.items():
         kind = "aux" if name.endswith(("_moving_mean", "_moving_var")) else "arg"
@@ -156,37 +154,39 @@ def mxnet_params(version: str, model: VideoModel) -> dict[str, np.ndarray]:
 
 
 def bare_names(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names without `arg:`, `aux:` and `_test`.
+    """Remove `arg:`, `aux:` and `_test` from names.
 
-    Where a parameter is there with and without `_test`, the one with it wins, as in the release: it is the one
-    meant for inference.
+    If a parameter exists with and without `_test`, the one with it is used, as in the release: it is meant for
+    inference.
     """
     bare: dict[str, np.ndarray] = {}
     for name, array in params.items():
         key = name.removeprefix("arg:").removeprefix("aux:")
         if key in bare:
-            raise ValueError(f"the parameter {_shown(key)} is there twice, with different prefixes")
+            raise ValueError(f"the parameter {_shown(key)} occurs twice, with different prefixes")
         bare[key] = array
     plain = {name: array for name, array in bare.items() if not name.endswith("_test")}
     return plain | {name.removesuffix("_test"): bare[name] for name in bare.keys() - plain.keys()}
 
 
 def _shown(name: str) -> str:
-    """A name from a file as it can go to a terminal."""
+    """Return a name from a file in a form that is safe for a terminal."""
     return name if name.isprintable() else ascii(name)
 
 
 def upsampling_kernel(num_classes: int) -> np.ndarray:
-    """(K, 1, 32, 32): bilinear x16 upsampling as the graphs hold it; never trained, and no weight of ours."""
+    """Return the bilinear x16 upsampling kernel as it is in the graphs: (K, 1, 32, 32). It is never trained, and our
+    models do not have it as a weight."""
     taps = 1 - np.abs(np.arange(32, dtype=np.float32) - 15.5) / 16
     return np.ascontiguousarray(np.broadcast_to(np.outer(taps, taps), (num_classes, 1, 32, 32)))
 
 
 @dataclass
 class Naming:
-    """What MXNet calls the parts of one model.
+    """MXNet's names for the parts of one model.
 
-    parameters: key of our state dict to MXNet's name.  kernels: names of fixed upsampling kernels.
+    parameters: MXNet's name for each key of our state dict.
+    kernels: the names of fixed upsampling kernels.
     """
 
     parameters: dict[str, str] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class Naming:
             self.parameters[f"{key}.{ours}"] = f"{name}_{theirs}"
 
     def branch(self, key: str, depth: str, prefix: str, head_prefix: str) -> None:
-        """A DeepLab: backbone and head."""
+        """Name a DeepLab: backbone and head."""
         if depth in ("18", "34"):
             self.preact_resnet(f"{key}.backbone", depth, prefix)
         else:
@@ -243,7 +243,7 @@ class Naming:
         self.conv(f"{key}.upsampling", f"{prefix}feat_upsampling")
 
     def block(self, key: str, prefix: str, label: str, convolutions: str) -> None:
-        """A post-activated block: its convolutions a, b (, c); the b of conv5 is deformable."""
+        """Name a post-activated block with its convolutions a, b (, c). The b of conv5 is deformable."""
         if label.endswith("a"):
             self.conv(f"{key}.shortcut.0", f"{prefix}res{label}_branch1")
             self.norm(f"{key}.shortcut.1", f"{prefix}bn{label}_branch1")
@@ -255,7 +255,7 @@ class Naming:
 
 
 def namings(version: str) -> list[Naming]:
-    """The names that a version's parameters may have; the first is what we write."""
+    """Return the names that a version's parameters may have. The first is the one for writing."""
     check_version(version)
     kind, _, depth = version.partition("-")
     if kind == "deeplab":

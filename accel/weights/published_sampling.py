@@ -17,9 +17,9 @@ from accel.weights.published_params import Naming, Params, bare_names
 
 
 def sampling_names() -> dict[str, str]:
-    """The parameter of `LearnedSampling`, as in its state dict, to its name in the LSTS release (without `arg:`).
+    """Return, for each parameter of `LearnedSampling` in its state dict, its name in the LSTS release (without `arg:`).
 
-    The network of the low-level features is not among them: in the release it is part of the detector's ResNet.
+    The network of the low-level features is not included: in the release it is part of the detector's ResNet.
     """
     naming = Naming({"offsets": "init_offset"})
     for i, layer in enumerate((0, 2, 4), 1):
@@ -34,12 +34,14 @@ def sampling_names() -> dict[str, str]:
 
 @torch.no_grad()
 def load_published_sampling(sampling: LearnedSampling, *params: Params) -> None:
-    """Fill a `LearnedSampling` with arrays by the names of `sampling_names`, in their shapes of the state dict.
+    """Load arrays with the names of `sampling_names` into a `LearnedSampling`. Their shapes must be those of the state
+    dict.
 
-    params: MXNet's `.params` files, `.npz` files, or dictionaries of arrays; where several have a name, the last wins,
-        and names that are not of the sampling are passed over, since the release holds a whole detector.
+    params: MXNet's `.params` files, `.npz` files, or dictionaries of arrays. If several have the same name, the last
+        one counts. Other names are ignored, since the release holds a whole detector.
 
-    Raises ValueError that counts what is missing or misshapen and names some of it, with nothing changed.
+    Raises ValueError, without changing anything, if parameters are missing or have the wrong shape. The message counts
+    them and names some.
     """
     merged: dict[str, np.ndarray] = {}
     for source in params:

@@ -1,1 +1,1 @@
-"""Of each operator, in a file of its own: the public function, the schema, and the fake and autograd functions."""
+"""The operators, each in its own file: the public function, the schema, and the fake and autograd functions."""

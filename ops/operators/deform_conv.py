@@ -1,4 +1,4 @@
-"""accel_ops.deform_conv: a convolution whose taps move."""
+"""accel_ops.deform_conv: a convolution with movable taps."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ def deform_conv(
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
 ) -> Tensor:
-    """Deformable convolution (v1): a convolution whose every tap samples, bilinearly, where its offset moves it.
+    """Deformable convolution (v1): every tap samples, bilinearly, at the place to which its offset moves it.
 
         out[b, o, y, x] = sum over c, i, j of weight[o, c, i, j] * features[b, c] at
             (y * stride - padding + i * dilation + dy, x * stride - padding + j * dilation + dx)
 
-    where dy and dx are channels 2 * (kw * i + j) and 2 * (kw * i + j) + 1 of `offset[b, :, y, x]`; of its g-th part
-    for the g-th part of the channels, if there are G groups of offsets.
+    dy and dx are channels 2 * (kw * i + j) and 2 * (kw * i + j) + 1 of `offset[b, :, y, x]`. With G groups of offsets,
+    the g-th part of the channels uses the g-th part of `offset`.
 
-    At the borders it is the authors' own operator, MXNet's DeformableConvolution: a sample at y < 0 or y >= H counts
-    as zero, one at H - 1 < y < H as the last row's value; the same along x. (torchvision's deform_conv2d lets samples
-    fade to zero over the cell around the map; within the map the two agree.) A sample at NaN or infinity counts as
-    zero too, and its gradients are zero.
+    At the borders it equals the authors' own operator, MXNet's DeformableConvolution: a sample at y < 0 or y >= H
+    counts as zero, and one at H - 1 < y < H has the last row's value. The same holds along x. (With torchvision's
+    deform_conv2d, samples fade to zero over the cell around the map. Within the map the two agree.) A sample at NaN or
+    infinity counts as zero too, and its gradients are zero.
 
     Args:
         features: (B, C, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
         offset: (B, G * kh * kw * 2, H', W'), in cells of `features`, vertical before horizontal. G follows from its
-            channels and divides C. float32 or of the features' type; other half types are widened to float32.
-        weight: (C', C, kh, kw) of the features' type. Fastest in channels-last; groups of weights are not supported.
-        stride, padding, dilation: as for a convolution; one integer, or one for each of y and x.
+            channels and divides C. float32 or the features' type; other half types are widened to float32.
+        weight: (C', C, kh, kw) with the features' type. Fastest in channels-last. Groups of weights are not
+            supported.
+        stride, padding, dilation: as for a convolution: one integer, or one for each of y and x.
 
     Returns:
-        (B, C', H', W') of the features' type and layout. Positions and the weights of samples are float32 (float64
-        for float64 features). Samples of half types are rounded to that type once, unless the CPU is faster without;
-        the matrix product sums in float32 and is otherwise that of `torch.mm`. Under autocast features and weight
-        are cast as for any convolution; offset is not. Differentiable once by all three, each gradient of its
-        argument's type; for second derivatives use `accel_ops.reference.deform_conv`. On the CPU it repeats exactly
-        with the same number of threads. On CUDA the gradient by features is summed with atomics, hence in no fixed
-        order, and refused under `torch.use_deterministic_algorithms(True)`.
+        (B, C', H', W') with the features' type and layout. Positions and the weights of samples are float32 (float64
+        for float64 features). Samples of half types are rounded to that type once, unless the CPU is faster without
+        rounding. The matrix product sums in float32 and is otherwise that of `torch.mm`. Under autocast, features
+        and weight are cast as for any convolution; offset is not. It can be differentiated once by all three; each
+        gradient has its argument's type. For second derivatives use `accel_ops.reference.deform_conv`. On the CPU,
+        results are exactly reproducible with the same number of threads. On CUDA the gradient by features is summed
+        with atomics, so in no fixed order. It is refused under `torch.use_deterministic_algorithms(True)`.
 
     Raises:
-        ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels
-            can be neither found nor compiled.
+        ValueError: for other shapes and types, or tensors on different devices; with ACCEL_OPS=native, if the
+            kernels can be neither found nor compiled.
 
     Source: Dai et al., Deformable Convolutional Networks, ICCV 2017, eq. 1 to 4.
     """
@@ -102,5 +103,5 @@ refuse_double_backward("deform_conv")
 
 @register_flop_formula(torch.ops.accel_ops.deform_conv)
 def _deform_conv_flops(features, offset, weight, *geometry, out_shape: tuple[int, ...], **_) -> int:
-    """As many as a convolution has; arguments are shapes."""
+    """Count the operations of a convolution. Arguments are shapes."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])

@@ -1,4 +1,4 @@
-"""How an operator becomes known to PyTorch."""
+"""Register operators with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIST = Path(__file__).resolve().parents[1] / "csrc" / "schemas.inc"
 
 
 def _read_schemas() -> dict[str, str]:
-    """From an operator's name to its schema, such as "warp(Tensor features, Tensor flow) -> Tensor"."""
+    """Return the schema of each operator by name, such as "warp(Tensor features, Tensor flow) -> Tensor"."""
     lines = [line for line in _LIST.read_text().splitlines() if not line.startswith("//")]
     schemas = ast.literal_eval("[" + "\n".join(lines) + "]")
     return {schema.split("(")[0]: schema for schema in schemas}
@@ -31,8 +31,8 @@ _schemas = _read_schemas()
 def define(operator_name: str, definition: Callable, fake: Callable) -> None:
     """Define an operator of csrc/schemas.inc by its meaning in plain PyTorch and the shapes of its results.
 
-    The definition also serves every device that has no kernel of its own. As no device has one until its
-    library is loaded, it is called first, which is when it loads it.
+    The definition also serves every device that has no kernel of its own. No device has a kernel until its library is
+    loaded. So the definition is called first, and it then loads the library.
     """
     name = f"accel_ops::{operator_name}"
 
@@ -53,7 +53,7 @@ def define(operator_name: str, definition: Callable, fake: Callable) -> None:
 
 
 def _is_defined(name: str, schema: str) -> bool:
-    """Whether a native library, loaded by other means than ours, has defined the operator already."""
+    """Return whether a native library that was loaded in another way has already defined the operator."""
     try:
         found = torch._C._get_schema(name, "")
     except RuntimeError:
@@ -76,5 +76,5 @@ def refuse_double_backward(name: str) -> None:
 
 
 def keep_inputs(ctx, inputs, output) -> None:
-    """The `setup_context` of operators whose gradients need all that they take."""
+    """Save all inputs: the `setup_context` of operators whose gradients need them."""
     ctx.save_for_backward(*inputs)

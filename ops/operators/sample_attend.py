@@ -13,33 +13,34 @@ from torch.utils.flop_counter import register_flop_formula
 
 
 def sample_attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-    """Attention of every cell over bilinear samples of a map at a few offsets, the same for all cells.
+    """Compute the attention of every cell over bilinear samples of a map at a few offsets, the same for all cells.
 
         logit[b, k, p] = <query[b, :, p], key[b, :] at p + offsets[k]>
         out[b, :, p] = sum over k of softmax(logit[b, :, p])[k] * value[b, :] at p + offsets[k]
 
-    Cells outside the map count as zero, in the logits too. So do all of an offset's samples if it is NaN or infinite.
-    A NaN is seen by the cells that have it at one of the four cells around an offset, even with a share of zero.
-    Memory beyond the result grows with K, not with K times the channels.
+    Cells outside the map count as zero, in the logits too. So do all samples of an offset that is NaN or infinite. A
+    NaN affects the cells that have it at one of the four cells around an offset, even with weight zero. Memory beyond
+    the result grows with K, not with K times the channels.
 
     Args:
         query, key: (B, E, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
-        value: (B, C, H, W). Where the three are of different types, the narrower ones are widened.
-        offsets: (K, 2), each (dx, dy) in cells, to the right and down; K of 1 or more. float32, whatever the others
-            are, holds them best; the others' own type is taken too, and other half types are widened to float32.
+        value: (B, C, H, W). If the three have different types, the narrower ones are widened.
+        offsets: (K, 2), each (dx, dy) in cells, to the right and down. K is 1 or more. float32 is the best type for
+            them, whatever the others are. The others' own type is accepted too; other half types are widened to
+            float32.
 
     Returns:
-        (B, C, H, W) of the value's layout. Logits, weights and sums are float32 (float64 for float64). Differentiable
-        once by all four arguments, each gradient of its argument's type; at a whole offset, where samples have a kink,
-        the gradient is that of a step to the right or down. For second derivatives use
-        `accel_ops.reference.sample_attend`. Repeats exactly, on CUDA too.
+        (B, C, H, W) with the value's layout. Logits, weights and sums are float32 (float64 for float64). It can be
+        differentiated once by all four arguments; each gradient has its argument's type. At a whole offset, where
+        samples have a kink, the gradient is that of a step to the right or down. For second derivatives use
+        `accel_ops.reference.sample_attend`. Results are exactly reproducible, on CUDA too.
 
     Raises:
-        ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels can
-            be neither found nor compiled.
+        ValueError: for other shapes and types, or tensors on different devices; with ACCEL_OPS=native, if the
+            kernels can be neither found nor compiled.
 
     Source: Jiang et al., Learning Where to Focus for Efficient Video Object Detection (Learnable Spatio-Temporal
-    Sampling), ECCV 2020, sec. 3.2; without a scale of the logits, as in the authors' code.
+        Sampling), ECCV 2020, sec. 3.2; without a scale of the logits, as in the authors' code.
     """
     types = {t.dtype for t in (query, key, value)}
     if len(types) > 1 and types.issubset(reference.FLOATING):  # other types are named by the check below
@@ -83,5 +84,6 @@ refuse_double_backward("sample_attend")
 
 @register_flop_formula(torch.ops.accel_ops.sample_attend)
 def _sample_attend_flops(query, key, value, offsets, **_) -> int:
-    """As if every offset had one displacement of its own; neighbours share theirs. Arguments are shapes."""
+    """Count the operations as if every offset had its own displacement; neighbours share theirs. Arguments are
+    shapes."""
     return 2 * math.prod(value[2:]) * value[0] * (query[1] + value[1]) * offsets[0]

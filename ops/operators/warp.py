@@ -9,32 +9,31 @@ from torch import Tensor
 
 
 def warp(features: Tensor, flow: Tensor) -> Tensor:
-    """Carry features along a flow: sample them, bilinearly, where the flow says their content was.
+    """Carry features along a flow: sample them, bilinearly, at the places given by the flow.
 
         out[b, c, y, x] = features[b, c] at (x + flow[b, 0, y, x], y + flow[b, 1, y, x])
 
-    Cells outside the map count as zero. So does a position that is NaN, infinite or more than a cell away
-    from the map: its result and its gradients are zero. The features' own NaN and infinities are seen only by
-    the positions next to them.
+    Cells outside the map count as zero. So does a position that is NaN, infinite or more than a cell away from the map:
+    its result and its gradients are zero. A NaN or infinity in the features affects only the positions next to it.
 
     Args:
         features: (B, C, H, W), float16, bfloat16, float32 or float64. Fastest in channels-last.
-        flow: (B, 2, H, W), in cells of `features`; channel 0 horizontal, 1 vertical. float32, whatever the
-            features are, holds positions best; the features' own type is taken too, and other half types are
+        flow: (B, 2, H, W), in cells of `features`. Channel 0 is horizontal, 1 vertical. float32 is the best type for
+            positions, whatever the features are. The features' own type is accepted too; other half types are
             widened to float32 (so autocast needs no rule here).
 
     Returns:
-        (B, C, H, W) of the features' type and layout. Positions, weights and sums are float32 (float64 for
-        float64 features). Differentiable once by both arguments, each gradient of its argument's type; for
-        second derivatives use `accel_ops.reference.warp`. On CUDA the gradient by features is summed with
-        atomics, hence in no fixed order, and refused under `torch.use_deterministic_algorithms(True)`.
+        (B, C, H, W) with the features' type and layout. Positions, weights and sums are float32 (float64 for
+        float64 features). It can be differentiated once by both arguments; each gradient has its argument's type.
+        For second derivatives use `accel_ops.reference.warp`. On CUDA the gradient by features is summed with
+        atomics, so in no fixed order. It is refused under `torch.use_deterministic_algorithms(True)`.
 
     Raises:
-        ValueError: for other shapes and types, or tensors on two devices; with ACCEL_OPS=native, if the kernels
-            can be neither found nor compiled.
+        ValueError: for other shapes and types, or tensors on different devices; with ACCEL_OPS=native, if the
+            kernels can be neither found nor compiled.
 
-    Source: bilinear sampler, Jaderberg et al., Spatial Transformer Networks, 2015, eq. 5 to 7; as feature
-    propagation, Zhu et al., Deep Feature Flow for Video Recognition, 2017, eq. 3 and 4.
+    Source: bilinear sampler, Jaderberg et al., Spatial Transformer Networks, 2015, eq. 5 to 7; as feature propagation,
+        Zhu et al., Deep Feature Flow for Video Recognition, 2017, eq. 3 and 4.
     """
     if flow.dtype in (torch.float16, torch.bfloat16) and flow.dtype != features.dtype:
         flow = flow.float()

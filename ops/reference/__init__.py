@@ -1,6 +1,6 @@
-"""Every operator in plain PyTorch: the definitions that the native kernels are tested against.
+"""Every operator in plain PyTorch: the definitions against which the native kernels are tested.
 
-They run on every device and data type, under autograd, and are what is used where no native kernel is.
+They run on every device and data type, and under autograd. They are used wherever there is no native kernel.
 """
 
 from accel_ops.reference.deform_conv import (

@@ -18,9 +18,9 @@ def check_deform_conv(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[int, int]:
-    """Raise a `ValueError` unless `deform_conv` is defined for these; says the same as csrc/deform_conv.h.
+    """Raise a `ValueError` unless `deform_conv` is defined for these. Its messages are those of csrc/deform_conv.h.
 
-    Returns the height and width of its result.
+    Return the height and width of its result.
     """
     shape = list(features.shape)
     if features.dim() != 4:
@@ -77,10 +77,10 @@ def deform_conv(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Convolution of `features` (B, C, H, W) by `weight` (C', C, kh, kw) whose taps `offset` (B, G*kh*kw*2, H', W')
-    moves. (B, C', H', W'). See `accel_ops.deform_conv`; stride, padding and dilation are pairs here.
+    """Convolve `features` (B, C, H, W) by `weight` (C', C, kh, kw), with taps moved by `offset` (B, G*kh*kw*2, H', W').
 
-    Differentiable by autograd, any number of times.
+    The result is (B, C', H', W'). See `accel_ops.deform_conv`; stride, padding and dilation are pairs here. Autograd
+    can differentiate it any number of times.
     """
     check_deform_conv(features, offset, weight, stride, padding, dilation)
     inside, cell, right, lower = _moved_taps(features, offset, weight.shape[2:], stride, padding, dilation)
@@ -105,8 +105,10 @@ def deform_conv_backward(
     dilation: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `deform_conv` to features, offset and weight from that of its result, `gradient`
-    (B, C', H', W'). Only those asked for in `needs`; an empty tensor stands for another.
+    """Return the gradients of `deform_conv` by features, offset and weight, from that of its result, `gradient` (B, C',
+    H', W').
+
+    needs: which of them to compute. An empty tensor replaces each other.
     """
     check_deform_conv_backward(gradient, features, offset, weight, stride, padding, dilation)
     inside, cell, right, lower = _moved_taps(features, offset, weight.shape[2:], stride, padding, dilation)
@@ -142,7 +144,7 @@ def deform_conv_backward(
 
 
 def _maps(features: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """The features, (B * G, C / G, H, W): a map for every group of offsets, in the type sums are held in."""
+    """Return the features as (B * G, C / G, H, W), a map for every group of offsets, in the type of sums."""
     groups = offset.shape[1] // (2 * weight.shape[2] * weight.shape[3])
     batch, channels, height, width = features.shape
     wide = features.to(torch.float64 if features.dtype == torch.float64 else torch.float32)
@@ -157,9 +159,11 @@ def _moved_taps(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-    """For each tap: does it sample inside the map; the indices y * W + x of the cells upper left, upper right,
-    lower left and lower right of it (0 if not inside); and how far right and below of the first it is. All
-    (B * G, 1, kh * kw, H', W').
+    """Return the four cells around each moved tap.
+
+    The results are: whether the tap samples inside the map; the indices y * W + x of the cells upper left, upper right,
+    lower left and lower right of it (0 if not inside); and how far right of and below the first cell it is. All are (B
+    * G, 1, kh * kw, H', W').
     """
     height, width = features.shape[2:]
     rows, columns = offset.shape[2:]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 def check_sample_attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> None:
-    """Raise a `ValueError` unless `sample_attend` is defined for these; says the same as csrc/sample_attend.h."""
+    """Raise a `ValueError` unless `sample_attend` is defined for these. Its messages are those of
+    csrc/sample_attend.h."""
     name = "sample_attend"
     if query.dim() != 4:
         raise ValueError(f"{name}: query must be (B, E, H, W), got {list(query.shape)}")
@@ -42,9 +43,10 @@ def check_sample_attend_backward(gradient: Tensor, query: Tensor, key: Tensor, v
 
 
 def sample_attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) -> Tensor:
-    """Attention of every cell over the samples of `key` and `value` at a few offsets. See `accel_ops.sample_attend`.
+    """Compute the attention of every cell over samples of `key` and `value` at a few offsets. See
+    `accel_ops.sample_attend`.
 
-    Differentiable by autograd, any number of times.
+    Autograd can differentiate it any number of times.
     """
     check_sample_attend(query, key, value, offsets)
     query, key, wide, offsets = _widened(query, key, value, offsets)
@@ -58,8 +60,9 @@ def sample_attend(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor) ->
 def sample_attend_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `sample_attend` to its four arguments from that of its result, `gradient` (B, C, H, W). Only
-    those asked for in `needs`; an empty tensor stands for each other.
+    """Return the gradients of `sample_attend` by its four arguments, from that of its result, `gradient` (B, C, H, W).
+
+    needs: which of them to compute. An empty tensor replaces each other.
     """
     check_sample_attend_backward(gradient, query, key, value, offsets)
     inputs = (query, key, value, offsets)
@@ -87,22 +90,23 @@ def sample_attend_backward(
 
 
 def _widened(*tensors: Tensor) -> list[Tensor]:
-    """All of them in the type that sums are held in."""
+    """Return all of them in the type of sums."""
     return [t.to(torch.float64 if tensors[0].dtype == torch.float64 else torch.float32) for t in tensors]
 
 
 def sample_attention(query: Tensor, key: Tensor, offsets: Tensor) -> Tensor:
-    """The weight of every offset at every cell, (B, K, H, W), that `sample_attend` works out and does not keep. They
-    add up to 1.
+    """Return the weight of every offset at every cell, (B, K, H, W), which `sample_attend` computes and does not keep.
+
+    The weights add up to 1.
     """
     return torch.stack([(query * _shifted(key, offset)).sum(1) for offset in offsets], 1).softmax(1)
 
 
 def _shifted(features: Tensor, offset: Tensor) -> Tensor:
-    """Features (B, C, H, W), sampled one `offset` (2,) away from every cell."""
+    """Sample features (B, C, H, W) one `offset` (2,) away from every cell."""
     return warp(features, _flow(features, offset))
 
 
 def _flow(features: Tensor, offset: Tensor) -> Tensor:
-    """The same offset (2,) everywhere, as a flow (B, 2, H, W)."""
+    """Return the same offset (2,) everywhere, as a flow (B, 2, H, W)."""
     return offset.view(1, 2, 1, 1).expand(features.shape[0], 2, *features.shape[2:])

@@ -26,7 +26,8 @@ def check_frame_size(cells: tuple[int, int], size: tuple[int, int], stride: int 
 def check_upsample_argmax(
     scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str, stride: int = 16
 ) -> None:
-    """Raise a `ValueError` unless `upsample_argmax` is defined for these; says the same as csrc/upsample_argmax.h."""
+    """Raise a `ValueError` unless `upsample_argmax` is defined for these. Its messages are those of
+    csrc/upsample_argmax.h."""
     name = "upsample_argmax"
     if scores.dim() != 4:
         raise ValueError(f"{name}: scores must be (B, K, h, w), got {list(scores.shape)}")
@@ -55,8 +56,9 @@ def check_upsample_argmax(
 def upsample_argmax(
     scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> Tensor:
-    """The class of the highest full-size logit, (B, H, W) uint8, from scores (B, K, h, w). See
-    `accel_ops.upsample_argmax`.
+    """Return the class of the highest full-size logit, (B, H, W) uint8, from scores (B, K, h, w).
+
+    See `accel_ops.upsample_argmax`.
     """
     check_upsample_argmax(scores, size, bias, border, stride)
     return torch.cat([logits.argmax(1).to(torch.uint8) for logits in _strips(scores, size, bias, border, stride)], 1)
@@ -66,8 +68,9 @@ def upsample_argmax(
 def upsample_argmax_margin(
     scores: Tensor, size: tuple[int, int], bias: Tensor | None = None, border: str = "replicate", stride: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """`upsample_argmax`, and how far the highest logit is above the next, (B, H, W) float32. See
-    `accel_ops.upsample_argmax_margin`.
+    """Return the labels of `upsample_argmax`, and how far the highest logit is above the next, (B, H, W) float32.
+
+    See `accel_ops.upsample_argmax_margin`.
     """
     check_upsample_argmax(scores, size, bias, border, stride)
     labels, margins = [], []
@@ -82,8 +85,8 @@ def upsample_argmax_margin(
 
 
 def _strips(scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: str, stride: int) -> Iterator[Tensor]:
-    """The full-size logits from the top down, (B, K, at most 4 strides, W) at a time: what lies between 5 rows of
-    cells."""
+    """Yield the full-size logits from the top down, (B, K, at most 4 strides, W) at a time: the pixels between 5 rows
+    of cells."""
     height, width = size
     cells = scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32)
     # A cell before the map and two after it are as far as pixels reach.
@@ -98,6 +101,6 @@ def _strips(scores: Tensor, size: tuple[int, int], bias: Tensor | None, border: 
 
 
 def _between(cells: Tensor, stride: int) -> Tensor:
-    """The pixels between the centres of neighbouring cells: (..., n) to (..., stride * (n - 1))."""
+    """Return the pixels between the centres of neighbouring cells: (..., n) to (..., stride * (n - 1))."""
     fraction = (torch.arange(stride, device=cells.device, dtype=cells.dtype) + 0.5) / stride
     return (cells[..., :-1, None] * (1 - fraction) + cells[..., 1:, None] * fraction).flatten(-2)

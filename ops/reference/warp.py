@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_warp(features: Tensor, flow: Tensor) -> None:
-    """Raise a `ValueError` unless `warp` is defined for these two; says the same as csrc/warp.h."""
+    """Raise a `ValueError` unless `warp` is defined for these two. Its messages are those of csrc/warp.h."""
     if features.dim() != 4:
         raise ValueError(f"warp: features must be (B, C, H, W), got {list(features.shape)}")
     batch, _, height, width = features.shape
@@ -35,9 +35,9 @@ def check_warp_backward(gradient: Tensor, features: Tensor, flow: Tensor) -> Non
 
 
 def warp(features: Tensor, flow: Tensor) -> Tensor:
-    """Bilinear samples of `features` (B, C, H, W) where `flow` (B, 2, H, W) points. See `accel_ops.warp`.
+    """Sample `features` (B, C, H, W) bilinearly where `flow` (B, 2, H, W) points. See `accel_ops.warp`.
 
-    Differentiable by autograd, any number of times.
+    Autograd can differentiate it any number of times.
     """
     check_warp(features, flow)
     inside, cell, right, lower = taps(features, flow)
@@ -49,8 +49,10 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
 
 def warp_backward(gradient: Tensor, features: Tensor, flow: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
-    """Gradients of `warp` to features (B, C, H, W) and flow (B, 2, H, W), from that of its result, `gradient`
-    (B, C, H, W). Only those asked for in `needs`; an empty tensor stands for the other.
+    """Return the gradients of `warp` by features (B, C, H, W) and flow (B, 2, H, W), from that of its result,
+    `gradient` (B, C, H, W).
+
+    needs: which of them to compute. An empty tensor replaces the other.
     """
     check_warp_backward(gradient, features, flow)
     inside, cell, right, lower = taps(features, flow)
@@ -75,9 +77,10 @@ def warp_backward(gradient: Tensor, features: Tensor, flow: Tensor, needs: list[
 
 
 def taps(features: Tensor, flow: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """Of the cells upper left, upper right, lower left, lower right of each position: is it inside the map,
-    and its index y * W + x (0 if not); and how far right and below of the first the position is. All
-    (B, 1, H, W).
+    """Return the four cells around each position: upper left, upper right, lower left, lower right.
+
+    The results are: whether each is inside the map; its index y * W + x (0 if not); and how far right of and below the
+    first cell the position is. All are (B, 1, H, W).
     """
     height, width = features.shape[2:]
     flow = flow.to(torch.float64 if features.dtype == torch.float64 else torch.float32)
@@ -100,7 +103,7 @@ def weights(right: Tensor, lower: Tensor) -> list[Tensor]:
 
 
 def values(features: Tensor, inside: Tensor, cell: Tensor) -> Tensor:
-    """The features (B, C, H, W) at `cell` (B, 1, ...), zero where not `inside`. (B, C, ...)."""
+    """Return the features (B, C, H, W) at `cell` (B, 1, ...), and zero where not `inside`: (B, C, ...)."""
     shape = (*features.shape[:2], *cell.shape[2:])
     if features.numel() == 0:
         return features.sum().expand(shape)  # zeros, whose gradient is an empty map

@@ -106,8 +106,8 @@ def test_other_forms_are_refused_with_the_form_that_is_expected(read, text, mess
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 = road\nsky\n", 'line 2: the value 1 stands for sky and for road; write both lines as "VALUE = NAME"'),
-        ("road\nsky\n1 2 3 road\n", "line 3: class road stands there twice"),
+        ("1 = road\nsky\n", 'line 2: the value 1 belongs to sky and to road; write both lines as "VALUE = NAME"'),
+        ("road\nsky\n1 2 3 road\n", "line 3: class road occurs twice"),
         ("road\n", "1 classes; expected 2 to 254"),
         ("", "0 classes"),
         ("# nothing\n", "0 classes"),

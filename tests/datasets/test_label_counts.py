@@ -64,7 +64,7 @@ def test_only_all_labels_are_proof(monkeypatch):
     monkeypatch.setattr(label_sample, "SEARCH_SECONDS", 0)
     found, looks = looked(Masks(1000))
     (line,) = found.warnings
-    assert found.errors == () and "none of 200 of the 1000 labels, those that were looked at" in line
+    assert found.errors == () and "none of the 200 checked ones of the 1000 labels" in line
     found, looks = looked(Masks(1000, rest=255), strict=False)  # half of each, so not nearly all
     assert not found.errors and len(looks) == 200
 

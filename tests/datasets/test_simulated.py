@@ -47,7 +47,7 @@ def test_another_seed_is_another_motion(stills, clips):
 
 
 def test_longer_clips_than_simulated_are_refused(clips):
-    with pytest.raises(ValueError, match=r"Seq05VD_f00030: asked for a clip of 5 frames; simulated are 4"):
+    with pytest.raises(ValueError, match=r"Seq05VD_f00030: a clip of 5 frames; only 4 are simulated"):
         clips.clip(1, 5)
 
 

@@ -23,7 +23,7 @@ def test_what_is_no_list_of_whole_numbers_is_refused(text):
 
 
 def test_a_number_that_stands_twice_is_refused():
-    with pytest.raises(ValueError, match="--sweep 1,5,1: 1 stands there twice"):
+    with pytest.raises(ValueError, match="--sweep 1,5,1: 1 occurs twice"):
         whole_numbers("--sweep", "1,5,1")
 
 
@@ -101,7 +101,7 @@ def test_the_data_must_be_the_same_for_all(untrained, tmp_path):
     other.write_text(f"base: {alone[0]}\ndata: {{test_split: train}}\n")
     entries = pair_up([accel[0], str(other)], [accel[1], alone[1]])
     with pytest.raises(
-        ValueError, match=r"other.yaml scores other data than .*accel.yaml \(data.test_split is train, there val\)"
+        ValueError, match=r"other.yaml and .*accel.yaml score different data \(data.test_split is train and val\)"
     ):
         load_comparison(entries, [], None, torch.device("cpu"))
     comparison = load_comparison(entries, [], "val", torch.device("cpu"))
@@ -127,23 +127,23 @@ def with_data(untrained, tmp_path):
         (
             "{simulated_test_frames: 3}",
             "{simulated_test_frames: 3, motion: {pan: 0.02, noise: 0}}",
-            "data.motion.pan is 0.02, there 0.005, data.motion.noise is 0.0, there 2.0",
+            "data.motion.pan is 0.02 and 0.005, data.motion.noise is 0.0 and 2.0",
         ),
         (
             "{motion: {pan: 0.02}, simulated_test_frames: 3}",
             "{motion: {pan: 0.01}, simulated_test_frames: 4}",
-            "data.simulated_test_frames is 4, there 3, data.motion.pan is 0.01, there 0.02",
+            "data.simulated_test_frames is 4 and 3, data.motion.pan is 0.01 and 0.02",
         ),
-        ("{simulated_test_frames: 3}", "{}", "data.simulated_test_frames is None, there 3"),
+        ("{simulated_test_frames: 3}", "{}", "data.simulated_test_frames is None and 3"),
         (
             "{name: streetscape, size: [64, 128]}",
             "{name: streetscape, snippets: {train: 1, val: 2}}",
-            "data.snippets.val is 2, there 20, data.size is (256, 512), there (64, 128)",
+            "data.snippets.val is 2 and 20, data.size is (256, 512) and (64, 128)",
         ),
     ],
 )
 def test_other_clips_are_other_data(with_data, first, second, difference):
-    with pytest.raises(ValueError, match=re.escape(f"a.yaml ({difference}): models are compared on one data set")):
+    with pytest.raises(ValueError, match=re.escape(f"a.yaml score different data ({difference}): models are")):
         load_comparison(with_data(first, second), [], None, torch.device("cpu"))
 
 

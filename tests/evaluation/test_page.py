@@ -189,7 +189,7 @@ def test_an_earlier_report_is_replaced_as_a_whole(found, tmp_path):
 def test_a_folder_that_holds_other_things_is_refused_and_left_alone(found, tmp_path, name):
     (tmp_path / name).write_text("dear")
     for refuse in (lambda: check_folder(tmp_path), lambda: write_report(tmp_path, *found, ORIGIN)):
-        with pytest.raises(FileExistsError, match=f"holds {name}, which is of no earlier report; choose a new"):
+        with pytest.raises(FileExistsError, match=f"holds {name}, which no report wrote; choose a new"):
             refuse()
     assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "dear"
 

@@ -54,7 +54,7 @@ def test_classes_are_written_as_the_official_label_ids(tmp_path):
 
 def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds notes\.txt already; predictions need a new or an empty folder"):
+    with pytest.raises(ValueError, match=r"already holds notes\.txt; predictions need a new or an empty folder"):
         Predictions(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ValueError, match=r"notes\.txt: not a folder"):
@@ -94,7 +94,7 @@ def test_another_process_adds_to_the_same_predictions(tmp_path):
         predictions.write("ulm_000000_000020", np.zeros((4, 4), np.uint8))
         predictions.finish()
     assert len(list((tmp_path / "sent").glob("*.png"))) == 2
-    with pytest.raises(ValueError, match=r"nowhere: not there for all processes; .* a folder that all of them see"):
+    with pytest.raises(ValueError, match=r"nowhere: not visible to all processes; .* folder that all can read"):
         Predictions.joining(tmp_path / "nowhere")
 
 

@@ -57,7 +57,7 @@ def test_tables_leave_out_what_was_not_measured(write):
 
 def test_a_run_that_stands_twice_is_refused(write):
     a, b = write("a.json", {"A #0": [result(1, 0.5)]}), write("b.json", {"A #0": [result(1, 0.6)]})
-    with pytest.raises(ValueError, match=r"b\.json: 'A #0' stands in .*a\.json, too"):
+    with pytest.raises(ValueError, match=r"b\.json: 'A #0' is also in .*a\.json"):
         summarize([a, b])
 
 
@@ -100,7 +100,7 @@ def test_models_of_different_class_maps_compare_in_the_classes_they_were_brought
 def test_runs_at_different_intervals_are_not_averaged(write):
     a = write("a.json", {"A #0": [result(1, 0.5), result(2, 0.5, 0.4)]})
     b = write("b.json", {"B": [result(1, 0.5)], "A #1": [result(1, 0.6)]})
-    words = f"{b} has 'A #1' at the intervals 1, {a} 'A #0' at 1, 2: the runs of a model are averaged at the same ones"
+    words = f"{b} has 'A #1' at the intervals 1, {a} 'A #0' at 1, 2: the runs of a model need the same intervals"
     with pytest.raises(ValueError, match=re.escape(words)):
         summarize([a, b])
 

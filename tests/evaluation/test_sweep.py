@@ -280,7 +280,7 @@ def test_what_was_not_swept_has_no_result():
     dataset = Films(DENSE)
     tally = run(Teller(), dataset, (1, 4))["model"]
     for interval in (2, 5):
-        with pytest.raises(ValueError, match=f"interval {interval} was not swept, .* those of 1, 4"):
+        with pytest.raises(ValueError, match=f"interval {interval} was not swept, .* swept were 1, 4"):
             result_of(tally, dataset.class_names, interval)
     farthest = run(Teller(), dataset, (1, 4), average=False)["model"]
     assert result_of(farthest, dataset.class_names, 4, average=False).by_distance.keys() == {3}
@@ -383,7 +383,7 @@ def test_an_interval_that_nothing_is_left_for_is_an_error():
     [
         ((0, 1), "interval 0: expected 1"),
         ((), "no interval"),
-        ((2, 3, 2), "interval 2 stands twice among 2, 3, 2"),
+        ((2, 3, 2), "interval 2 occurs twice in 2, 3, 2"),
         ((1, 13), "interval 13 needs 12 frames before a labelled one; the longest clip in this data set has 12"),
     ],
 )

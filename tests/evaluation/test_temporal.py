@@ -202,7 +202,7 @@ def test_the_exact_flow_is_taken_where_it_is_known_and_dis_elsewhere():
     ("dataset", "flow", "message"),
     [
         (Films((0,), (0,)), "auto", "temporal consistency needs video"),
-        (Films((3,)), "exact", "flow exact: these data do not know theirs"),
+        (Films((3,)), "exact", "flow exact: these data have no exact flow"),
         (Films((3,)), "raft", "flow 'raft': expected auto, exact, dis or model"),
         (Films((3,)), "model", "flow model: FrameByFrame has no flow of its own; choose auto, dis or exact"),
     ],

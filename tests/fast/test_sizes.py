@@ -20,7 +20,7 @@ def test_the_size_used_least_recently_goes():
             "for (3, 3)",
         ]
     assert kept.sizes() == [(1, 1), (3, 3)] and made == [(1, 1), (2, 2), (3, 3)]
-    with pytest.warns(RuntimeWarning, match=r"more sizes than are kept ready, which is 2: 2x2 is prepared again"):
+    with pytest.warns(RuntimeWarning, match=r"more sizes than are kept ready \(2\): 2x2 is prepared again"):
         assert kept[2, 2] == "for (2, 2)"
     assert kept.sizes() == [(3, 3), (2, 2)]
 

@@ -215,7 +215,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("text", "words"),
     [
         (LAUGHS, f"line 4: not valid YAML: more than {MAX_NODES} values"),
-        ("a: &a [*a]", "line 1: not valid YAML: \\*a stands for nothing that is complete"),
+        ("a: &a [*a]", "line 1: not valid YAML: the alias \\*a comes before the end"),
         ("[" * (MAX_NESTING + 1), f"nested more than {MAX_NESTING} deep"),
         ("- " * 10_000, f"nested more than {MAX_NESTING} deep"),
         ("[" + "x," * (MAX_NODES + 1) + "]", f"more than {MAX_NODES} values"),
@@ -261,7 +261,7 @@ WIDE = {"name": "frame_by_frame", "num_classes": 3, "reference": {"encoder": "re
         ({"model": "[" * 100_000}, "recursion"),
         ({"class_names": '"abc"'}, "expected a list of names"),
         ({"class_names": '["a"]'}, "1 class names and 3 colours for 3 classes"),
-        ({"palette": '[[0, 0, 0], [1, 1, 1], [0, 0, 256]]'}, "no colour of three numbers"),
+        ({"palette": '[[0, 0, 0], [1, 1, 1], [0, 0, 256]]'}, "not a colour of three numbers"),
         ({"step": "9" * 5000}, "damaged metadata"),
     ],
 )  # fmt: skip

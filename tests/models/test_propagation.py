@@ -246,16 +246,16 @@ def test_quality_decides_how_much_of_each_map_counts():
 
 
 def test_features_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"features \(1, 3, 5, 10\) and low-level features brought to \(1, 3, 4, 10\)"):
+    with pytest.raises(ValueError, match=r"features \(1, 3, 5, 10\) and converted low-level features \(1, 3, 4, 10\)"):
         knowing().move(torch.zeros(1, 3, 5, 10), torch.zeros(1, 3, 4, 10))
 
 
 def test_a_memory_of_frames_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"memory of the key frames before is \(1, 3, 5, 10\) and .* \(1, 3, 4, 10\)"):
+    with pytest.raises(ValueError, match=r"memory of earlier key frames is \(1, 3, 5, 10\) and .* \(1, 3, 4, 10\)"):
         knowing().update(torch.zeros(1, 3, 5, 10), torch.zeros(1, 3, 4, 10))
     model = DeepFeatureFlow(DeepLab(Cells(), CLASSES, head_channels=8), knowing())
     _, state = model.key_frame(moving(1, (64, 160))[:, 0])
-    with pytest.raises(ValueError, match="frames of another size start afresh"):
+    with pytest.raises(ValueError, match="call `key_frame` without a state"):
         model.key_frame(moving(1, (96, 160))[:, 0], state)
 
 

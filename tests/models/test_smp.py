@@ -79,7 +79,7 @@ def test_early_features_may_be_taken_within_the_third_stage(blocks):
 
 @pytest.mark.parametrize(
     ("name", "blocks", "words"),
-    [("resnet18", 3, "has 2 blocks in its third stage; 3 are asked for"), ("mobilenet_v2", 1, "is no ResNet")],
+    [("resnet18", 3, "has 2 blocks in its third stage; 3 were requested"), ("mobilenet_v2", 1, "is not a ResNet")],
 )
 def test_blocks_that_are_not_there_are_named(name, blocks, words):
     for depth in (EARLY, 5):

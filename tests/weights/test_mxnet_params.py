@@ -134,7 +134,7 @@ def corrupted(position: int, format: str, value: int) -> bytes:
         (corrupted(36, "q", 1 << 61), 64, "truncated: an array"),
         (corrupted(60, "i", 7), 60, "unknown data type 7"),
         (small() + b"x", len(small()), "1 bytes left over"),
-        (small().replace(b"aux:b", b"arg:a"), len(small()) - 13, "comes twice"),
+        (small().replace(b"aux:b", b"arg:a"), len(small()) - 13, "occurs twice"),
         (small().replace(b"aux:b", b"aux:\xff"), len(small()) - 1, "not UTF-8"),
         (b"", 0, "empty"),
     ],

@@ -215,6 +215,6 @@ def test_files_of_others_are_not_overwritten(made, tmp_path):
 
 def test_a_model_of_which_nothing_is_known_cannot_be_given_away(made, tmp_path):
     assert isinstance(made, FrameByFrame)
-    with pytest.raises(ValueError, match=r"save_pretrained: nothing is known .* load it with accel.load_model"):
+    with pytest.raises(ValueError, match=r"save_pretrained: this model has no .* load it with accel.load_model"):
         made.save_pretrained(tmp_path / "x")
     assert not (tmp_path / "x").exists()

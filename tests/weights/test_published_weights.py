@@ -207,7 +207,7 @@ def test_nothing_is_converted_onto_itself_or_onto_what_is_there(deeplab18, tmp_p
     given, out = tmp_path / "deeplab-18-0000.params", tmp_path / "ours.safetensors"
     write_mxnet_params(given, deeplab18)
     before = given.read_bytes()
-    with pytest.raises(ValueError, match="is what is to be converted"):
+    with pytest.raises(ValueError, match="is the file to convert"):
         from_mxnet("deeplab-18", [given], tmp_path / "x" / ".." / given.name, overwrite=True)
     from_mxnet("deeplab-18", [given], out)
     with pytest.raises(FileExistsError, match=r"deeplab-18-0000\.params exists"):
@@ -243,7 +243,7 @@ def test_an_absurd_number_of_classes_is_a_wrong_shape(deeplab18):
 
 
 def test_one_name_with_two_prefixes_is_told():
-    with pytest.raises(ValueError, match=r"x.* is there twice"):
+    with pytest.raises(ValueError, match=r"x.* occurs twice"):
         load_published("deeplab-18", {"arg:x": np.ones(1), "aux:x": np.ones(1)})
 
 

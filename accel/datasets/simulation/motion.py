@@ -1,13 +1,13 @@
 """Simulated camera motion: a clip, its label and its flow from one labelled still.
 
-The still is the last frame; the older frames are what a camera driving into the scene saw before. The scene is a
-photo pop-up (Hoiem et al., SIGGRAPH 2005): a ground plane below the horizon, walls standing where the ground ends,
-the sky far away, and things (cars, people, poles) cut out along the label map, each a flat card standing where its
-lowest pixel touches the ground. The depth is a guess, but pictures and flow are of one scene: every pixel of every
-frame shows a known point of the still, so the flow is exact and what is hidden is known.
+The still is the last frame. The older frames are earlier views of a camera that drives into the scene. The scene is a
+photo pop-up (Hoiem et al., SIGGRAPH 2005): a ground plane below the horizon, walls that stand where the ground ends,
+and the sky far away. Objects (cars, people, poles) are cut out along the label map. Each is a flat card that stands
+where its lowest pixel touches the ground. The depth is a guess, but pictures and flow show the same scene: every pixel
+of every frame shows a known point of the still. So the flow is exact, and hidden points are known.
 
-Lengths are in camera heights (about 1.3 m in a car), the focal length is one frame width (a field of view of 53
-degrees). The inverse depth of the ground is then (rows below the horizon) / width.
+The unit of length is the camera's height (about 1.3 m in a car). The focal length is one frame width (a field of view
+of 53 degrees). The inverse depth of the ground is then (rows below the horizon) / width.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _FOLDED = 0.5  # pixels between what the two ends of a flow vector show, above w
 
 
 class SimulatedMotion:
-    """A random drive into a labelled still: a function of the still, the length and the random generator alone.
+    """A random drive into a labelled still. It depends only on the still, the length and the random generator.
 
-    class_names: of the labels. They say which classes are sky, ground, things that move by themselves and things
-                 that stand (the words above are known). Without names, or with none of these words, ground and
-                 walls are drawn at random and every smaller region of the label map is a thing.
-    forward:  highest speed, camera heights a frame; the speed is uniform from 0. 0.6 is 42 km/h at 15 Hz.
-    pan:      scale of the turning rate to left and right (Laplace distributed), frame widths a frame.
-    shake:    standard deviation of the camera's jolts up and down, frame widths; sideways it is half of it.
-    roll:     standard deviation of the rotation about the line of sight, degrees a frame.
-    relief:   how much the depth varies: 1 the pop-up scene, 0 one flat wall.
-    objects:  probability that a thing of a moving class moves by itself.
-    speed:    highest speed of such a thing, camera heights a frame.
-    lighting: standard deviation of the change of brightness from frame to frame, as a factor.
-    noise:    highest standard deviation of the sensor noise, grey levels; uniform from 0.
-    blur:     probability that the clip has motion blur, the shutter open for up to 0.6 of the time of a frame.
+    class_names: the names of the label classes. They tell which classes are sky, ground, moving objects and standing
+        objects (the words above are known). Without names, or with none of these words, ground and walls are drawn at
+        random, and every smaller region of the label map is an object.
+    forward: the highest speed, in camera heights a frame. The speed is uniform from 0. 0.6 is 42 km/h at 15 Hz.
+    pan: the scale of the turning rate to left and right (Laplace distributed), in frame widths a frame.
+    shake: the standard deviation of the camera's jolts up and down, in frame widths. Sideways it is half of that.
+    roll: the standard deviation of the rotation about the line of sight, in degrees a frame.
+    relief: how much the depth varies: 1 is the pop-up scene, 0 is one flat wall.
+    objects: the probability that an object of a moving class moves by itself.
+    speed: the highest speed of such an object, in camera heights a frame.
+    lighting: the standard deviation of the change of brightness from frame to frame, as a factor.
+    noise: the highest standard deviation of the sensor noise, in grey levels. It is uniform from 0.
+    blur: the probability that the clip has motion blur, with the shutter open for up to 0.6 of the time of a frame.
     """
 
     def __init__(
@@ -90,13 +90,14 @@ class SimulatedMotion:
         )
 
     def __call__(self, clip: Clip, length: int, rng: np.random.Generator) -> Clip:
-        """A clip of `length` frames that ends in the last frame of `clip`, which stays where it is.
+        """Return a clip of `length` frames that ends in the last frame of `clip`, which is not moved.
 
-        frames: (length, H, W, 3) uint8; the last is the still, but for noise and motion blur.
-        labels: the clip's own; None counts as unlabelled.
-        flow:   (length-1, H, W, 2) float32, NaN where a thing hides the point in the older frame, or it lies outside.
-        What the still does not show - beyond its border, behind its things - is filled with mirrored surroundings,
-        which move as the scene does: where older frames show them, the flow is right, too.
+        frames: (length, H, W, 3) uint8. The last is the still, apart from noise and motion blur.
+        labels: the clip's own. None counts as unlabelled.
+        flow: (length-1, H, W, 2) float32, NaN if an object hides the point in the older frame, or if it is outside.
+
+        Places that the still does not show, beyond its border and behind its objects, are filled with mirrored
+        surroundings. These move as the scene does. If older frames show them, the flow is right there too.
         """
         if length < 1:
             raise ValueError(f"a clip has at least one frame; asked for {length}")
@@ -120,7 +121,7 @@ class SimulatedMotion:
     # --- the scene --------------------------------------------------------------------------------------------
 
     def _horizon(self, labels: np.ndarray, rng: np.random.Generator) -> float:
-        """Row of the horizon: just above the farthest ground, else somewhere in the middle."""
+        """Return the row of the horizon: just above the farthest ground, or somewhere in the middle without ground."""
         height = len(labels)
         row = rng.normal(0.45, 0.05) * height
         ground = np.isin(labels[:, ::4], self._ground).mean(1)
@@ -130,7 +131,7 @@ class SimulatedMotion:
         return float(np.clip(row, 0.2 * height, 0.7 * height))
 
     def _camera(self, length: int, size: tuple[int, int], horizon: float, rng: np.random.Generator) -> _Camera:
-        """Where the camera was: smooth turns and constant acceleration, and a jolt of its own for every frame."""
+        """Draw the camera's poses: smooth turns and constant acceleration, and a separate jolt for every frame."""
         height, width = size
         steps = -np.arange(length - 1, -1, -1.0)  # frames before the last
         speed, change = rng.uniform(0, self.forward), rng.uniform(-0.1, 0.1)
@@ -147,7 +148,7 @@ class SimulatedMotion:
         )
 
     def _depth(self, labels: np.ndarray, horizon: float, camera: _Camera, rng: np.random.Generator) -> _Depth:
-        """The background's inverse depth: ground and walls, whichever is nearer, and the sky at infinity."""
+        """Return the inverse depth of the background: ground or walls, whichever is nearer, and the sky at infinity."""
         height, width = labels.shape
         grid = _grid((height, width))
         rows, columns = grid[:, 0, 1], grid[0, :, 0]
@@ -171,7 +172,7 @@ class SimulatedMotion:
     def _things(
         self, still: np.ndarray, labels: np.ndarray, depth: _Depth, camera: _Camera, rng: np.random.Generator
     ) -> list[_Thing]:
-        """Cards to cut out, the farthest first."""
+        """Return the cards to cut out, the farthest first."""
         found = []  # (area, class, (x, y, width, height), mask)
         largest = _LARGEST if self.class_names else _LARGEST / 4
         for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:IGNORED] >= _SMALLEST * labels.size):
@@ -200,7 +201,7 @@ class SimulatedMotion:
     # --- the camera's sensor ----------------------------------------------------------------------------------
 
     def _expose(self, frames: np.ndarray, rng: np.random.Generator) -> None:
-        """Brightness that drifts towards the last frame's, and noise, in place."""
+        """Add noise and brightness that drifts towards the last frame's, in place."""
         levels = np.arange(256)
         drift = rng.normal(0, self.lighting, (len(frames), 1)) + rng.normal(0, self.lighting / 4, (len(frames), 3))
         sigma = rng.uniform(0, self.noise)
@@ -219,7 +220,7 @@ class SimulatedMotion:
 
 @dataclass(frozen=True)
 class _Camera:
-    """Poses of T frames relative to the last, whose own are all zero."""
+    """Poses of T frames relative to the last one, which has pose zero."""
 
     back: np.ndarray  # (T,) how far behind, camera heights
     shift: np.ndarray  # (T, 2) by which turning moves the picture, pixels
@@ -228,14 +229,15 @@ class _Camera:
     centre: np.ndarray  # (2,) of the frame, pixels
 
     def project(self, t: int, points: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-        """Where frame t shows points (h, w, 2) of the last frame, of inverse depth (h, w)."""
+        """Return where frame t shows points (h, w, 2) of the last frame with inverse depth (h, w)."""
         rotation = self._rotation(t).astype(np.float32)
         offset = (self.centre + self.shift[t] + (self.focus - self.centre) @ rotation.T).astype(np.float32)
         nearer = (points - self.focus.astype(np.float32)) / (1 + np.float32(self.back[t]) * inverse)[..., None]
         return cv2.transform(nearer, np.column_stack([rotation, offset]))
 
     def views_of(self, inverse: float, velocity: np.ndarray, width: int) -> np.ndarray:
-        """(T, 2, 3): the maps from the last frame to each of a card that moves at `velocity` (sideways, ahead)."""
+        """Return the maps (T, 2, 3) from the last frame to each frame, for a card that moves at `velocity` (sideways,
+        ahead)."""
         views = np.empty((len(self.back), 2, 3))
         for t in range(len(views)):
             ago = len(views) - 1 - t
@@ -252,9 +254,10 @@ class _Camera:
         return np.array([[cos, -sin], [sin, cos]])
 
     def source(self, t: int, grid: np.ndarray, depth: _Depth, start: np.ndarray) -> np.ndarray:
-        """The points (h, w, 2) of the last frame that frame t shows at `grid`: the inverse of `project`.
+        """Return the points (h, w, 2) of the last frame that frame t shows at `grid`: the inverse of `project`.
 
-        Each step is exact for a wall that faces the camera; on the ground a few are needed, at folds all.
+        Each step is exact for a wall that faces the camera. On the ground a few steps are needed; at folds, all of
+        them.
         """
         points = start
         upright = self._rotation(t).astype(np.float32).T
@@ -274,12 +277,12 @@ class _Depth:
     inverse: np.ndarray  # (h, w) float32
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) pixels to (...): interpolated, and beyond the border as at it."""
+        """Return the interpolated depth at pixels (..., 2). Beyond the border it is that of the border."""
         return _on_grid(self.inverse, points)
 
     @classmethod
     def smooth_enough(cls, inverse: np.ndarray, camera: _Camera, grid: np.ndarray) -> _Depth:
-        """Blurred until the oldest view neither folds the scene over nor tears it."""
+        """Blur the depth until the oldest view neither folds nor tears the scene."""
         for sigma in (1.5, 2.5, 4, 6.5, 10):
             blurred = cv2.GaussianBlur(inverse, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
             seen = camera.project(0, grid, blurred)
@@ -294,7 +297,7 @@ class _Depth:
 
 @dataclass(frozen=True)
 class _Thing:
-    """A card: a patch of the still with its outline, and where each frame sees it."""
+    """A card: a patch of the still with its outline, and its place in each frame."""
 
     patch: np.ndarray  # (h, w, 3) uint8
     mask: np.ndarray  # (h, w) uint8, 1 on the thing
@@ -304,7 +307,8 @@ class _Thing:
 
     @classmethod
     def cut_out(cls, still: np.ndarray, mask: np.ndarray, x: int, y: int, views: np.ndarray) -> _Thing:
-        """The thing of `mask` (h, w) at (x, y); cut off by the border of the still, it goes on mirrored."""
+        """Cut out the object of `mask` (h, w) at (x, y). If the border of the still cuts it off, it continues
+        mirrored."""
         (height, width), (h, w) = still.shape[:2], mask.shape
         top, left = (h if y == 0 else 0), (w if x == 0 else 0)
         bottom, right = (h if y + h == height else 0), (w if x + w == width else 0)
@@ -317,7 +321,7 @@ class _Thing:
         return cls(patch, mask, alpha, (x - border[2], y - border[0]), views)
 
     def move(self, flow: np.ndarray, surfaces: np.ndarray, number: int, t: int) -> None:
-        """Write the thing's flow from frame t+1 to t where frame t+1 shows it."""
+        """Write the object's flow from frame t+1 to t where frame t+1 shows it."""
         box = self._box(t + 1, surfaces.shape)
         mine = surfaces[box] == number
         there = (_full(self.views[t]) @ np.linalg.inv(_full(self.views[t + 1])) - np.eye(3)).astype(np.float32)
@@ -328,7 +332,7 @@ class _Thing:
             np.copyto(flow[box][..., axis], motion, where=mine)
 
     def paint(self, frame: np.ndarray, surfaces: np.ndarray, number: int, t: int) -> None:
-        """Lay the thing over frame t as that sees it, in place."""
+        """Draw the object over frame t at its place there, in place."""
         box = self._box(t, surfaces.shape)
         size = (box[1].stop - box[1].start, box[0].stop - box[0].start)
         if min(size) <= 0:
@@ -341,14 +345,14 @@ class _Thing:
         surfaces[box][alpha > 0.5] = number
 
     def show_in_still(self, surfaces: np.ndarray, number: int) -> None:
-        """Write `number` where the still itself shows the thing."""
+        """Write `number` where the still itself shows the object."""
         x, y = self.origin
         inside = self.mask[max(0, -y) :, max(0, -x) :][: len(surfaces) - max(0, y), : surfaces.shape[1] - max(0, x)]
         x, y = max(0, x), max(0, y)
         surfaces[y : y + inside.shape[0], x : x + inside.shape[1]][inside > 0] = number
 
     def _box(self, t: int, size: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of frame t that hold the patch."""
+        """Return the rows and columns of frame t that hold the patch."""
         h, w = self.mask.shape
         corners = np.array([[0, 0], [w, 0], [0, h], [w, h]]) + self.origin
         seen = corners @ self.views[t][:, :2].T + self.views[t][:, 2]
@@ -360,7 +364,8 @@ class _Thing:
 def _film(
     still: np.ndarray, depth: _Depth, camera: _Camera, things: list[_Thing]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3), the flow between them (T-1, H, W, 2), and where the older frame hides the point."""
+    """Return the frames (T, H, W, 3), the flow between them (T-1, H, W, 2), and where the older frame hides the
+    point."""
     size, length = still.shape[:2], len(camera.back)
     frames = np.empty((length, *still.shape), np.uint8)
     flow = np.empty((length - 1, *size, 2), np.float32)
@@ -392,22 +397,24 @@ def _film(
 
 
 def _sample(image: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
-    """Write `image` at `points` (H, W, 2), bicubic: bilinear would leave every frame softer than the still.
+    """Write `image` at `points` (H, W, 2), bicubically: bilinear sampling would make every frame softer than the still.
 
-    Beyond its border the image goes on mirrored. Points are rounded to 1/32 pixel, which halves the time.
+    Beyond its border the image continues mirrored. Points are rounded to 1/32 pixel, which halves the time.
     """
     maps = cv2.convertMaps(points, None, cv2.CV_16SC2)
     cv2.remap(image, *maps, cv2.INTER_CUBIC, dst=out, borderMode=cv2.BORDER_REFLECT)
 
 
 def _mismatch(steps: np.ndarray, grid: np.ndarray, sources: np.ndarray, newer_sources: np.ndarray) -> np.ndarray:
-    """(h, w): pixels of the still between what the newer frame shows at the grid and the older one a step on."""
+    """Return the distance, in pixels of the still, between the point that the newer frame shows at the grid and the
+    point that the older frame shows a step further: (h, w)."""
     ends = grid + steps
     return np.abs(ends + _on_grid(sources - grid, ends) - newer_sources).max(-1)
 
 
 def _regions(mask: np.ndarray) -> Iterator[tuple[tuple[int, int, int, int], np.ndarray]]:
-    """The connected regions of (H, W) bool, found at half size: ((x, y, width, height), (height, width) uint8)."""
+    """Yield the connected regions of (H, W) bool, found at half size: ((x, y, width, height), (height, width)
+    uint8)."""
     mask = mask.view(np.uint8)
     half = np.ascontiguousarray(cv2.dilate(mask, np.ones((2, 2), np.uint8), anchor=(0, 0))[::2, ::2])
     count, regions, stats, _ = cv2.connectedComponentsWithStats(half)
@@ -424,7 +431,7 @@ def _regions(mask: np.ndarray) -> Iterator[tuple[tuple[int, int, int, int], np.n
 
 
 def _fill(still: np.ndarray, surfaces: np.ndarray) -> np.ndarray:
-    """The still without its things: behind each, its surroundings mirrored at its outline."""
+    """Return the still without its objects. Behind each, its surroundings are mirrored at its outline."""
     if not surfaces.any():
         return still
     behind = cv2.dilate((surfaces > 0).view(np.uint8), np.ones((5, 5), np.uint8))
@@ -450,7 +457,8 @@ def _fill(still: np.ndarray, surfaces: np.ndarray) -> np.ndarray:
 
 
 def _blurred_by_motion(frames: np.ndarray, flow: np.ndarray, shutter: float) -> np.ndarray:
-    """The mean of each frame while the shutter is open, as its flow (the first one's: the next frame's) moves it."""
+    """Return the mean of each frame while the shutter is open, moved by its flow. The first frame uses the flow of the
+    next."""
     if len(frames) == 1:
         return frames
     pixels = _pixels(frames.shape[1:3])
@@ -473,35 +481,37 @@ _FIRST = np.float32((_CELL - 1) / 2 - _CELL)
 
 
 def _upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) or (h, w, 2) on the grid to every pixel: a view of `size`."""
+    """Upsample (h, w) or (h, w, 2) on the grid to every pixel: a view of `size`."""
     height, width = size
     large = cv2.resize(values, None, fx=_CELL, fy=_CELL, interpolation=cv2.INTER_LINEAR)
     return large[_CELL : _CELL + height, _CELL : _CELL + width]
 
 
 def _on_grid(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(h, w) or (h, w, C) on the grid to (...) or (..., C) at points (..., 2): beyond the border as at it."""
+    """Interpolate (h, w) or (h, w, C) on the grid at points (..., 2): (...) or (..., C). Beyond the border it has the
+    border's value."""
     cells = (points.astype(np.float32, copy=False) - _FIRST) / _CELL
     return cv2.remap(values, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 @lru_cache(maxsize=4)
 def _grid(size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 2) float32: the (x, y) of the grid of a frame of `size`."""
+    """Return the (x, y) of the grid of a frame of `size`: (h, w, 2) float32."""
     y, x = (_FIRST + _CELL * np.arange(-(-n // _CELL) + 2, dtype=np.float32) for n in size)
     return _read_only(np.dstack(np.meshgrid(x, y)))
 
 
 @lru_cache(maxsize=4)
 def _pixels(size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 2) float32: the (x, y) of every pixel."""
+    """Return the (x, y) of every pixel: (H, W, 2) float32."""
     y, x = (np.arange(n, dtype=np.float32) for n in size)
     return _read_only(np.dstack(np.meshgrid(x, y)))
 
 
 @lru_cache(maxsize=2)
 def _noise(size: int) -> np.ndarray:
-    """Somewhat more than `size` normal deviates: drawing them anew for each frame would take longer than the frame."""
+    """Return somewhat more than `size` normal deviates. They are cached, because drawing them again for each frame
+    would take longer than the frame."""
     return _read_only(np.random.default_rng(0).standard_normal(size + size // 4 + 2, dtype=np.float32))
 
 
@@ -511,5 +521,5 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _full(view: np.ndarray) -> np.ndarray:
-    """(2, 3) to (3, 3)."""
+    """Turn a map (2, 3) into (3, 3)."""
     return np.vstack([view, (0, 0, 1)])

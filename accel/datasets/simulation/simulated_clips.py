@@ -1,4 +1,4 @@
-"""Stills as the ends of clips: what simulated camera motion makes of a data set, always the same."""
+"""Turn the stills of a data set into clips of simulated camera motion, always the same ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from accel.datasets.simulation.motion import SimulatedMotion
 
 
 class SimulatedClips(ClipDataset):
-    """Every labelled frame of a data set as the last of a clip of simulated camera motion, with its exact flow.
+    """Every labelled frame of a data set as the last frame of a clip of simulated camera motion, with its exact flow.
 
-    For scoring on stills what needs video; training draws a new motion each time instead (`TrainingClips`).
+    This is for scoring video models on stills. Training draws a new motion each time instead (`TrainingClips`).
 
-    stills: whose frames before the labelled ones, if any, are not used.
-    motion: draws the clips.  length: frames a clip.  seed: 0 or more; it and the frame's index decide its motion.
+    stills: the data set. Its frames before the labelled ones, if any, are not used.
+    motion: the generator of the clips.
+    length: the number of frames of a clip.
+    seed: 0 or more. The seed and the frame's index determine its motion.
     """
 
     knows_flow = True
@@ -39,16 +41,17 @@ class SimulatedClips(ClipDataset):
         return self.stills.name(index)
 
     def only_labels(self, index: int) -> np.ndarray | None:
-        """Those of the still: the simulated motion moves a few pixels out of the picture, and no class into it."""
+        """Return the labels of the still. The simulated motion moves a few pixels out of the picture, and adds no
+        class."""
         return self.stills.only_labels(index)
 
     def likely_cause(self, counts: LabelCounts) -> str:
         return self.stills.likely_cause(counts)
 
     def clip(self, index: int, length: int) -> Clip:
-        """The last `length` frames of the clip."""
+        """Return the last `length` frames of the clip."""
         if not 1 <= length <= self.length:
-            raise ValueError(f"{self.name(index)}: asked for a clip of {length} frames; simulated are {self.length}")
+            raise ValueError(f"{self.name(index)}: a clip of {length} frames; only {self.length} are simulated")
         rng = np.random.default_rng([self.seed, index])
         clip = self.motion(self.stills.clip(index, 1), self.length, rng)
         assert clip.flow is not None, "motion that was made is known"

@@ -4,7 +4,7 @@
     ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png    FRAME 000000..000019
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_000019_gtFine_{labelIds,instanceIds,color}.png
 
-A snippet's label files are written last, so a snippet whose files are all there is whole.
+A snippet's label files are written last. So a snippet with all its files is complete.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def generate_streetscape(
 ) -> Path:
     """Write the snippets that `root` does not have yet, and return `root`.
 
-    snippets: how many each of train, val and test should have (default: 60 train, 20 val); those there stay.
-    size:     (H, W) of the frames, each 64 to 8192.
-    workers:  processes (default: one a CPU); 0 works in this process. Scripts that start processes need the
-              usual `if __name__ == "__main__":` guard.
-    progress: called with (done, total) snippets, of those that had to be written.
+    snippets: the number of snippets of train, val and test (default: 60 train, 20 val). Existing ones stay.
+    size: (H, W) of the frames, each 64 to 8192.
+    workers: the number of processes (default: one for each CPU). 0 works in this process. Scripts that start processes
+        need the usual `if __name__ == "__main__":` guard.
+    progress: a function that is called with (done, total) snippets, of those that had to be written.
 
     Raises ValueError if `root` holds scenes of another seed, size or version, or is another data set.
     """
@@ -94,7 +94,7 @@ def generate_streetscape(
 
 
 def snippet_files(root: str | Path, split: str, index: int) -> Iterator[Path]:
-    """All files of a snippet in the order of writing: 20 frames, then instanceIds, color, labelIds."""
+    """Yield all files of a snippet in the order of writing: 20 frames, then instanceIds, color, labelIds."""
     city = CITIES[split]
     images, truth = Path(root, "leftImg8bit_sequence", split, city), Path(root, "gtFine", split, city)
     for frame in range(LABELLED + 1):
@@ -104,9 +104,9 @@ def snippet_files(root: str | Path, split: str, index: int) -> Iterator[Path]:
 
 
 def scene_of(root: str | Path, path: str | Path) -> tuple[StreetScene, int]:
-    """The scene and the frame number that a Streetscape file, image or label, shows.
+    """Return the scene and the frame number that a Streetscape file, image or label, shows.
 
-    Raises ValueError if `root` is not a Streetscape root, or `path` is not named as its files are.
+    Raises ValueError if `root` is not a Streetscape root, or if `path` does not have the name of such a file.
     """
     path = Path(path)
     name = _NAME.fullmatch(path.name)
@@ -126,7 +126,7 @@ def scene_of(root: str | Path, path: str | Path) -> tuple[StreetScene, int]:
 
 
 def streetscape_flow(root: str | Path, split: str, city: str, sequence: int | str, frame: int | str) -> np.ndarray:
-    """(H, W, 2) float32: `StreetScene.flow` of a frame given by the parts of its file name."""
+    """Return `StreetScene.flow` of a frame given by the parts of its file name: (H, W, 2) float32."""
     if CITIES.get(split) != city:
         expected = ", ".join(f"{s}/{c}" for s, c in CITIES.items())
         raise ValueError(f"no such Streetscape split and city: {split}/{city}; expected one of {expected}")
@@ -135,7 +135,7 @@ def streetscape_flow(root: str | Path, split: str, city: str, sequence: int | st
 
 
 def _describe(root: Path, size, seed: int) -> None:
-    """Write `streetscape.json` into a new root; compare with the one in an old root."""
+    """Write `streetscape.json` into a new root, or compare with the one in an old root."""
     expected = {
         "generator": "accel streetscape",
         "version": VERSION,
@@ -205,7 +205,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)

@@ -1,7 +1,7 @@
-"""What stands and moves in a street, put together from textured quads.
+"""The objects of a street, built from textured quads.
 
-Coordinates are metres: X right, Y down (so up is negative), Z forward. Objects stand on Y = 0, look along Z
-and are centred on X = Z = 0 in their own coordinates.
+Coordinates are metres: X right, Y down (so up is negative), Z forward. In their own coordinates, objects stand on Y =
+0, look along Z and are centred on X = Z = 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from accel.datasets.streetscape.textures import Atlas, Painter
 
 
 def pose(x=0.0, y=0.0, z=0.0, heading=0.0) -> np.ndarray:
-    """(..., 4, 4) rigid motion: turn to `heading` radians (0 looks along Z, positive: right), then move."""
+    """Return a rigid motion (..., 4, 4): turn to `heading` radians (0 looks along Z, positive turns right), then
+    move."""
     x, y, z, heading = np.broadcast_arrays(x, y, z, heading)
     matrix = np.zeros((*x.shape, 4, 4))
     matrix[..., 0, 0] = matrix[..., 2, 2] = np.cos(heading)
@@ -29,9 +30,9 @@ def pose(x=0.0, y=0.0, z=0.0, heading=0.0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Stand:
-    """Where an object stands: on a body; `place` (4, 4) takes its coordinates to the world at frame 0.
+    """The position of an object on a body. `place` (4, 4) takes its coordinates to the world at frame 0.
 
-    Body 0 is the world itself; the surfaces of other bodies keep the object's own coordinates.
+    Body 0 is the world itself. The surfaces of other bodies keep the object's own coordinates.
     """
 
     place: np.ndarray
@@ -40,7 +41,8 @@ class Stand:
 
 @dataclass(frozen=True)
 class Light:
-    """Sunlight: `sun` (3,) unit vector towards the sun, and RGB factors of the sun and of the shade."""
+    """Sunlight: `sun` (3,) is the unit vector towards the sun; `direct` and `ambient` are the RGB factors of the sun
+    and of the shade."""
 
     sun: np.ndarray
     direct: np.ndarray
@@ -58,7 +60,7 @@ class SurfaceBuilder:
         self._instances: Counter[str] = Counter()
 
     def instance(self, label: str) -> int:
-        """A new Cityscapes instance number: id * 1000 + k."""
+        """Return a new Cityscapes instance number: id * 1000 + k."""
         number = name2label[label].id * 1000 + self._instances[label]
         self._instances[label] += 1
         return number
@@ -76,8 +78,13 @@ class SurfaceBuilder:
         at_infinity: bool = False,
         lit: bool = True,
     ) -> None:
-        """Add the quad with the object coordinates `corners` (4, 3): the texture's top left, top right,
-        bottom right, bottom left. See `Surfaces` for the rest. Without an instance, the class has none."""
+        """Add a quad.
+
+        corners: (4, 3) in object coordinates: the texture's top left, top right, bottom right, bottom left.
+        instance: the instance number. None: the class has no instances.
+
+        See `Surfaces` for the rest.
+        """
         points = np.asarray(corners, float)
         homogeneous = np.concatenate([points, np.full((4, 1), 0.0 if at_infinity else 1.0)], axis=1)
         world = homogeneous @ stand.place.T
@@ -96,7 +103,7 @@ class SurfaceBuilder:
         self.shadows.append((stand.body, corners if stand.body else corners @ stand.place.T))
 
     def box(self, stand: Stand, size, textures, label: str, instance=None, bottom=0.0, tint=1.0) -> None:
-        """An upright box of size (width, height, length); textures: of its back, front, sides and top."""
+        """Add an upright box of size (width, height, length). textures: those of its back, front, sides and top."""
         w, h, z = size[0] / 2, -bottom - size[1], size[2] / 2
         b = -bottom
         back, front, side, top = textures
@@ -112,19 +119,20 @@ class SurfaceBuilder:
                 self.quad(stand, corners, texture, label, instance, facing, tint)
 
     def upright(self, stand: Stand, width, height, texture, label, instance=None, bottom=0.0, shift=0.0, tint=1.0):
-        """An upright card across the object's Z axis, seen from both sides."""
+        """Add an upright card across the object's Z axis, visible from both sides."""
         x, b, t = width / 2, -bottom, -bottom - height
         corners = ((-x, t, shift), (x, t, shift), (x, b, shift), (-x, b, shift))
         self.quad(stand, corners, texture, label, instance, 0, tint)
 
     def along(self, stand: Stand, length, height, texture, label, instance=None, bottom=0.0, shift=0.0, tint=1.0):
-        """An upright card along the object's Z axis, texture's right end forward, seen from both sides."""
+        """Add an upright card along the object's Z axis, visible from both sides. The right end of its texture is
+        forward."""
         z, b, t = length / 2, -bottom, -bottom - height
         corners = ((shift, t, -z), (shift, t, z), (shift, b, z), (shift, b, -z))
         self.quad(stand, corners, texture, label, instance, 0, tint)
 
     def finish(self) -> tuple[Surfaces, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The surfaces, and the atlas as the renderer takes it: colours, first rows, opacities."""
+        """Return the surfaces, and the atlas for the renderer: colours, first rows, opacities."""
         rects, pyramid, tops, alpha = self.atlas.pack()
         columns = zip(*self._rows, strict=True)
         own, world, texture, label, instance, body, facing, patch, tint, lit, number = columns
@@ -146,7 +154,8 @@ class SurfaceBuilder:
         return surfaces, pyramid, tops, alpha
 
     def _light_on(self, corners: np.ndarray, facing: np.ndarray) -> np.ndarray:
-        """(N, 3) light on quads with world corners (N, 4, 4); cards seen from both sides scatter it."""
+        """Return the light (N, 3) on quads with world corners (N, 4, 4). Cards that are visible from both sides scatter
+        it."""
         down, right = corners[:, 3, :3] - corners[:, 0, :3], corners[:, 1, :3] - corners[:, 0, :3]
         normal = np.cross(down, right)  # towards the viewer
         cosine = normal @ self.light.sun / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
@@ -155,7 +164,7 @@ class SurfaceBuilder:
 
 
 def _planes(corners: np.ndarray, rect: np.ndarray) -> np.ndarray:
-    """(N, 4, 3) projective maps that take the texels of each rectangle to the quad with those corners."""
+    """Return projective maps (N, 4, 3) from the texels of each rectangle to the quad with those corners."""
     a, b, c, d = corners.transpose(1, 0, 2)  # (N, 4) each, coplanar
     # the weights for which  wa a + wc c = wb b + wd d;  wc = 1
     weights = np.linalg.pinv(np.stack([-a, b, d], axis=-1)) @ c[..., None]  # (N, 3, 1)
@@ -168,7 +177,7 @@ def _planes(corners: np.ndarray, rect: np.ndarray) -> np.ndarray:
 
 
 class Kit:
-    """The objects of one scene: paints a few textures of each kind and builds objects from them."""
+    """The objects of one scene. It paints a few textures of each kind and builds objects from them."""
 
     def __init__(self, builder: SurfaceBuilder, rng: np.random.Generator) -> None:
         self.builder, self.rng = builder, rng
@@ -247,7 +256,7 @@ class Kit:
             self.builder.quad(stand, corners, texture, label, number, side, tint)
 
     def large_vehicle(self, stand: Stand, label: str) -> None:
-        """A truck or a bus."""
+        """Build a truck or a bus."""
         build, rng = self.builder, self.rng
         truck = label == "truck"
         size = (2.4, rng.uniform(2.6, 3.6), rng.uniform(6, 8.5) if truck else rng.uniform(9, 12))
@@ -265,7 +274,7 @@ class Kit:
         build.shadow(stand, w, length)
 
     def person(self, stand: Stand, across: bool) -> None:
-        """A pedestrian, painted facing us (`across` false) or turned to the side."""
+        """Build a pedestrian, seen from the front (`across` false) or from the side."""
         height = self.rng.uniform(1.5, 1.95)
         width = height * 0.45 * (0.85 if across else 1.0)
         texture, number = self._pick(self.people), self.builder.instance("person")
@@ -275,7 +284,7 @@ class Kit:
         self.builder.shadow(stand, 0.35, 0.35)
 
     def cyclist(self, stand: Stand, ridden: bool = True) -> None:
-        """A bicycle, with its rider or left standing."""
+        """Build a bicycle, with its rider or parked."""
         build = self.builder
         bicycle = build.instance("bicycle")
         build.along(stand, 1.75, 1.07, self._pick(self.bicycles), "bicycle", bicycle)

@@ -1,8 +1,8 @@
-"""A renderer for textured planar quads: a z-buffer of surface numbers, and tables of surfaces for the rest.
+"""A renderer for textured planar quads. It uses a z-buffer of surface numbers, and tables of surfaces for the rest.
 
-Every surface is a plane with a 4x3 matrix from atlas texels to homogeneous points of the rigid body it
-belongs to, so seen by a camera it is a homography. Colour, depth, labels and optical flow of a pixel all
-follow from the number of the surface seen there and its homographies; nothing is estimated.
+Every surface is a plane with a 4x3 matrix from atlas texels to homogeneous points of the rigid body it belongs to. So
+the camera's view of it is a homography. Colour, depth, labels and optical flow of a pixel all follow from the number of
+the visible surface and its homographies. Nothing is estimated.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ SKY = 0  # number of the surface at infinity that fills what no other covers
 
 @dataclass(frozen=True)
 class Surfaces:
-    """N planar quads. Surface 0 is the sky: its points lie at infinity (last homogeneous coordinate 0).
+    """N planar quads. Surface 0 is the sky: its points are at infinity (last homogeneous coordinate 0).
 
-    corners:  (N, 4, 4) homogeneous corners on the body: top left, top right, bottom right, bottom left.
-    plane:    (N, 4, 3) from atlas texels (x, y, 1) to homogeneous body coordinates.
-    body:     (N,) index of the rigid body.
-    facing:   (N,) seen from the side where the texture reads right (1) or mirrored (-1); 0: from both.
-    rect:     (N, 4) x, y, width, height of the texture in the atlas.
-    cutout:   (N,) whether the texture has holes.
-    patch:    (N,) surfaces of one patch continue and never hide each other (the road's pieces).
-    ground:   (N,) whether cast shadows fall on it.
-    tint:     (N, 3) factor on the texture's colour: paint and light.
+    corners: (N, 4, 4) homogeneous corners on the body: top left, top right, bottom right, bottom left.
+    plane: (N, 4, 3) from atlas texels (x, y, 1) to homogeneous body coordinates.
+    body: (N,) index of the rigid body.
+    facing: (N,) the side from which it is visible: where the texture reads right (1) or mirrored (-1), or both (0).
+    rect: (N, 4) x, y, width, height of the texture in the atlas.
+    cutout: (N,) whether the texture has holes.
+    patch: (N,) number of the patch. Surfaces of one patch continue and never hide each other (the pieces of the road).
+    ground: (N,) whether cast shadows fall on it.
+    tint: (N, 3) factor on the texture's colour: paint and light.
     label, instance: (N,) Cityscapes labelIds and instanceIds.
     """
 
@@ -47,9 +47,11 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class View:
-    """One frame's geometry: homographies (N, 3, 3) texels to pixels and back, and what each pixel sees.
+    """The geometry of one frame.
 
-    ids (H, W) int16 surface numbers; inverse_depth (H, W) float32, 1/metres, 0 in the sky.
+    to_image, to_texture: homographies (N, 3, 3) from texels to pixels and back.
+    ids: (H, W) int16, the number of the surface visible in each pixel.
+    inverse_depth: (H, W) float32, 1/metres, 0 in the sky.
     """
 
     to_image: np.ndarray
@@ -59,8 +61,12 @@ class View:
 
 
 def look(surfaces: Surfaces, alpha: list[np.ndarray], camera: np.ndarray, poses: np.ndarray, size) -> View:
-    """What the camera (3, 4), world metres to pixels, sees of the surfaces when the bodies stand at `poses`
-    (B, 4, 4), body to world. `alpha` is the atlas' opacity, one (h, w) uint8 image a pyramid level."""
+    """Return the camera's view of the surfaces.
+
+    alpha: the opacity of the atlas, one (h, w) uint8 image for each pyramid level.
+    camera: (3, 4), world metres to pixels.
+    poses: (B, 4, 4), body to world, for each body.
+    """
     height, width = size
     to_camera = (camera @ poses)[surfaces.body]  # (N, 3, 4)
     to_image = to_camera @ surfaces.plane
@@ -115,7 +121,8 @@ def look(surfaces: Surfaces, alpha: list[np.ndarray], camera: np.ndarray, poses:
 
 
 def _clip_near(corners: np.ndarray) -> np.ndarray:
-    """Outline in pixels of what of a quad ((4, 3): pixels times depth, depth) is before the near plane."""
+    """Return the outline, in pixels, of the part of a quad in front of the near plane. corners: (4, 3), pixels times
+    depth, depth."""
     points = []
     for p, q in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if p[2] >= NEAR:
@@ -132,11 +139,11 @@ def _outline_box(outline: np.ndarray) -> np.ndarray:
 
 
 def _edges(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the lines along the quads' edges cross the pixel rows y: at slope * y + start, (N, 8, 1) both.
+    """Return where the lines along the quads' edges cross the pixel rows y: at slope * y + start, (N, 8, 1) each.
 
-    In each row a quad reaches from the maximum of the first four to the minimum of the last four (what is no
-    left or right edge is out of the way). A line is the image of the plane through edge and camera, so this holds
-    for quads that reach behind us as well.
+    In each row, a quad reaches from the maximum of the first four to the minimum of the last four. Values of edges that
+    are not left or right ones are out of the way. A line is the image of the plane through edge and camera, so this
+    also holds for quads that reach behind the camera.
     """
     lines = np.cross(corners, np.roll(corners, -1, axis=1))  # (N, 4, 3): line . (x, y, 1) = 0
     lines *= np.sign(np.einsum("nkc,nc->nk", lines, corners.mean(axis=1)))[..., None]  # positive inside
@@ -150,8 +157,11 @@ def _edges(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cutout_levels(rect, to_texture, middle, levels: int):
-    """The pyramid level at which a texture's opacity is looked up, so that a pixel in the `middle` (N, 2)
-    covers about a texel, and the matrices (N, 3, 3) from pixels to that level's part of the texture."""
+    """Return the pyramid level for looking up a texture's opacity, and the matrices (N, 3, 3) from pixels to that
+    level's part of the texture.
+
+    At that level, a pixel in the `middle` (N, 2) covers about one texel.
+    """
     w = np.abs(to_texture[:, 2, 0] * middle[:, 0] + to_texture[:, 2, 1] * middle[:, 1] + to_texture[:, 2, 2])
     texels = np.abs(np.linalg.det(to_texture)) / np.maximum(w, 1e-9) ** 3  # a pixel
     level = np.clip(np.rint(0.5 * np.log2(np.maximum(texels, 1e-9))), 0, levels - 1).astype(int)
@@ -164,9 +174,9 @@ def _cutout_levels(rect, to_texture, middle, levels: int):
 
 
 def texture_colours(surfaces: Surfaces, pyramid: np.ndarray, tops: np.ndarray, view: View) -> list[np.ndarray]:
-    """The textures' colours as seen: three (H, W) float32 planes, before tint and light.
+    """Return the visible colours of the textures, before tint and light: three (H, W) float32 planes.
 
-    `pyramid` is the atlas with its smaller levels below it, level l starting in row `tops[l]`.
+    pyramid: the atlas with its smaller levels below it. Level l starts in row `tops[l]`.
     """
     height, width = view.ids.shape
     ids = view.ids.astype(np.intp)
@@ -197,7 +207,7 @@ def texture_colours(surfaces: Surfaces, pyramid: np.ndarray, tops: np.ndarray, v
 
 
 def _row_of_homographies(column: np.ndarray, ids: np.ndarray, xs: np.ndarray, ys: np.ndarray, i: int) -> np.ndarray:
-    """(H, W): entries i, i+1, i+2 of each pixel's homography (`column` is (9, surfaces)) times (x, y, 1)."""
+    """Return entries i, i+1, i+2 of each pixel's homography (`column` is (9, surfaces)) times (x, y, 1): (H, W)."""
     value = column[i].take(ids)
     value *= xs
     other = column[i + 1].take(ids)
@@ -208,8 +218,11 @@ def _row_of_homographies(column: np.ndarray, ids: np.ndarray, xs: np.ndarray, ys
 
 
 def backward_flow(surfaces: Surfaces, view: View, before: View) -> np.ndarray:
-    """(H, W, 2) float32: displacement from each pixel centre of `view` to where that surface point stood in
-    `before`; NaN where the pixel nearest to that place saw another surface, or lay outside the image."""
+    """Return the displacement from each pixel centre of `view` to the place of that surface point in `before`: (H, W,
+    2) float32.
+
+    It is NaN if the pixel nearest to that place shows another surface, or if the place is outside the image.
+    """
     height, width = view.ids.shape
     ids = view.ids.astype(np.intp)
     motion = (before.to_image @ view.to_texture).reshape(-1, 9)
@@ -237,7 +250,8 @@ def backward_flow(surfaces: Surfaces, view: View, before: View) -> np.ndarray:
 
 
 def shadow_mask(outlines: np.ndarray, camera: np.ndarray, size) -> np.ndarray:
-    """(H, W) uint8, 255 where a flat shadow, given by four world points each (M, 4, 3), would be seen."""
+    """Return where flat shadows are visible, (H, W) uint8, with 255. Each shadow is given by four world points, (M, 4,
+    3)."""
     mask = np.zeros(size, np.uint8)
     points = outlines @ camera[:, :3].T + camera[:, 3]  # (M, 4, 3)
     for corners in points[(points[..., 2] > NEAR).any(axis=1)]:

@@ -28,7 +28,8 @@ KERB = 0.14  # metres
 
 @dataclass(frozen=True)
 class Rendering:
-    """image (H, W, 3) uint8 RGB; label_ids (H, W) uint8, instance_ids (H, W) int32 as in Cityscapes."""
+    """The image of a frame, (H, W, 3) uint8 RGB, with its label_ids, (H, W) uint8, and instance_ids, (H, W) int32, as
+    in Cityscapes."""
 
     image: np.ndarray
     label_ids: np.ndarray
@@ -36,9 +37,9 @@ class Rendering:
 
 
 class StreetScene:
-    """One scene: all of it follows from (seed, split, index); `size` (H, W) is only the camera's resolution.
+    """One scene. It depends only on (seed, split, index). `size` (H, W) is just the camera's resolution.
 
-    `render(frame)` and `flow(frame)` take frames 0..29 in any order; consecutive ones are faster.
+    `render(frame)` and `flow(frame)` accept frames 0..29 in any order. Consecutive frames are faster.
     """
 
     def __init__(self, seed: int, split: str, index: int, size: tuple[int, int] = (256, 512)) -> None:
@@ -76,7 +77,7 @@ class StreetScene:
         return self._views[frame]
 
     def render(self, frame: int) -> Rendering:
-        """Image and labels of one frame."""
+        """Return image and labels of one frame."""
         view, surfaces = self._view(frame), self._surfaces
         ids = view.ids.astype(np.intp)
         planes = texture_colours(surfaces, self._pyramid, self._tops, view)
@@ -106,10 +107,11 @@ class StreetScene:
         return 1 - np.float32(0.5 / 255) * mask
 
     def flow(self, frame: int) -> np.ndarray:
-        """(H, W, 2) float32: the displacement (dx, dy) in pixels from each pixel centre of `frame` to where
-        the same surface point was in the frame before; NaN where that frame does not show it.
+        """Return the displacement (dx, dy) in pixels from each pixel centre of `frame` to its place in the frame
+        before: (H, W, 2) float32.
 
-        A point counts as shown if the pixel nearest to it shows the same surface.
+        The place is that of the same surface point. It is NaN if the frame before does not show that point. A point
+        counts as shown if the pixel nearest to it shows the same surface.
         """
         if not 1 <= frame < FRAMES:
             raise ValueError(f"frame must be in 1..{FRAMES - 1} (flow leads to the frame before), got {frame}")
@@ -118,7 +120,7 @@ class StreetScene:
 
 
 class _Street:
-    """Lays out a street: where it leads, what stands along it, who moves in it, and how the camera drives."""
+    """Lays out a street: its course, the objects along it, the traffic in it, and the camera's drive."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -160,7 +162,8 @@ class _Street:
         self._x, self._z = np.cumsum(np.sin(self._heading)) * 0.5, np.cumsum(np.cos(self._heading)) * 0.5
 
     def at(self, s, d=0.0, heading=0.0, up=0.0) -> np.ndarray:
-        """(..., 4, 4) pose `s` metres along the street, `d` to the right of its middle, turned by `heading`."""
+        """Return the pose `s` metres along the street, `d` to the right of its middle, turned by `heading`: (..., 4,
+        4)."""
         s = np.asarray(s, float)
         along = np.interp(s, self._s, self._heading)
         x, z = np.interp(s, self._s, self._x), np.interp(s, self._s, self._z)
@@ -209,7 +212,7 @@ class _Street:
             self.builder.quad(stand, corners, texture, "ego vehicle", tint=self.daylight, lit=False)
 
     def _move(self, poses: np.ndarray) -> Stand:
-        """A new moving body with its poses (30, 4, 4)."""
+        """Add a moving body with its poses (30, 4, 4)."""
         self._movers.append(poses)
         return Stand(poses[0], len(self._movers))
 
@@ -250,7 +253,8 @@ class _Street:
                 self.builder.shadows.append((0, np.concatenate([corners, np.ones((4, 1))], axis=1)))
 
     def _sides(self) -> None:
-        """Houses, and between them walls, fences, hedges and trees; at the end whatever closes the view."""
+        """Build houses, with walls, fences, hedges and trees between them, and objects that close the view at the
+        end."""
         rng, build, kit, add = self.rng, self.builder, self.kit, self.builder.atlas.add
         paint = kit.paint
         sizes = [(int(rng.integers(3, 7)), int(rng.integers(2, 7))) for _ in range(5)]

@@ -11,13 +11,13 @@ MARGIN = 8  # texels around each texture that repeat its border, for the smaller
 
 
 class Atlas:
-    """Textures side by side in one image, with smaller versions of the whole for distant surfaces."""
+    """Textures side by side in one image, with smaller versions of the whole image for distant surfaces."""
 
     def __init__(self) -> None:
         self._images: list[tuple[np.ndarray, np.ndarray | None]] = []
 
     def add(self, colour: np.ndarray, alpha: np.ndarray | None = None) -> int:
-        """Add an (h, w, 3) uint8 image, opaque where `alpha` (h, w) uint8 exceeds 127; returns its number."""
+        """Add an (h, w, 3) uint8 image, opaque where `alpha` (h, w) uint8 exceeds 127. Return its number."""
         self._images.append((colour, alpha))
         return len(self._images) - 1
 
@@ -25,8 +25,8 @@ class Atlas:
         return self._images[number][1] is not None
 
     def pack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The textures' rectangles (M, 4) as x, y, width, height; all levels of the colours, one below the
-        other, uint8; the row in which each begins; the opacity (h, w) uint8 of each level."""
+        """Return four arrays: the textures' rectangles, (M, 4), as x, y, width, height; all levels of the colours, one
+        below the other, uint8; the row in which each level begins; the opacity of each level, (h, w) uint8."""
         rects = np.zeros((len(self._images), 4), int)
         x = y = row_height = 0
         step = 2 ** (LEVELS - 1)
@@ -59,7 +59,7 @@ class Atlas:
 
 
 class Painter:
-    """Paints the textures of one scene; all chance comes from `rng`."""
+    """Paints the textures of one scene. All random numbers come from `rng`."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -70,18 +70,18 @@ class Painter:
             self._coarse += cv2.resize(field, (640, 640), interpolation=cv2.INTER_CUBIC)
 
     def coarse(self, h: int, w: int) -> np.ndarray:
-        """(h, w) float32 cloudy noise of about unit strength."""
+        """Return cloudy noise of about unit strength, (h, w) float32."""
         y, x = self.rng.integers(0, 641 - h), self.rng.integers(0, 641 - w)
         return self._coarse[y : y + h, x : x + w]
 
     def plain(self, h: int, w: int, colour, coarse: float = 0.08, fine: float = 0.05) -> np.ndarray:
-        """(h, w, 3) uint8 of one colour with blotches and grain of the given strengths."""
+        """Return an image of one colour with blotches and grain of the given strengths, (h, w, 3) uint8."""
         y, x = self.rng.integers(0, 641 - h), self.rng.integers(0, 641 - w)
         factor = 1 + coarse * self.coarse(h, w) + fine * self._fine[y : y + h, x : x + w]
         return np.clip(factor[..., None] * np.asarray(colour, np.float32), 0, 255).astype(np.uint8)
 
     def material(self) -> np.ndarray:
-        """A colour as found on walls, cars, clothes and bins alike: (3,) float."""
+        """Return a colour that is common on walls, cars, clothes and bins: (3,) float."""
         kinds = ((150, 140, 125), (120, 75, 60), (190, 185, 175), (70, 75, 85), (95, 100, 80), (165, 130, 90))
         kinds += ((60, 80, 115), (45, 45, 48), (130, 50, 45), (205, 205, 205))
         return np.clip(np.array(kinds[self.rng.integers(len(kinds))]) + self.rng.normal(0, 12, 3), 20, 235)
@@ -100,7 +100,7 @@ class Painter:
         return np.clip(clear * (1 - cloud) + shade * cloud, 0, 255).astype(np.uint8)
 
     def road(self, lanes: int, marked: bool, crosswalk: bool) -> np.ndarray:
-        """A piece of road, far end on top; across: its whole width."""
+        """Paint a piece of road across its whole width, far end on top."""
         h, w = 256, 320
         image = self.plain(h, w, np.full(3, self.rng.uniform(75, 115)), 0.09, 0.06)
         for _ in range(self.rng.integers(1, 4)):  # repairs and cracks
@@ -139,7 +139,7 @@ class Painter:
         return self.plain(192, 192, colour, 0.15, 0.2)
 
     def facade(self, bays: int, floors: int) -> np.ndarray:
-        """A house front of `bays` by `floors` windows, the lowest floor maybe a shop."""
+        """Paint a house front of `bays` by `floors` windows. The lowest floor may be a shop."""
         h = w = 256
         wall = self.material()
         image = self.plain(h, w, wall, 0.06, 0.05)
@@ -170,7 +170,7 @@ class Painter:
         return image
 
     def skyline(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distant roofs as a cut-out."""
+        """Paint distant roofs as a cut-out."""
         h, w = 96, 384
         image, alpha = self.plain(h, w, (140, 140, 140)), np.zeros((h, w), np.uint8)
         x = 0
@@ -187,7 +187,7 @@ class Painter:
         return self.plain(h, w, colours[self.rng.integers(len(colours))], 0.3, 0.3)
 
     def crown(self) -> tuple[np.ndarray, np.ndarray]:
-        """A tree's foliage as a cut-out."""
+        """Paint a tree's foliage as a cut-out."""
         h = w = 160
         y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)
         solid = 1 - np.hypot(x, y) * 1.15 + 0.13 * self.coarse(h, w)
@@ -248,8 +248,11 @@ class Painter:
         return image
 
     def vehicle_side(self, outline: np.ndarray, window: np.ndarray, wheels) -> tuple[np.ndarray, np.ndarray]:
-        """A vehicle from its right side, front to the right. Outline and window (k, 2) in unit coordinates,
-        origin at the rear bottom; wheels: (centre, radius) along the length, the radius in heights."""
+        """Paint a vehicle from its right side, front to the right.
+
+        outline, window: (k, 2) in unit coordinates, with the origin at the rear bottom.
+        wheels: (centre, radius) along the length, with the radius in heights.
+        """
         h, w = 80, 192
 
         def texels(points):
@@ -279,7 +282,7 @@ class Painter:
         return image, alpha
 
     def vehicle_end(self, rear: bool) -> np.ndarray:
-        """The back or the front of a vehicle, from bumper to bonnet."""
+        """Paint the back or the front of a vehicle, from bumper to bonnet."""
         image = self.plain(64, 96, (220, 220, 220), 0.03, 0.02)
         lamp = (190, 30, 30) if rear else (250, 250, 235)
         for x in (4, 76):
@@ -303,7 +306,7 @@ class Painter:
         return image
 
     def person(self, riding: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """A person standing or walking, or sitting on a bicycle facing right: cut-outs."""
+        """Paint a person who stands or walks, or who sits on a bicycle facing right, as a cut-out."""
         h, w = 160, 72
         image, alpha = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
         skin = np.array((215, 170, 140)) * self.rng.uniform(0.45, 1.05)

@@ -1,4 +1,4 @@
-"""Cityscapes as its authors score it: cityscapesscripts' own pixel-level scorer, on predictions in files.
+"""The official Cityscapes score: cityscapesscripts' own pixel-level scorer, on predictions in files.
 
     with Predictions(folder) as predictions:
         result = evaluate(model, dataset, interval, on_labels=predictions.write)
@@ -42,7 +42,8 @@ _VALID_IDS[_IDS] = _IDS
 
 @dataclass(frozen=True)
 class Scores:
-    """IoU of each class (or category), 0..1, None where nothing is or was said to be one, and the mean of the rest."""
+    """IoU of each class (or category), 0..1, and their mean. A class that is neither in the ground truth nor predicted
+    has None and is not in the mean."""
 
     mean: float | None
     each: dict[str, float | None]
@@ -50,11 +51,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class OfficialScores:
-    """What cityscapesscripts says of `frames` predictions.
+    """The scores of cityscapesscripts for `frames` predictions.
 
     classes, categories: IoU of the 19 classes and the 7 categories.
-    instance_classes, instance_categories: iIoU, in which every instance weighs alike, for the 8 classes and the 2
-        categories that have instances; None where the ground truth has no instanceIds.
+    instance_classes, instance_categories: iIoU, in which every instance has the same weight, for the 8 classes and the
+        2 categories that have instances. None if the ground truth has no instanceIds.
     """
 
     frames: int
@@ -67,16 +68,17 @@ class OfficialScores:
 def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> OfficialScores:
     """Run cityscapesscripts' pixel-level scorer on a folder of predictions.
 
-    folder: searched with all below it for CITY_SEQ_FRAME*.png, labelIds at the size of the ground truth. More than
-        is asked for does no harm.
-    truths: the ground truth, CITY_SEQ_FRAME_gtFine_labelIds.png each; iIoU needs instanceIds beside every one.
+    folder: searched with all its subfolders for CITY_SEQ_FRAME*.png: labelIds at the size of the ground truth.
+        Additional predictions do no harm.
+    truths: the ground truth, one CITY_SEQ_FRAME_gtFine_labelIds.png for each frame. iIoU needs the instanceIds beside
+        each of them.
 
-    A class that is neither in the ground truth nor predicted has no IoU and is left out of the mean. A prediction of
-    a label that is not scored (id 0, "unlabeled", say) counts as missed where the ground truth has a class.
+    A class that is neither in the ground truth nor predicted has no IoU and is left out of the mean. A predicted label
+    that is not scored (id 0, "unlabeled", for example) counts as missed if the ground truth has a class there.
 
-    Raises FileNotFoundError or ValueError, before anything is scored, for an empty folder, a missing or a second
-    prediction for a frame, another size than the ground truth's, label values that are none, and damaged files;
-    ValueError where the ground truth has nothing but ignored labels.
+    Everything is checked before anything is scored. Raises FileNotFoundError or ValueError for an empty folder, a
+    missing or a second prediction for a frame, a size that differs from the ground truth's, invalid label values, and
+    damaged files. Raises ValueError if the ground truth has only ignored labels.
     """
     wanted = sorted(map(Path, truths))
     if not wanted:
@@ -115,9 +117,10 @@ def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> Officia
 
 
 def require_truth(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
-    """The data set, if the scorer can take it and the checkpoint's predictions; else ValueError or FileNotFoundError.
+    """Return the data set if the scorer accepts it and the checkpoint's predictions. Otherwise raise ValueError or
+    FileNotFoundError.
 
-    The scorer compares with labelIds; labelTrainIds, which everything else here is content with, do not tell it enough.
+    The scorer compares labelIds. Everything else here needs only labelTrainIds, which do not suffice for the scorer.
     """
     dataset = require_cityscapes(checkpoint, dataset)
     missing = [path for path in map(dataset.label_id_path, range(len(dataset))) if not path.is_file()]
@@ -130,13 +133,13 @@ def require_truth(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
 
 
 def score_predictions(predictions: Predictions, dataset: Cityscapes) -> OfficialScores:
-    """`official_scores` of the frames of a data set that predictions were written for."""
+    """Return `official_scores` for the frames of a data set that have predictions."""
     truths = {dataset.name(i): dataset.label_id_path(i) for i in range(len(dataset))}
     return official_scores(predictions.folder, [truths[name] for name in predictions.names])
 
 
 def official_table(scores: OfficialScores) -> Table:
-    """Class and category scores in per cent, means last."""
+    """Return a table of class and category scores in per cent, with the means last."""
     columns = ("class", "IoU %") if scores.instance_classes is None else ("class", "IoU %", "iIoU %")
     table = Table(*columns, title=f"cityscapesscripts, {scores.frames} frames")
     for column in table.columns[1:]:
@@ -157,7 +160,7 @@ def official_table(scores: OfficialScores) -> Table:
 
 
 def check_agreement(own: float, scores: OfficialScores) -> str:
-    """A line saying that our own mIoU is the official one; ValueError if it is not."""
+    """Return a line saying that our own mIoU equals the official one. Raise ValueError if it does not."""
     official = scores.classes.mean
     assert official is not None, "something was scored"
     if abs(own - official) > TOLERANCE:
@@ -177,7 +180,7 @@ def _per_cent(value: float | None) -> str:
 
 
 def _frame(truth: Path) -> str:
-    """CITY_SEQ_FRAME of a ground-truth file."""
+    """Return CITY_SEQ_FRAME of a ground-truth file."""
     name = truth.name.removesuffix(_TRUTH)
     if name == truth.name or len(name.split("_")) != 3:
         raise ValueError(f"{truth}: expected ground truth named CITY_SEQ_FRAME{_TRUTH}")
@@ -189,7 +192,7 @@ def _instances(truth: Path) -> Path:
 
 
 def _matching(folder: Path, truths: list[Path]) -> list[Path]:
-    """The one prediction for each ground truth, found by name as the scorer does."""
+    """Find the one prediction for each ground truth by name, as the scorer does."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected predictions CITY_SEQ_FRAME*.png in it")
     files = sorted(
@@ -217,7 +220,8 @@ def _matching(folder: Path, truths: list[Path]) -> list[Path]:
 
 
 def _run_scorer(predictions: list[Path], truths: list[Path], with_instances: bool) -> dict:
-    """cityscapesscripts' own result, from arguments of our own: its module's global ones stay as they are."""
+    """Return the result of cityscapesscripts. It gets separate arguments, so the global ones of its module stay
+    unchanged."""
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scorer  # noqa: N813
 
     settings = {"evalInstLevelScore": with_instances, "JSONOutput": False, "quiet": True}
@@ -234,7 +238,8 @@ def _run_scorer(predictions: list[Path], truths: list[Path], with_instances: boo
 
 @contextmanager
 def _present_numpy(scorer) -> Iterator[None]:
-    """Version 2.3.0 of the scorer calls np.in1d for iIoU, which NumPy 2.4 has no more; isin does the same."""
+    """Give the scorer a NumPy with in1d. Its version 2.3.0 calls np.in1d for iIoU, which NumPy 2.4 removed; isin does
+    the same."""
     if hasattr(np, "in1d"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Models side by side on one data set: from configurations and checkpoints to their results."""
+"""Compare models on one data set: from configurations and checkpoints to results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from accel.models.video import VideoModel
 
 @dataclass(frozen=True)
 class Entry:
-    """A model to compare: what to call it, its configuration file and its weights."""
+    """A model to compare: its name, its configuration file and its weights."""
 
     name: str
     cfg: str
@@ -34,8 +34,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models by name, on their device, and the data they are compared on, in one set of classes; `class_maps` has the
-    models, by name, whose own classes or the data's are others."""
+    """Models by name, on their device, and the data they are compared on, in one set of classes.
+
+    class_maps: by name, the class maps of models whose own classes, or those of the data, differ from these.
+    """
 
     models: dict[str, VideoModel]
     data: DataConfig
@@ -44,17 +46,17 @@ class Comparison:
     class_maps: dict[str, ClassMap] = field(default_factory=dict)
 
     def mappings(self) -> dict[str, dict]:
-        """The class maps as names."""
+        """Return the class maps as names."""
         return {name: class_map.as_dict() for name, class_map in self.class_maps.items()}
 
 
 def pair_up(cfgs: Sequence[str], checkpoints: Sequence[str], names: Sequence[str] | None = None) -> list[Entry]:
-    """The entries of a command line, in its order.
+    """Return the entries of a command line, in its order.
 
-    names: default to those of the configuration files, or of the run where it is the one in its folder; with that of
-    the checkpoint where they would not differ.
+    names: the names of the models. By default, the name of the configuration file, or of the run if the file lies in a
+        run's folder. If two would be equal, the name of the checkpoint is added.
 
-    Raises ValueError if there are not as many of each, or a name stands twice.
+    Raises ValueError if the numbers of arguments differ, or if a name occurs twice.
     """
     if len(cfgs) != len(checkpoints):
         raise ValueError(f"{len(cfgs)} --cfg and {len(checkpoints)} --checkpoint: a model needs one of each, in order")
@@ -76,19 +78,20 @@ def load_comparison(
     device: torch.device,
     optimize: bool = False,
 ) -> Comparison:
-    """Load the models and the data, which all configurations must agree on.
+    """Load the models and the data, on which all configurations must agree.
 
-    overrides: `key=value` settings, for all configurations. split: default is the configurations' own.
-    optimize: whether models run in their fast form (`VideoModel.optimized`).
+    overrides: `key=value` settings, for all configurations.
+    split: the split to score. The default is that of the configurations.
+    optimize: whether to optimise the models (`VideoModel.optimized`).
 
-    Raises ValueError or FileNotFoundError for what does not fit: settings, weights, classes, data.
+    Raises ValueError or FileNotFoundError for settings, weights, classes or data that do not fit.
     """
     configs = [load_config(entry.cfg, overrides) for entry in entries]
     data = configs[0].data
     for entry, config in zip(entries, configs, strict=True):
         if differing := _differences(config.data, data, split):
             raise ValueError(
-                f"{entry.cfg} scores other data than {entries[0].cfg} ({', '.join(differing)}): "
+                f"{entry.cfg} and {entries[0].cfg} score different data ({', '.join(differing)}): "
                 "models are compared on one data set (data.KEY=VALUE sets it for all)"
             )
     split = split or data.test_split
@@ -111,12 +114,13 @@ def run_comparison(
     recorder: ClipRecorder | None = None,
     processes: Processes = ALONE,
 ) -> SweepResult | None:
-    """Every model at every interval.
+    """Run every model at every interval.
 
     average, widths, on_labels: as in `sweep`.
-    flow: of temporal consistency, as in `choose_flow`; None: that and flicker are not measured.
-    recorder: of clips to show; `record_clips` makes it.
-    processes: that share the work; all of them make this call, and the first has the result, the others None.
+    flow: the flow for temporal consistency, as in `choose_flow`. None: consistency and flicker are not measured.
+    recorder: the recorder of clips to show, made by `record_clips`.
+    processes: the processes that share the work. All of them must make this call. The first gets the result, the others
+        None.
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
@@ -153,7 +157,9 @@ def run_comparison(
 
 
 def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | None = None) -> ClipRecorder:
-    """A recorder of clips (by the names of their last frames; default: of the first two videos), for `run_comparison`.
+    """Return a recorder of clips for `run_comparison`.
+
+    clips: the names of the clips' last frames. The default is the first two videos.
 
     Raises ValueError for a name that no labelled frame has.
     """
@@ -162,18 +168,19 @@ def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | N
 
 
 def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
-    """The numbers in "1,2,5", ascending, as a command line's argument. ValueError if that is not what it holds."""
+    """Read the numbers in an argument such as "1,2,5", and return them in ascending order. Raise ValueError for any
+    other content."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
         raise ValueError(f"{argument} {text}: expected whole numbers from 1, with commas between them, such as 1,2,5")
     numbers = sorted(map(int, parts))
     if twice := [n for n in numbers if numbers.count(n) > 1]:
-        raise ValueError(f"{argument} {text}: {twice[0]} stands there twice")
+        raise ValueError(f"{argument} {text}: {twice[0]} occurs twice")
     return tuple(numbers)
 
 
 def _lasting(model: VideoModel, interval: int) -> int:
-    """To a model without memory, all intervals are as 1."""
+    """Return the interval for a model. For a model without state, every interval is the same as 1."""
     return interval if model.carries_state else 1
 
 
@@ -182,15 +189,17 @@ def _name(cfg: Path) -> str:
 
 
 def _differences(data: DataConfig, other: DataConfig, split: str | None) -> list[str]:
-    """The settings by which two configurations score different data, with their values."""
+    """Return the settings, with their values, that make two configurations score different data."""
     here, there = _scored(data, split), _scored(other, split)
     keys = [key for key in here if key in there and here[key] != there[key]]  # those of one alone follow from these
-    return [f"{key} is {here[key]}, there {there[key]}" for key in keys]
+    return [f"{key} is {here[key]} and {there[key]}" for key in keys]
 
 
 def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
-    """The settings that decide what is scored. Those of training clips do not, nor does motion where it makes these
-    alone."""
+    """Return the settings that decide what is scored.
+
+    Settings of training clips do not, nor does `motion` if it is only used for training.
+    """
     split = split or data.test_split
     settings: dict[str, object] = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
     if data.name == "streetscape":
@@ -200,7 +209,7 @@ def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
 
 
 def _simulated(data: DataConfig) -> dict[str, object] | None:
-    """The settings of simulated clips to score on, by their keys in `data`; None for frames as stored."""
+    """Return the settings of simulated test clips, by their keys in `data`. None for stored frames."""
     if data.simulated_test_frames is None:
         return None
     motion = (data.motion or MotionConfig()).model_dump()

@@ -1,4 +1,4 @@
-"""Runs of one model that differ in their seed, as one row: the mean over them and their spread."""
+"""Runs of one model that differ in their seed, as one row: their mean and their spread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED_MARK = " #"  # between a model's name and its seed, as in "Accel-18 #2"
 
 @dataclass(frozen=True)
 class Figure:
-    """The mean of `count` runs and their standard deviation (n - 1); None for a single run."""
+    """The mean of `count` runs and their standard deviation (n - 1). The deviation is None for a single run."""
 
     mean: float
     deviation: float | None
@@ -35,12 +35,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Summary:
-    """Models by name, in the order of the files. Every figure of a model is of all its runs.
+    """Models by name, in the order of the files. Every figure of a model covers all its runs.
 
     accuracy: mIoU, 0..1, averaged over the distances from the key frame, by interval.
     by_distance: mIoU at each distance of the longest interval.
-    seconds: a frame, by interval, over key frames and others.
-    caveats: what has to be known of a model's mIoU, as `accel.measures.confusion.caveats` says it, each thing once.
+    seconds: the seconds of a frame, by interval, averaged over key frames and others.
+    caveats: the notes on a model's mIoU from `accel.measures.confusion.caveats`, each only once.
     """
 
     accuracy: dict[str, dict[int, Figure]]
@@ -51,8 +51,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class _File:
-    """data: what decides what was scored, by what it is called. predicted: what each class that a model predicts was
-    counted as, by model. models: their results by interval."""
+    """A results file.
+
+    data: the settings that decide what was scored, by name.
+    predicted: by model, the class that each predicted class was counted as.
+    models: the results of the models, by interval.
+    """
 
     path: Path
     data: dict[str, object]
@@ -61,10 +65,10 @@ class _File:
 
 
 def summarize(paths: Sequence[str | Path]) -> Summary:
-    """The results of `accel evaluate --sweep ... --json` in these files; "NAME #SEED" are runs of NAME.
+    """Summarise the results of `accel evaluate --sweep ... --json` in these files. "NAME #SEED" are runs of NAME.
 
-    Raises FileNotFoundError, or ValueError for a file that holds something else, results on different data or in
-    different classes, a model that stands twice, and runs of a model at different intervals.
+    Raises FileNotFoundError. Raises ValueError for a file with other content, results on different data or in different
+    classes, a model that occurs twice, and runs of a model at different intervals.
     """
     files = [_read(Path(path)) for path in paths]
     runs: dict[str, list[dict[int, dict]]] = {}
@@ -74,7 +78,7 @@ def summarize(paths: Sequence[str | Path]) -> Summary:
         _check_data(files[0], file)
         for name, results in file.models.items():
             if name in seen:
-                raise ValueError(f"{file.path}: {name!r} stands in {seen[name].path}, too; give each a name of its own")
+                raise ValueError(f"{file.path}: {name!r} is also in {seen[name].path}; give each a different name")
             model = name.partition(SEED_MARK)[0]
             first = first_of.setdefault(model, name)
             seen[name] = file
@@ -93,32 +97,32 @@ def summarize(paths: Sequence[str | Path]) -> Summary:
 
 
 def _check_data(first: _File, file: _File) -> None:
-    """ValueError where two files are not of the same data."""
+    """Raise ValueError if two files are not about the same data."""
     if key := _difference(first.data, file.data):
         raise ValueError(
             f"{file.path} has {key} {file.data.get(key)}, {first.path} {first.data.get(key)}: "
-            "results on different data do not compare"
+            "results on different data cannot be compared"
         )
 
 
 def _check_run(first: _File, first_name: str, file: _File, name: str) -> None:
-    """ValueError where a run is not to be averaged with the first one of its model."""
+    """Raise ValueError if a run must not be averaged with the first run of its model."""
     here, there = sorted(file.models[name]), sorted(first.models[first_name])
     if here != there:
         raise ValueError(
             f"{file.path} has {name!r} at the intervals {_listed(here)}, {first.path} {first_name!r} at "
-            f"{_listed(there)}: the runs of a model are averaged at the same ones"
+            f"{_listed(there)}: the runs of a model need the same intervals"
         )
     own, others = file.predicted[name], first.predicted[first_name]
     if key := _difference(others, own):
         raise ValueError(
             f"{file.path} has the predicted {key} of {name!r} counted as {own.get(key)}, {first.path} that of "
-            f"{first_name!r} as {others.get(key)}: the runs of a model have one class map"
+            f"{first_name!r} as {others.get(key)}: the runs of a model need the same class map"
         )
 
 
 def _difference(one: Mapping[str, object], other: Mapping[str, object]) -> str | None:
-    """The first key with another value; None where there is none."""
+    """Return the first key with different values. None if there is none."""
     return next((key for key in {**one, **other} if one.get(key) != other.get(key)), None)
 
 
@@ -127,8 +131,11 @@ def _listed(items: Iterable[object]) -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """Three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by distance. Under
-    them, a line for each model whose mIoU is not simply the mean over all classes."""
+    """Return three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by
+    distance.
+
+    Below them is a line for each model whose mIoU is not simply the mean over all classes.
+    """
     parts = [
         _table("mIoU %, mean over distances, at interval", summary.accuracy, 100, 1),
         _table("ms a frame at interval", summary.seconds, 1000, 0),
@@ -149,7 +156,10 @@ def _table(title: str, rows: dict[str, dict[int, Figure]], factor: float, digits
 
 
 def _caveats(result: dict) -> str:
-    """Of a result as JSON, which older versions wrote without the share of ignored pixels; empty without classes."""
+    """Return the caveats of a result in JSON. Empty without classes.
+
+    Older versions wrote results without the share of ignored pixels.
+    """
     if not (result.get("iou") and result.get("confusion")):
         return ""
     missing = [name for name, row in zip(result["iou"], result["confusion"], strict=True) if not any(row)]
@@ -158,7 +168,7 @@ def _caveats(result: dict) -> str:
 
 
 def _read(path: Path) -> _File:
-    """One file, all of whose figures are there."""
+    """Read one file and check that all its figures are there."""
     try:
         values = json.loads(decode(path.read_bytes()))
         classes, class_maps = list(map(str, values["class_names"])), values["class_maps"]
@@ -185,7 +195,8 @@ def _read(path: Path) -> _File:
 
 
 def _by_interval(results: list[dict]) -> dict[int, dict]:
-    """The results of a model. ValueError, TypeError or KeyError where there is none, or a figure is missing."""
+    """Return the results of a model by interval. Raise ValueError, TypeError or KeyError if there are none, or if a
+    figure is missing."""
     found = {}
     for result in results:
         interval, by_distance = result["interval"], result["by_distance"]

@@ -1,4 +1,4 @@
-"""A video to look at: the input, the ground truth and what several models say of every frame."""
+"""A comparison video: the input, the ground truth and several models' predictions for every frame."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def write_side_by_side(
     videos: Sequence[str] | None = None,
     workers: int = 1,
 ) -> int:
-    """Run the models over videos and write an MP4 of all pictures beside each other; how many frames it has.
+    """Run the models over videos and write an MP4 with all pictures side by side. Return its number of frames.
 
-    models: by what to call them; all on one device.
-    interval: frames from key frame to key frame; a model that carries nothing takes every frame for itself.
-    videos: by name, as `dataset.place` calls them; None: the first one.
+    models: the models by title, all on one device.
+    interval: the number of frames from key frame to key frame. A model without state labels every frame by itself.
+    videos: names of videos, as in `dataset.place`. None means the first one.
 
     Raises ValueError for a video that the data set does not have. A damaged frame is reported and left out.
     """
@@ -50,13 +50,13 @@ def write_side_by_side(
 
 
 class _Sheets:
-    """Draws frames; every one in the same layout, whatever is known of it."""
+    """Draws all frames in the same layout, with or without ground truth."""
 
     def __init__(self, dataset: ClipDataset, runs: dict[str, Run]):
         self.dataset, self.runs = dataset, runs
 
     def draw(self, frame: RunFrame) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: input and ground truth, then the models, then what the colours mean."""
+        """Return (H, W, 3), uint8 RGB: input and ground truth, then the models, then the legend."""
         image = visualize.shrink(frame.image, WIDTH)
         pictures, titles = [image], ["input"]
         if frame.truth is None:

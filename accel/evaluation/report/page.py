@@ -1,5 +1,4 @@
-"""A report people look at: one HTML page that needs nothing but itself, with its plots as PNG and its numbers as JSON
-and CSV beside it."""
+"""The report: one self-contained HTML page, with its plots as PNG and its numbers as JSON and CSV beside it."""
 
 from __future__ import annotations
 
@@ -25,27 +24,31 @@ _MARK = '<meta name="generator" content="accel report">'  # what an earlier repo
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raises FileExistsError unless the folder is absent, empty or holds an earlier report and nothing else, and
-    NotADirectoryError if it is a file."""
+    """Check that a report may be written to the folder.
+
+    Raises FileExistsError unless the folder is absent, empty or holds only an earlier report. Raises NotADirectoryError
+    if it is a file.
+    """
     folder = Path(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise NotADirectoryError(f"--report {folder}: is a file; expected a folder, new, empty or of an earlier report")
+        raise NotADirectoryError(f"--report {folder}: is a file; expected a folder, new or empty")
     others = sorted(path.name for path in folder.iterdir() if path.name not in NAMES)
     index = folder / "index.html"
     if not others and any(folder.iterdir()) and not (index.is_file() and _MARK in _beginning(index)):
         others = sorted(path.name for path in folder.iterdir())
     if others:
         raise FileExistsError(
-            f"--report {folder}: holds {others[0]}, which is of no earlier report; choose a new or an empty folder"
+            f"--report {folder}: holds {others[0]}, which no report wrote; choose a new or an empty folder"
         )
 
 
 def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerClip], origin: Origin) -> Path:
-    """Write index.html, the plots, results.json and results.csv; the page's path. An earlier report is replaced.
+    """Write index.html, the plots, results.json and results.csv. Return the path of the page. An earlier report is
+    replaced.
 
-    Raises as `check_folder`.
+    Raises the errors of `check_folder`.
     """
     folder = Path(folder)
     check_folder(folder)
@@ -63,7 +66,7 @@ def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerC
 
 
 def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str, Plot], origin: Origin) -> str:
-    """The page as HTML. Pictures and data are in it; it loads nothing."""
+    """Return the page as HTML. Pictures and data are inside; it loads nothing."""
     last = {name: results[-1] for name, results in sweep.models.items()}
     best = max(last, key=lambda name: last[name].miou)
     sections = [
@@ -154,7 +157,7 @@ as they occur at the interval. Reading files is not in it. Measured on: {escape(
 
 
 def _caveats(sweep: SweepResult) -> str:
-    """A paragraph where an mIoU is not simply the mean over all classes."""
+    """Return a paragraph for every mIoU that is not simply the mean over all classes."""
     lines = "<br>".join(map(escape, sweep_caveats(sweep)))
     return f"<p><strong>{lines}</strong></p>" if lines else ""
 

@@ -1,4 +1,4 @@
-"""The player of a report as HTML: what a browser without JavaScript shows is one frame; `assets/player.js` makes it a
+"""The player of a report as HTML. Without JavaScript a browser shows one frame; `assets/player.js` makes it a
 player."""
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from accel.evaluation.results import SweepResult
 
 
 def player_data(clips: Sequence[PlayerClip]) -> str:
-    """The clips as JSON that can stand in a script element: nothing in it ends one."""
+    """Return the clips as JSON that is safe inside a script element: nothing in it ends the element."""
     values = [asdict(clip) | {"start": clip.start} for clip in clips]
     return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def player_html(clips: Sequence[PlayerClip], sweep: SweepResult) -> str:
-    """The first clip at its first picture, the controls, which are hidden until there is a script, and the legend."""
+    """Return the first clip at its first picture, the legend, and the controls, which a script makes visible."""
     clip = clips[0]
     frame = clip.frames[clip.start]
     colour = colours(list(sweep.models))
@@ -64,7 +64,7 @@ def _group(title: str, note: str, colour: str, pair: str) -> str:
 
 
 def _pair(*pictures: str | None) -> str:
-    """Two pictures with what they are called."""
+    """Return two pictures with their captions."""
     return "".join(
         f'<figure><img alt="{title}" src="{source or _EMPTY}"><figcaption>{title}</figcaption></figure>'
         for source, title in zip(pictures[::2], pictures[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""The tables of a report as HTML: readable without JavaScript, scrolled sideways where the screen is narrow."""
+"""The tables of a report as HTML. They need no JavaScript, and scroll sideways on narrow screens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accel.evaluation.tables import percent
 
 
 def summary_table(sweep: SweepResult) -> str:
-    """A row for each model and interval: accuracy and speed."""
+    """Return a table of accuracy and speed, with a row for each model and interval."""
     heads = (
         "model", "interval", "mean mIoU %", "pooled mIoU %", "worst mIoU %", "at distance", "ms a frame",
         "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
@@ -31,7 +31,7 @@ def summary_table(sweep: SweepResult) -> str:
 
 
 def distance_table(sweep: SweepResult) -> str:
-    """A row for each model and interval, a column for each distance from the key frame."""
+    """Return a table with a row for each model and interval and a column for each distance from the key frame."""
     places = sorted({d for _, r in _found(sweep) for d in r.by_distance})
     rows = (
         (name, r.interval, *(percent(r.by_distance[d].miou, 2) if d in r.by_distance else "" for d in places))
@@ -42,7 +42,7 @@ def distance_table(sweep: SweepResult) -> str:
 
 
 def class_table(sweep: SweepResult) -> str:
-    """A row for each class, a column for each model and interval; the mean last."""
+    """Return a table with a row for each class and a column for each model and interval. The mean is last."""
     heads = "class", *(f"{name}, interval {r.interval}" for name, r in _found(sweep))
     rows = [(c, *(percent(r.iou[c]) for _, r in _found(sweep))) for c in sweep.class_names]
     rows.append(("mean (mIoU)", *(percent(r.miou) for _, r in _found(sweep))))
@@ -51,7 +51,7 @@ def class_table(sweep: SweepResult) -> str:
 
 
 def boundary_table(sweep: SweepResult) -> str:
-    """A row for each model and interval, a column for each trimap width."""
+    """Return a table with a row for each model and interval and a column for each trimap width."""
     widths = sorted({w for _, r in _found(sweep) for w in r.trimap})
     heads = "model", "interval", *(f"within {w} px" for w in widths), "all pixels"
     rows = (
@@ -62,7 +62,7 @@ def boundary_table(sweep: SweepResult) -> str:
 
 
 def temporal_table(sweep: SweepResult) -> str:
-    """A row for each model and interval: how steady the labels are."""
+    """Return a table of how steady the labels are, with a row for each model and interval."""
     heads = "model", "interval", "consistency %", "flicker %", "pixels compared %", "pairs of frames", "flow"
     rows = (
         (
@@ -76,7 +76,8 @@ def temporal_table(sweep: SweepResult) -> str:
 
 
 def confusion_table(name: str, result: EvaluationResult, class_names: Sequence[str]) -> str:
-    """A row for each true class: which per cent of its pixels were predicted as what, and how many pixels it has."""
+    """Return a table with a row for each true class: the per cent of its pixels predicted as each class, and its number
+    of pixels."""
     rows = []
     for true, counts in zip(class_names, result.confusion, strict=True):
         total = sum(counts)
@@ -88,7 +89,7 @@ def confusion_table(name: str, result: EvaluationResult, class_names: Sequence[s
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """One that can be scrolled by itself; the first column is the head of its row."""
+    """Return a table that scrolls by itself. The first column is the head of its row."""
     head = "".join(f'<th scope="col">{_breakable(h)}</th>' for h in heads)
     body = "".join(
         f'<tr><th scope="row">{_breakable(first)}</th>{"".join(f"<td>{escape(str(c))}</td>" for c in rest)}</tr>\n'
@@ -101,7 +102,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def _breakable(text: object) -> str:
-    """May go on in the next line after an underscore: names of models have no spaces."""
+    """Allow a line break after each underscore, because names of models have no spaces."""
     return escape(str(text)).replace("_", "_<wbr>")
 
 

@@ -1,4 +1,4 @@
-"""Clips of a report: what the models say of the frames of a video, as small pictures to step through."""
+"""Clips of a report: the models' predictions for the frames of a video, as small pictures to step through."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 @dataclass(frozen=True)
 class Pictured:
-    """What one model says of one frame, as data URIs.
+    """The prediction of one model for one frame, as data URIs.
 
-    errors, wrong: where it is wrong, and on which share of the pixels; None for a frame without ground truth.
-    distance: from its key frame; 0 is one.
+    errors: a picture of the wrong pixels. None for a frame without ground truth.
+    wrong: the share of wrong pixels. None for a frame without ground truth.
+    distance: the distance from its key frame. 0 is a key frame.
     """
 
     labels: str
@@ -41,7 +42,8 @@ class Pictured:
 
 @dataclass(frozen=True)
 class PlayerFrame:
-    """A frame, its number in the clip's video counted from 1, and what each model says, in the order of the shown."""
+    """A frame, its number in the clip's video counted from 1, and each model's prediction, in the order of
+    `PlayerClip.shown`."""
 
     number: int
     image: str
@@ -51,7 +53,12 @@ class PlayerFrame:
 
 @dataclass(frozen=True)
 class PlayerClip:
-    """name: of the last frame; shown: (model, interval); size: width and height of the pictures in pixels."""
+    """A clip of a report.
+
+    name: the name of its last frame.
+    shown: the models, (model, interval) each.
+    size: width and height of the pictures in pixels.
+    """
 
     name: str
     shown: tuple[tuple[str, int], ...]
@@ -60,7 +67,7 @@ class PlayerClip:
 
     @property
     def start(self) -> int:
-        """The frame to show first: the last labelled one that is no key frame, as far as there are any."""
+        """The frame to show first: the last labelled frame that is not a key frame, if there is one."""
         places = range(len(self.frames))
         labelled = [i for i in places if self.frames[i].truth is not None]
         current = [i for i in labelled if any(model.distance for model in self.frames[i].models)]
@@ -68,9 +75,10 @@ class PlayerClip:
 
 
 def choose_clips(dataset: ClipDataset, names: Sequence[str] | None = None) -> list[int]:
-    """The labelled frames that clips end in.
+    """Return the labelled frames in which the clips end.
 
-    names: of those frames; None: of the first two videos, so that the clip has their first `FRAMES` frames.
+    names: the names of those frames. None means the first two videos; each clip then has the first `FRAMES` frames of
+        its video.
 
     Raises ValueError for a name that no labelled frame has.
     """
@@ -96,8 +104,9 @@ def choose_clips(dataset: ClipDataset, names: Sequence[str] | None = None) -> li
 class ClipRecorder:
     """Watches `run_videos` and keeps the frames of the clips that end in these labelled frames.
 
-    shown: the runs (model, interval) to keep, of which the first `MODELS` are.
-    indices: the labelled frames to run where nothing else asks for more.
+    shown: the runs (model, interval) to keep. Only the first `MODELS` are kept.
+
+    indices: the labelled frames to run if nothing else needs more.
     """
 
     def __init__(self, dataset: ClipDataset, ends: Sequence[int], shown: Sequence[tuple[str, int]]):
@@ -121,14 +130,14 @@ class ClipRecorder:
             self._kept[end].append(kept)
 
     def gather(self, processes: Processes) -> None:
-        """Take over, in the first of several processes, what the others have kept. A video's last part is shown."""
+        """In the first of several processes, collect what the others have kept. The last part of a video is shown."""
         parts = processes.collect(self._kept)
         if len(parts) > 1:
             for end in self._kept:
                 self._kept[end] = max((p[end] for p in parts), key=lambda kept: kept[-1].place if kept else -1)
 
     def clips(self) -> list[PlayerClip]:
-        """What was recorded, as pictures that fit a page together; clips of which nothing could be read are left
+        """Return the recorded clips as pictures that together fit a page. Clips of which nothing could be read are left
         out."""
         found = {end: list(kept) for end, kept in self._kept.items() if kept}
         return [self._clip(end, kept, BYTES // len(found)) for end, kept in found.items()]
@@ -159,7 +168,8 @@ class ClipRecorder:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A frame at the size of its pictures; per model in the order of the shown. `place`: in its data set's numbers."""
+    """A frame at the size of its pictures, with values for each model in the order of `shown`. `place` is its number in
+    the data set."""
 
     place: int
     number: int
@@ -171,7 +181,7 @@ class _Kept:
 
 
 def _members(dataset: ClipDataset, end: int) -> set[int]:
-    """The labelled frames of the clip that ends in one of them."""
+    """Return the labelled frames of the clip that ends in one of them."""
     video, last = dataset.place(end)
     first = last - min(dataset.history(end), FRAMES - 1)
     places = ((i, *dataset.place(i)) for i in range(len(dataset)))
@@ -189,14 +199,14 @@ def _pictures(kept: _Kept, palette: np.ndarray) -> PlayerFrame:
 
 
 def _error_classes(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where labels are right (1), wrong (0) or not to be judged (`IGNORED`), and the colours of the first two."""
+    """Return where labels are right (1), wrong (0) or not judged (`IGNORED`), and the colours of wrong and right."""
     classes = (labels == truth).astype(np.uint8)
     classes[truth == IGNORED] = IGNORED
     return classes, np.array([WRONG, RIGHT], np.uint8)
 
 
 def _indexed(labels: np.ndarray, palette: np.ndarray) -> str:
-    """A data URI of the labels as a PNG in indexed colour; ignored pixels are black."""
+    """Return the labels as a data URI of a PNG in indexed colour. Ignored pixels are black."""
     values = np.unique(labels)  # as few colours as there are take fewer bits a pixel
     colours = visualize.colourise(values[None], palette)[0]
     picture = Image.fromarray(np.searchsorted(values, labels).astype(np.uint8))
@@ -215,6 +225,6 @@ def _data_uri(picture: Image.Image, kind: str, **options) -> str:
 
 
 def _length(frame: PlayerFrame) -> int:
-    """Bytes of the pictures, before base64."""
+    """Return the bytes of the pictures, before base64."""
     pictures = [frame.image, frame.truth, *(p for m in frame.models for p in (m.labels, m.errors))]
     return sum(len(p) for p in pictures if p is not None) * 3 // 4

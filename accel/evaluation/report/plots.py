@@ -1,4 +1,5 @@
-"""The plots of a report, as matplotlib figures: narrow, with large letters, so that a phone shows them, too."""
+"""The plots of a report, as matplotlib figures. They are narrow, with large letters, so that they are readable on a
+phone."""
 
 from __future__ import annotations
 
@@ -40,7 +41,13 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """name: of its file; alt: what it shows, for those who do not see it; svg: the picture; png: the same."""
+    """A plot.
+
+    name: the name of its file.
+    alt: a description for people who cannot see it.
+    svg: the picture.
+    png: the same picture.
+    """
 
     name: str
     alt: str
@@ -49,7 +56,7 @@ class Plot:
 
 
 def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
-    """The plots that these results have something to show in, by name: accuracy_speed, distance, classes, confusion,
+    """Return the plots for which these results have data, by name: accuracy_speed, distance, classes, confusion,
     boundary, temporal."""
     import matplotlib
 
@@ -78,12 +85,12 @@ def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
 
 
 def milliseconds(result: EvaluationResult) -> float:
-    """A frame takes so long on average, key frames and others together."""
+    """Return the average time of a frame, over key frames and others."""
     return 1000 / result.fps
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Of each model in all plots."""
+    """Return the colour of each model in all plots."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
@@ -122,7 +129,7 @@ def _distance(longest: dict[str, EvaluationResult]) -> Figure:
 
 
 def _boundary(longest: dict[str, EvaluationResult]) -> Figure:
-    """The widths stand at even steps, as they usually double."""
+    """Plot the trimap widths at even steps, because they usually double."""
     series = {n: {f"{w} px": m for w, m in r.trimap.items()} | {"all": r.miou} for n, r in longest.items() if r.trimap}
     return _lines(series, "pixels from a class border, at most", "mIoU in per cent")
 
@@ -213,7 +220,8 @@ def _lines(series: dict[str, dict], x_label: str, y_label: str) -> Figure:
 
 
 def _draw_lines(axes: Axes, series: dict[str, dict], x_label: str, y_label: str, least: float = 0) -> None:
-    """A line for each model from {place: share}, its name at its end. least: percentage points that the axis spans."""
+    """Draw a line for each model from {place: share}, with its name at its end. least: the smallest span of the axis in
+    percentage points."""
     colour = colours(list(series))
     ends: dict[str, tuple[float, float]] = {}
     places = list(dict.fromkeys(place for points in series.values() for place in points))
@@ -240,7 +248,7 @@ def _span(axes: Axes, least: float = _LEAST) -> None:
 
 
 def _name_ends(axes: Any, ends: dict[str, tuple[float, float]], colour: dict[str, str]) -> None:
-    """Names right of the lines, moved apart where they would touch."""
+    """Write names to the right of the lines, moved apart where they would touch."""
     low, high = axes.get_ylim()
     apart = (high - low) * 15 / 72 / (axes.figure.get_figheight() / len(axes.figure.axes) - 0.7)  # a line of letters
     heights = _moved_apart([y for _, y in ends.values()], apart)
@@ -253,7 +261,7 @@ def _name_ends(axes: Any, ends: dict[str, tuple[float, float]], colour: dict[str
 
 
 def _name_points(axes: Any, points: dict[str, list[tuple[float, float]]], colour: dict[str, str]) -> None:
-    """Each name beside one of its model's points, where it covers the fewest points and names of others."""
+    """Write each name beside one of its model's points, where it covers the fewest points and names of others."""
     axes.figure.draw_without_rendering()  # fixes where the axes are
     frame, pixels = axes.get_window_extent(), axes.figure.dpi / 72
     spots = {name: axes.transData.transform(each) for name, each in points.items()}
@@ -281,12 +289,12 @@ def _name_points(axes: Any, points: dict[str, list[tuple[float, float]]], colour
 
 
 def _around(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """Left, bottom, right, top of a box by its centre."""
+    """Return left, bottom, right and top of a box, given its centre."""
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def _covered(box: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> float:
-    """The area of the box that others are in."""
+    """Return the area of the box that other boxes cover."""
     across = (min(box[2], other[2]) - max(box[0], other[0]) for other in others)
     up = (min(box[3], other[3]) - max(box[1], other[1]) for other in others)
     return sum(max(w, 0) * max(h, 0) for w, h in zip(across, up, strict=True))
@@ -297,7 +305,7 @@ def _outside(box: tuple[float, ...], frame: Bbox) -> bool:
 
 
 def _moved_apart(heights: Sequence[float], apart: float) -> list[float]:
-    """The heights in the same order, each at least `apart` from the next, as a group about where they were."""
+    """Return the heights in the same order, each at least `apart` from the next. The group stays about where it was."""
     order = np.argsort(heights, kind="stable")
     moved = np.array(heights, float)
     for before, here in pairwise(order):

@@ -1,4 +1,4 @@
-"""What learned sampling attends to, over a data set."""
+"""Measure the attention of learned sampling over a data set."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from accel.visualize_sampling import sampling_of
 
 @dataclass(frozen=True)
 class AttentionSummary:
-    """Means over all cells of the frames looked at.
+    """Means over all cells of the examined frames.
 
-    distance: of each from its key frame.  frames: how many.
-    strongest: share of the weight that the strongest offset of a cell has.
-    aligned: share of the aligned features, of the key frame, in the mix; the rest is the current frame's own.
-    offsets: (dx, dy) of each, in cells.  weights: the share of the weight that each has; they add up to 1.
-    farther_half: share of the weight of the farther half of the offsets, rounded down; as many share it evenly at
-        `farther_half_evenly`.
+    distance: the distance of each frame from its key frame.
+    frames: the number of frames.
+    strongest: the share of the weight that the strongest offset of a cell has.
+    aligned: the share of the key frame's aligned features in the mix. The rest is the current frame's own.
+    offsets: (dx, dy) of each offset, in cells.
+    weights: the share of the weight that each offset has. They add up to 1.
+    farther_half: the share of the weight that the farther half of the offsets has, rounded down.
+    farther_half_evenly: the share that as many offsets would have if all weights were equal.
     """
 
     distance: int
@@ -40,7 +42,7 @@ class AttentionSummary:
 def summarize_attention(
     model: VideoModel, dataset: ClipDataset, distance: int, quiet: bool = False
 ) -> AttentionSummary:
-    """Over all labelled frames with a key frame `distance` frames before them.
+    """Summarise the attention over all labelled frames with a key frame `distance` frames before them.
 
     Raises ValueError for a model without learned sampling, a distance under 1 and one that no labelled frame has.
     """

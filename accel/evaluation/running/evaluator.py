@@ -22,15 +22,17 @@ def evaluate(
     quiet: bool = False,
     on_labels: OnLabels | None = None,
 ) -> EvaluationResult:
-    """mIoU over the labelled frames that have at least `interval - 1` frames before them.
+    """Return the mIoU over the labelled frames that have at least `interval - 1` frames before them.
 
-    interval: the key frame lies interval-1 frames before the labelled one, the worst case of running at that
-        interval; with `average`, each of 0..interval-1 frames before is tried, and all count alike.
-    on_labels: called with the name of each labelled frame and what is said of it, as it counts.
-    A clip that cannot be read is reported, counted and left out. The model runs on the device it is on.
+    interval: the key frame lies interval-1 frames before the labelled one, where results are worst. With `average`,
+        every distance 0..interval-1 is tried, and all have the same weight.
+    on_labels: a function that is called with the name of each labelled frame and its predicted labels whenever they are
+        counted.
 
-    Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it, and
-    where nothing could be read or nothing is labelled.
+    An unreadable clip is reported, counted and left out. The model runs on the device where it is.
+
+    Raises ValueError for an interval under 1 or one for which no labelled frame has enough frames before it. Raises
+    ValueError if nothing could be read or nothing is labelled.
     """
     models = {"model": model}
     found = compare(models, dataset, (interval,), average, workers=workers, quiet=quiet, on_labels=on_labels)
@@ -48,10 +50,13 @@ def compare(
     on_labels: OnLabels | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, tuple[EvaluationResult, ...]]:
-    """Each model's result at each interval, ascending: `evaluate` for all of them, with every forward pass made once.
+    """Return each model's result at each interval, ascending. This is `evaluate` for all of them, with every forward
+    pass made only once.
 
     Arguments and errors are those of `sweep` and of `evaluate`.
-    processes: that share the work; all of them make this call, and the first has the results, the others none.
+
+    processes: the processes that share the work. All of them must make this call. The first gets the results, the
+        others none.
     """
     intervals = check_intervals(intervals)
     for interval in intervals:

@@ -1,4 +1,4 @@
-"""How good optical flow is for carrying features: against exact flow, and on real video by what is carried along it."""
+"""Measure how well optical flow carries features: against exact flow, and by what it carries on real video."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from accel.models.images import subtract_mean
 from accel.models.propagation.classical_flow import PixelSearch
 
 FlowOfPair = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""The current frame and the one before, (H, W, 3) uint8 RGB each, to (H, W, 2) float32: where, in pixels (dx, dy) from
-each pixel of the current frame, its content was in the one before."""
+"""A function of the current frame and the one before, (H, W, 3) uint8 RGB each. It returns flow (H, W, 2), float32: for
+each pixel of the current frame, where its content was in the frame before, in pixels (dx, dy)."""
 
 
 @dataclass(frozen=True)
 class FlowScore:
-    """What was found of one flow; None where the data for it were not given.
+    """The scores of one flow. A score is None if there was no data for it.
 
-    end_point_error: mean length of the difference to the exact flow, pixels.
-    photometric_error: mean absolute difference of a frame and the one before it, brought along the flow, grey levels.
-    carried: number of steps to the mIoU of labels carried so many frames along the flow; None where no video is so
+    end_point_error: the mean length of the difference from the exact flow, in pixels.
+    photometric_error: the mean absolute difference between a frame and the frame before, moved along the flow, in grey
+        levels.
+    carried: by number of steps, the mIoU of labels carried that many frames along the flow. None if no video is that
         long.
-    caveats: what has to be known of that mIoU, as `accel.measures.confusion.caveats` says it; empty where all is well.
+    caveats: the notes on that mIoU from `accel.measures.confusion.caveats`. Empty if there are none.
     """
 
     name: str
@@ -57,9 +58,9 @@ def score_flow(
 ) -> FlowScore:
     """Score one flow.
 
-    simulated: clips that know their exact flow.
-    video: labelled frames of videos, each with the one before it.
-    steps: over how many frames labels are carried.
+    simulated: clips with exact flow.
+    video: labelled frames of videos, each with the frame before it.
+    steps: the numbers of frames over which labels are carried.
     """
     total = (0 if simulated is None else len(simulated)) + (0 if video is None else len(video))
     done = iter(range(1, total + 1))
@@ -82,7 +83,8 @@ def score_flow(
 
 
 def end_point_error(flow: FlowOfPair, clips: ClipDataset, advance: Callable[[], None] = lambda: None) -> float:
-    """Mean end-point error in pixels over all pairs of neighbouring frames and all pixels whose flow is known."""
+    """Return the mean end-point error in pixels, over all pairs of neighbouring frames and all pixels with known
+    flow."""
     total, count = 0.0, 0
     for index in range(len(clips)):
         clip = clips.clip(index, clips.history(index) + 1)
@@ -100,15 +102,17 @@ def end_point_error(flow: FlowOfPair, clips: ClipDataset, advance: Callable[[], 
 def carry_along(
     flow: FlowOfPair, video: ClipDataset, steps: Sequence[int], advance: Callable[[], None] = lambda: None
 ) -> tuple[float, dict[int, ConfusionMatrix]]:
-    """Photometric error between neighbours, and how ground truth that was carried `steps` frames compares with the
-    ground truth of the frame that it came to.
+    """Return the photometric error between neighbours, and a confusion matrix of carried labels for each number of
+    `steps`.
 
-    Labels go frame by frame along the flow, each pixel taking the label nearest to where it points, at full size; what
-    points outside takes the border's. One confusion matrix holds all frames of the set, for each number of steps.
-    Every frame of a video has to be labelled: those of the set that directly follow one another are used. The matrix is
-    empty for a number of steps for which there are not enough of them.
+    Labels are carried frame by frame along the flow, at full size. Each pixel takes the label nearest to the place it
+    points to; outside the frame, that of the border. The carried labels are compared with the ground truth of the frame
+    they reach. One confusion matrix covers all frames of the set, for each number of steps.
 
-    Raises ValueError where there are not even two, which `can_carry` tells beforehand.
+    Every frame of a video must be labelled: only frames of the set that directly follow one another are used. The
+    matrix is empty for a number of steps for which there are too few of them.
+
+    Raises ValueError if no two frames follow one another. `can_carry` checks this beforehand.
     """
     matrices = {step: ConfusionMatrix(video.num_classes) for step in steps}
     difference, pixels = 0.0, 0
@@ -139,18 +143,18 @@ def carry_along(
         last_place, last_frame = (name, number), frame
         advance()
     if not pixels:
-        raise ValueError("no two labelled frames of these data directly follow one another: nothing can be carried")
+        raise ValueError("no two labelled frames of these data directly follow one another, so nothing can be carried")
     return difference / pixels, matrices
 
 
 def can_carry(video: ClipDataset) -> bool:
-    """Whether any two labelled frames directly follow one another, in the order of the set."""
+    """Return whether any two labelled frames directly follow one another, in the order of the set."""
     places = [video.place(index) for index in range(len(video))]
     return any(place == (name, number + 1) for (name, number), place in pairwise(places))
 
 
 def follow(image: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarray:
-    """An image (H, W) or (H, W, 3) of the frame before, brought to the current one along flow (H, W, 2)."""
+    """Move an image (H, W) or (H, W, 3) of the frame before to the current one along flow (H, W, 2)."""
     height, width = flow.shape[:2]
     x = flow[..., 0] + np.arange(width, dtype=np.float32)
     y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
@@ -158,12 +162,12 @@ def follow(image: np.ndarray, flow: np.ndarray, interpolation: int) -> np.ndarra
 
 
 def unmoved(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The flow of a scene in which nothing moves: what every flow has to beat."""
+    """Return the flow of a scene without motion: the baseline for every flow."""
     return np.zeros((*now.shape[:2], 2), np.float32)
 
 
 def at_every_pixel(preset: str = "medium") -> FlowOfPair:
-    """DIS flow as OpenCV gives it. Beside `of_network(DenseInverseSearch())` it shows what cells cost."""
+    """Return OpenCV's DIS flow. The difference to `of_network(DenseInverseSearch())` shows the cost of cells."""
     search = PixelSearch(preset)
 
     def flow(now: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -173,7 +177,8 @@ def at_every_pixel(preset: str = "medium") -> FlowOfPair:
 
 
 def of_checkpoint(checkpoint: str | Path, device: torch.device) -> FlowOfPair:
-    """The flow of the network in a run's folder or weights file. Raises as `load_model`, and ValueError without one."""
+    """Return the flow of the network in a run's folder or weights file. Raises the errors of `load_model`, and
+    ValueError if there is no flow network."""
     model = load_model(checkpoint, device=device)
     try:
         network = own_flow(model)
@@ -183,7 +188,8 @@ def of_checkpoint(checkpoint: str | Path, device: torch.device) -> FlowOfPair:
 
 
 def of_network(network: nn.Module, device: torch.device | str = "cpu") -> FlowOfPair:
-    """The flow of a module such as `FlowNetS`, which answers in feature cells; between their centres bilinear."""
+    """Return the flow of a module such as `FlowNetS`, whose flow is in feature cells. Between their centres it is
+    interpolated bilinearly."""
 
     @torch.inference_mode()
     def flow(now: np.ndarray, before: np.ndarray) -> np.ndarray:

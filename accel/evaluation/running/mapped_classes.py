@@ -1,4 +1,4 @@
-"""Models and data of different classes, each seen through a `ClassMap`: the evaluation takes them as they are."""
+"""Wrap models and data with different classes in a `ClassMap`, so that the evaluation can use them unchanged."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class MappedPrediction(Prediction):
         return self._mapped(self.original.with_confidence_at(size))
 
     def _mapped(self, tensors: Any) -> NamedTuple:
-        """The same tensors, with labels (B, H, W) uint8 in the classes mapped to."""
+        """Return the same tensors with labels (B, H, W), uint8, in the mapped classes."""
         labels = self.table.index_select(0, tensors.labels.flatten().int()).view(tensors.labels.shape)
         return tensors._replace(labels=labels)
 
 
 class MappedModel(VideoModel):
-    """A model whose labels are those of `class_map.class_names`; else it is itself, as fast but for a look-up."""
+    """A model whose labels are in `class_map.class_names`. Everything else is unchanged. The look-up takes little
+    time."""
 
     def __init__(self, model: VideoModel, class_map: ClassMap):
         super().__init__()
@@ -80,7 +81,7 @@ class MappedModel(VideoModel):
 
 
 class MappedDataset(ClipDataset):
-    """A data set whose labels are those of `class_map.class_names`; those not scored are 255."""
+    """A data set whose labels are in `class_map.class_names`. Labels that are not scored are 255."""
 
     def __init__(self, dataset: ClipDataset, class_map: ClassMap):
         self.dataset, self.class_map = dataset, class_map
@@ -108,14 +109,14 @@ class MappedDataset(ClipDataset):
 def bring_together(
     checkpoints: Mapping[str, str | Path], models: Mapping[str, VideoModel], dataset: ClipDataset
 ) -> tuple[dict[str, VideoModel], ClipDataset, dict[str, ClassMap]]:
-    """Models, by name, and data in the classes that all of them can be compared in, and the maps to these by model.
+    """Return the models, by name, and the data in classes that can be compared, and the class maps by model.
 
-    Where all have the same classes, they stay as they are, and there are no maps; nor is there one for a model that,
-    like the data, has those classes already.
+    If all have the same classes, they are unchanged and there are no maps. A model that already has the common classes,
+    like the data, needs no map either.
 
-    checkpoints: the weights file (or the folder of the run) that each model was loaded from.
+    checkpoints: by model, the weights file (or the run's folder) that it was loaded from.
 
-    Raises ValueError where classes differ and no map between them is known.
+    Raises ValueError if classes differ and no map between them is known.
     """
     found = tuple(dataset.class_names)
     known = {name: describe_weights(checkpoint).class_names for name, checkpoint in checkpoints.items()}

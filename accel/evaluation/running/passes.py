@@ -1,4 +1,5 @@
-"""From a video's stretches to the passes of a model over it: from every key frame once, as far as is scored."""
+"""Turn a video's stretches into the passes of a model over it: one from every key frame, as far as frames are
+scored."""
 
 from __future__ import annotations
 
@@ -17,8 +18,13 @@ from accel.tasks import as_tensors
 
 @dataclass(frozen=True)
 class Target:
-    """A labelled frame to score: its name, the truth (`Task.truth`, as tensors), its reach, and what models without
-    memory have said of it already."""
+    """A labelled frame to score.
+
+    name: the frame's name.
+    truth: its ground truth (`Task.truth`, as tensors).
+    reach: the longest of the intervals for which it has enough frames before it.
+    known: the predictions that models without state have already made for it, by model.
+    """
 
     name: str
     truth: NamedTuple
@@ -28,19 +34,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Pass:
-    """A key frame and the frames after it, (3, H, W) each, with the labelled ones to score by their distance."""
+    """A key frame and the frames after it, (3, H, W) each, with the labelled frames to score by their distance."""
 
     frames: list[Tensor]
     targets: dict[int, Target]
 
 
 def distances(interval: int, average: bool) -> range:
-    """The distances from the key frame that an interval is scored at."""
+    """Return the distances from the key frame at which an interval is scored."""
     return range(interval) if average else range(interval - 1, interval)
 
 
 class PassWindow:
-    """The last frames of a video, and the passes over them that are still to be made."""
+    """The last frames of a video, and the passes over them that remain to be made."""
 
     def __init__(self, dataset: ClipDataset, intervals: tuple[int, ...], average: bool, device: torch.device):
         self.dataset, self.intervals, self.average, self.device = dataset, intervals, average, device
@@ -51,7 +57,7 @@ class PassWindow:
         self.targets: dict[int, dict[int, Target]] = {}  # by number of the key frame, then by distance
 
     def add(self, stretch: Stretch) -> Iterator[Pass]:
-        """Take in more frames; the passes that are complete by now."""
+        """Add frames, and yield the passes that are now complete."""
         history = self.dataset.history(stretch.index) + 1
         if stretch.clip is None:
             self._count(0, history)
@@ -72,12 +78,12 @@ class PassWindow:
         yield from self._passes(stretch.number - self.intervals[-1] + 1)
 
     def close(self) -> Iterator[Pass]:
-        """The passes that are left; the next frames belong to another video."""
+        """Yield the remaining passes. The next frames belong to another video."""
         yield from self._passes(max(self.frames, default=0))
         self.unbroken = 0
 
     def _passes(self, last: int) -> Iterator[Pass]:
-        """The passes from key frames up to number `last`, which are let go."""
+        """Yield the passes from key frames up to number `last`, and drop the frames up to it."""
         for key in sorted(n for n in self.targets if n <= last):
             targets = self.targets.pop(key)
             yield Pass([self.frames[key + d] for d in range(max(targets) + 1)], targets)
@@ -85,7 +91,11 @@ class PassWindow:
             del self.frames[number]
 
     def _count(self, readable: int, there: int) -> int:
-        """The reach of a labelled frame that so many frames lead up to, its own included, of those that are there."""
+        """Count a labelled frame and return its reach.
+
+        readable: the number of readable frames up to it, including itself.
+        there: the number of frames up to it that exist, including itself.
+        """
         reach = max((k for k in self.intervals if k <= readable), default=0)
         if reach:
             self.scored[reach] += 1

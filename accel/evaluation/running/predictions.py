@@ -1,4 +1,5 @@
-"""Predictions as Cityscapes wants them: labelIds at full size, one PNG a frame, for the scorer and the test server."""
+"""Predictions in Cityscapes' format for the scorer and the test server: labelIds at full size, one PNG for each
+frame."""
 
 from __future__ import annotations
 
@@ -35,13 +36,15 @@ _LABEL_IDS = np.array([trainId2label[i].id for i in range(len(CLASS_NAMES))], np
 class Predictions:
     """A folder of predictions, CITY_SEQ_FRAME_pred_labelIds.png.
 
-    The scorer takes it as it is, the test server as a ZIP file. What is written comes to lie in `folder` itself only
-    with `finish`; before, and for ever if that is never called, it lies in a folder of its own there, which goes at the
-    end of a `with` block and with the next attempt. A folder that was not given is a temporary one.
+    The scorer takes the folder; the test server takes it as a ZIP file. Files are first written into a subfolder.
+    `finish` moves them into `folder` itself. If it is never called, the subfolder is removed at the end of a `with`
+    block, or by the next attempt.
 
-    target: made if need be. ValueError if it holds anything else: results of two models must not mix, nor anything of
-        the user's be overwritten.
-    folder: where the files are now. names: of the frames.
+    target: the folder, which is made if necessary. None means a temporary one. Raises ValueError if it contains
+        anything else, so that results of two models are not mixed and no file of the user is overwritten.
+
+    folder: the folder where the files are now.
+    names: the names of the frames.
     """
 
     def __init__(self, target: str | Path | None = None):
@@ -55,50 +58,51 @@ class Predictions:
             raise ValueError(f"{self._target}: not a folder; predictions need one")
         self.folder = self._target / _UNFINISHED
         if self._target.is_dir() and (kept := next((p for p in self._target.iterdir() if p != self.folder), None)):
-            raise ValueError(f"{self._target}: holds {kept.name} already; predictions need a new or an empty folder")
+            raise ValueError(f"{self._target}: already holds {kept.name}; predictions need a new or an empty folder")
         shutil.rmtree(self.folder, ignore_errors=True)  # of an attempt that was killed
         self.folder.mkdir(parents=True)
 
     @classmethod
     def joining(cls, folder: str | Path) -> Predictions:
-        """Those that another process has begun, in its `folder`; that process finishes them.
+        """Return the predictions that another process has begun in its `folder`. That process finishes them.
 
-        ValueError if the folder is not there: on another machine, say.
+        Raises ValueError if the folder does not exist here, for example because it is on another machine.
         """
         joined = cls.__new__(cls)
         joined.names, joined._temporary, joined._target, joined.folder = [], None, Path(folder), Path(folder)
         if not joined.folder.is_dir():
             raise ValueError(
-                f"{joined.folder}: not there for all processes; predictions of several machines need a folder that "
-                "all of them see"
+                f"{joined.folder}: not visible to all processes; predictions of several machines need a folder that "
+                "all can read"
             )
         return joined
 
     @classmethod
     def shared(cls, target: str | Path | None, processes: Processes) -> Predictions:
-        """In the first process as ever, in the others what they add to it; `gather` comes before `finish`."""
+        """Make the predictions in the first process, and join them in the others. Call `gather` before `finish`."""
         begun = cls(target) if processes.is_first else None
         folder = processes.spread(None if begun is None else begun.folder)
         assert folder is not None, "the first process has one"
         return begun or cls.joining(folder)
 
     def gather(self, processes: Processes) -> None:
-        """Wait until all processes have written theirs; the first has all names then."""
+        """Wait until all processes have written theirs. The first process then has all names."""
         self.names = [name for names in processes.collect(self.names) for name in names]
 
     def finish(self) -> None:
-        """All are written: move them to where they belong."""
+        """Move the files into the folder. All of them must have been written."""
         for path in sorted(self.folder.iterdir()):
             os.replace(path, self._target / path.name)
         self.folder.rmdir()
         self.folder = self._target
 
     def write(self, name: str, predicted: Tensor | np.ndarray) -> Path:
-        """Write a frame's classes, (H, W) uint8 indices into Cityscapes' 19; the file is there whole or not at all.
+        """Write the classes of a frame, (H, W) uint8 indices into Cityscapes' 19. The file is written completely or not
+        at all.
 
         name: CITY_SEQ_FRAME.
 
-        Raises ValueError for classes there are not, and a name that is none or comes again.
+        Raises ValueError for classes that do not exist, and for a name that is invalid or occurs twice.
         """
         predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
         if len(name.split("_")) != 3 or "/" in name:
@@ -138,12 +142,13 @@ def predict(
     quiet: bool = False,
     indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Name and classes (H, W) uint8 of every frame of the data set, the key frame interval-1 frames before it.
+    """Yield the name and the classes (H, W), uint8, of every frame of the data set. Its key frame is interval-1 frames
+    before it.
 
-    indices: of the labelled frames to predict; None: all.
+    indices: the labelled frames to predict. None means all.
 
-    Unlike an evaluation, this leaves nothing out: ValueError for an interval under 1, a frame that has fewer frames
-    before it, or one that cannot be read.
+    Unlike an evaluation, this leaves nothing out. Raises ValueError for an interval under 1, for a frame with fewer
+    frames before it, and for an unreadable frame.
     """
     FixedInterval(interval)  # refuses what is none
     for i in range(len(dataset)):
@@ -166,7 +171,8 @@ def predict(
 
 
 class _Clips(Dataset):
-    """All clips of one length; one that cannot be read comes as the message why, which crosses processes whole."""
+    """All clips of one length. For an unreadable clip, the item is the error message, which can be sent between
+    processes."""
 
     def __init__(self, dataset: Cityscapes, length: int, indices: Sequence[int]):
         self.dataset, self.length, self.indices = dataset, length, indices
@@ -186,7 +192,8 @@ def _as_is(clip: Any) -> Any:
 
 
 def require_cityscapes(checkpoint: str | Path, dataset: ClipDataset) -> Cityscapes:
-    """The data set, if it is in Cityscapes' layout and the checkpoint knows Cityscapes' classes; else ValueError."""
+    """Return the data set if it is in Cityscapes' layout and the checkpoint has Cityscapes' classes. Otherwise raise
+    ValueError."""
     dataset = dataset.dataset if isinstance(dataset, MappedDataset) else dataset
     if not isinstance(dataset, Cityscapes):
         raise ValueError(f"cityscapesscripts scores data in Cityscapes' layout only, not {type(dataset).__name__}")
@@ -205,12 +212,12 @@ def write_submission(
     quiet: bool = False,
     processes: Processes = ALONE,
 ) -> int:
-    """Label every frame of a split into a new folder, as the test server wants it; how many frames that are.
+    """Label every frame of a split into a new folder for the test server. Return the number of frames.
 
-    processes: that share the work; all of them make this call.
+    processes: the processes that share the work. All of them must make this call.
 
-    The split's own labels are not needed. Raises what `Predictions` and `predict` do, ValueError for data in another
-    layout than Cityscapes' or a checkpoint of other classes, FileNotFoundError where the data are missing.
+    The split's own labels are not needed. Raises the errors of `Predictions` and `predict`, ValueError for data in
+    another layout than Cityscapes' or a checkpoint with other classes, and FileNotFoundError for missing data.
     """
     with processes.first_alone():
         dataset: Any  # of Cityscapes' layout, or refused below

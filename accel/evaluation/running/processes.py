@@ -1,7 +1,7 @@
-"""Several processes that share one evaluation, as `torchrun` or Slurm start them.
+"""Share one evaluation among several processes, started by `torchrun` or Slurm.
 
-Each scores a part of the labelled frames on a copy of the models; only counts travel, so that any network will do and
-nothing here runs on a GPU. What goes wrong in one process ends all of them, and the first says what it was.
+Each process scores a part of the labelled frames on its own copy of the models. Only counts are sent. So any network is
+fast enough, and nothing here runs on a GPU. An error in one process ends all of them, and the first one reports it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SMALLEST_PIECE = 4  # of a long video, in times the longest interval
 
 
 class EndedError(RuntimeError):
-    """This or another process of the evaluation has failed; the code to exit with."""
+    """This or another process of the evaluation has failed. `code` is the exit code."""
 
     def __init__(self, message: str, code: int, is_gone: bool = False):
         super().__init__(message)
@@ -41,7 +41,7 @@ class EndedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong in a process, in a line, and the code that a command exits with for it."""
+    """The error of a process, in one line, and the exit code of the command."""
 
     message: str
     code: int
@@ -49,7 +49,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, `rank`, among `count`; `local_rank` among those on its machine. Alone, it shares nothing."""
+    """This process, with number `rank` among `count`, and `local_rank` among those on its machine. A single process
+    shares nothing."""
 
     rank: int = 0
     count: int = 1
@@ -60,18 +61,20 @@ class Processes:
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """`choose_device`, where "auto" and "cuda" give each process of a machine a GPU of its own, in turn."""
+        """Choose the device as `choose_device` does. With "auto" and "cuda", each process of a machine gets the next
+        GPU in turn."""
         gpus = torch.cuda.device_count()
         if self.count > 1 and gpus and name in ("auto", "cuda"):
             name = f"cuda:{self.local_rank % gpus}"
         return choose_device(name)
 
     def share(self, dataset: ClipDataset, indices: Sequence[int], context: int | None) -> list[int]:
-        """Those of these labelled frames that this process reads and scores; see `shares`."""
+        """Return the labelled frames of these that this process reads and scores; see `shares`."""
         return list(indices) if self.count == 1 else shares(dataset, indices, context, self.count)[self.rank]
 
     def collect(self, part: T) -> list[T]:
-        """What all processes have, in order, in the first; in the others, their own part alone."""
+        """In the first process, return the parts of all processes in order. In the others, return only their own
+        part."""
         if self.count == 1:
             return [part]
         self.agree()
@@ -80,7 +83,7 @@ class Processes:
         return parts if self.is_first else [part]
 
     def spread(self, value: T) -> T:
-        """What the first process has, in all of them."""
+        """Return the value of the first process in all of them."""
         if self.count == 1:
             return value
         self.agree()
@@ -90,7 +93,8 @@ class Processes:
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """A block that the others enter once the first process is through: it may write what all of them read."""
+        """A block that the other processes enter after the first has left it. The first may write what all of them
+        read."""
         if not self.is_first:
             self.agree()
         yield
@@ -98,7 +102,8 @@ class Processes:
             self.agree()
 
     def agree(self, failure: Failure | None = None) -> None:
-        """Wait for all processes; the first one prints what the others had to say. `EndedError` if one has failed."""
+        """Wait for all processes. The first one prints the output of the others. Raises `EndedError` if one has
+        failed."""
         if self.count == 1:
             return
         found: list[Any] = [None] * self.count
@@ -125,10 +130,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes that this one was started with: `torchrun` says so, or Slurm's `srun`; else it is alone.
+    """Give the processes that this one was started with by `torchrun` or Slurm's `srun`. Otherwise it is alone.
 
     Only the first one prints. An error in any of them ends all with its message, at the next point where they wait for
-    each other: exit code 2 for a user's mistake (ValueError, OSError), else 1.
+    each other. The exit code is 2 for a user's mistake (ValueError, OSError), otherwise 1.
     """
     processes = _started()
     if processes.count == 1:
@@ -177,11 +182,12 @@ def _started() -> Processes:
 
 
 def shares(dataset: ClipDataset, indices: Sequence[int], context: int | None, count: int) -> list[list[int]]:
-    """Labelled frames for `count` processes, each frame in one, about as many in each; a share may be empty.
+    """Divide labelled frames among `count` processes. Each frame is in one share. Shares have about the same size, and
+    a share may be empty.
 
-    Frames whose passes or images serve each other (`reading.connected`) stay together, and every pass is made once.
-    Only a video that is longer than its share, and with a `context` of known length, is cut into pieces of at least
-    `SMALLEST_PIECE` times that: at each cut, the passes from up to `context` key frames begin in both processes.
+    Frames that share passes or images (`reading.connected`) stay together, so that every pass is made once. Only a
+    video that is longer than a share, with a `context` of known length, is cut. Its pieces have at least
+    `SMALLEST_PIECE` times that length. At each cut, the passes from up to `context` key frames begin in both processes.
     """
     pieces: list[list[int]] = []
     whole = connected(dataset, indices, context)

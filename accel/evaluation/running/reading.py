@@ -1,7 +1,7 @@
-"""Labelled videos, read once and in order: what every measure of this package runs over.
+"""Read labelled videos once and in order, for all measures of this package.
 
-A video comes as a row of stretches. Each ends in a labelled frame and brings the frames since the labelled one before
-it, so that no file is read twice. A file that cannot be read breaks its video in two.
+A video is read as a series of stretches. Each stretch ends in a labelled frame and holds the frames since the labelled
+frame before it. So no file is read twice. An unreadable file splits its video in two.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Prepare = Callable[[Clip], Any]
 class Stretch:
     """The next frames of a video.
 
-    index: the labelled frame that it ends in.
-    video, number: of that frame (`ClipDataset.place`).
-    clip: the frames that are new, or None where not even the labelled one could be read.
-    extra: what the caller's `prepare` made of them.
-    follows: whether the first of them comes directly after the last frame that was read before.
-    problem: why something could not be read, once; else None.
+    index: the labelled frame in which it ends.
+    video, number: the place of that frame (`ClipDataset.place`).
+    clip: the new frames, or None if not even the labelled one could be read.
+    extra: the result of the caller's `prepare`.
+    follows: whether its first frame directly follows the last frame that was read before.
+    problem: why something could not be read. Each message occurs only once; otherwise None.
     """
 
     index: int
@@ -46,12 +46,13 @@ def read_stretches(
     lead: bool = False,
     workers: int = 1,
 ) -> Iterator[Stretch]:
-    """The stretches that end in these labelled frames, video by video, oldest first.
+    """Yield the stretches that end in these labelled frames, video by video, oldest first.
 
-    context: how many frames to have before a labelled one, as far as there are any; None: all.
-    prepare: called with each clip where it is read, so in a worker; what it returns travels along.
-    lead: whether `prepare` is shown one more frame at the front, where the stretch follows another.
-    workers: processes that read; 0: this one.
+    context: the number of frames to read before a labelled one, as far as they exist. None means all.
+    prepare: a function that is called with each clip where it is read, so usually in a worker. Its result is returned
+        with the stretch.
+    lead: whether `prepare` gets one more frame at the front if the stretch follows another.
+    workers: the number of processes that read. 0: this process reads.
     """
     plans = _plan(dataset, indices, context)
     reader = _Reader(dataset, plans, prepare, lead)
@@ -75,7 +76,7 @@ def read_stretches(
 
 @dataclass(frozen=True)
 class _Plan:
-    """To read the stretch that ends in a labelled frame: so many frames, if all goes well."""
+    """The plan to read the stretch that ends in a labelled frame: how many frames, if all of them are readable."""
 
     index: int
     video: str
@@ -85,7 +86,8 @@ class _Plan:
     follows: bool = False
 
     def after(self, end: tuple[str, int] | None) -> tuple[int, bool]:
-        """How many frames to read if those up to `end` (video, number) are there, and whether they follow them."""
+        """Return how many frames to read if those up to `end` (video, number) are there, and whether they follow
+        `end`."""
         if end is not None and end[0] == self.video and self.number - end[1] < self.available:
             return self.number - end[1], True
         return self.available, False
@@ -109,7 +111,7 @@ def _plan(dataset: ClipDataset, indices: Sequence[int], context: int | None) -> 
 
 
 def connected(dataset: ClipDataset, indices: Sequence[int], context: int | None) -> list[list[int]]:
-    """Labelled frames in groups, in the order of reading: no frame is read for two of them."""
+    """Group labelled frames, in reading order, so that no frame is read for two groups."""
     groups: list[list[int]] = []
     for plan in _plan(dataset, indices, context):
         if not plan.follows:
@@ -119,7 +121,7 @@ def connected(dataset: ClipDataset, indices: Sequence[int], context: int | None)
 
 
 class _Reader(Dataset):
-    """Item i is what plan i reads, or the message why it cannot be read."""
+    """Item i is the result of plan i, or the error message if it cannot be read."""
 
     def __init__(self, dataset: ClipDataset, plans: list[_Plan], prepare: Prepare | None, lead: bool):
         self.dataset, self.plans, self.prepare, self.lead = dataset, plans, prepare, lead
@@ -141,7 +143,7 @@ class _Reader(Dataset):
         return replace(clip, frames=clip.frames[lead:], flow=None), extra
 
     def longest(self, plan: _Plan, most: int) -> tuple[Clip, Any] | None:
-        """The longest readable clip of at most `most` frames; None if the labelled frame itself is damaged."""
+        """Return the longest readable clip of at most `most` frames. None if the labelled frame itself is damaged."""
         best, low, high = None, 1, most
         while low <= high:  # a clip is readable if a longer one is
             middle = (low + high) // 2

@@ -1,8 +1,8 @@
-"""Accuracy by distance from the key frame, for several models and intervals in one reading of the data.
+"""Measure accuracy by distance from the key frame, for several models and intervals, in one reading of the data.
 
-What a model says of a frame d frames after key frame p does not depend on the interval it runs at. So every key frame
-is propagated once, as far as the longest interval asks for, and each (key frame, distance) serves all intervals. On a
-video with every frame labelled, one such pass scores a labelled frame at every step.
+A model's prediction for a frame d frames after key frame p does not depend on the interval. So every key frame is
+propagated once, as far as the longest interval needs. Each (key frame, distance) serves all intervals. On a video with
+labels for every frame, one such pass scores a labelled frame at every step.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ OnLabels = Callable[[str, Tensor], None]
 
 @dataclass
 class Tally:
-    """What was counted of one model. Tallies of a data set's parts add up to the one of the whole.
+    """The counts of one model. Tallies of parts of a data set can be added up.
 
-    intervals, average: that were swept; `result_of` has results for these.
-    task: what was scored.
-    scores: by (distance, reach), where the reach of a labelled frame is the longest of the intervals that it has
-        enough frames before it for: interval k scores what has a reach of k or more, the same frames at all its
+    intervals, average: the arguments of the sweep. `result_of` gives results for these.
+    task: the task that was scored.
+    scores: scores by (distance, reach). The reach of a labelled frame is the longest of the intervals for which it has
+        enough frames before it. Interval k scores the frames with a reach of k or more, the same frames at all its
         distances.
-    scored: labelled frames by reach; damaged: those lost to an interval, for want of a file, by interval.
-    seconds_key, seconds_current: of each frame whose labels were made.
+    scored: the number of labelled frames by reach.
+    damaged: the number of labelled frames lost because of a missing file, by interval.
+    seconds_key, seconds_current: the time of each frame that was labelled.
     """
 
     task: Task
@@ -56,7 +57,7 @@ class Tally:
     seconds_current: list[float] = field(default_factory=list)
 
     def score(self, distance: int, interval: int) -> Score:
-        """What an interval counts at a distance."""
+        """Return the score of an interval at a distance."""
         return self.sum_of(s for (d, reach), s in self.scores.items() if d == distance and reach >= interval)
 
     def sum_of(self, scores: Iterable[Score]) -> Score:
@@ -69,12 +70,12 @@ class Tally:
         self.scores[place].update(said, target.truth)
 
     def on_host(self) -> Tally:
-        """Its counts leave the accelerator, to travel to another process."""
+        """Move the counts to host memory, so that they can be sent to another process."""
         self.scores = {place: score.on_host() for place, score in self.scores.items()}
         return self
 
     def __add__(self, other: Tally) -> Tally:
-        """ValueError for tallies of different sweeps."""
+        """Return the sum. Raises ValueError for tallies of different sweeps."""
         if (self.intervals, self.average) != (other.intervals, other.average):
             raise ValueError(f"tallies of the intervals {self.intervals} and {other.intervals} do not add up")
         scores = dict(self.scores)
@@ -104,20 +105,20 @@ def sweep(
     quiet: bool = False,
     on_labels: OnLabels | None = None,
 ) -> dict[str, Tally]:
-    """What there is to count of each model, at all these intervals; `result_of` makes results of it.
+    """Count each model's scores at all these intervals. `result_of` turns the counts into results.
 
-    models: by name, all on one device. They take turns, pass by pass, so that their times compare.
-    average: whether every distance 0..k-1 of an interval k is tried; else only k-1, the farthest.
-    widths: of the trimaps that are scored, too; see `accel.measures.boundary`.
-    indices: of the labelled frames to score, where several processes share the work; neighbours should go together.
+    models: the models by name, all on one device. They take turns, pass by pass, so that their times can be compared.
+    average: whether to try every distance 0..k-1 of an interval k. Otherwise only the farthest, k-1, is tried.
+    widths: the widths of the trimaps that are scored too; see `accel.measures.boundary`.
+    indices: the labelled frames to score, if several processes share the work. Neighbours should stay together.
+    on_labels: a function that is called with a labelled frame's name and its predicted labels, (H, W) uint8 on the
+        model's device, each time they are counted. With one model, one interval and no `average`, this is once for each
+        frame.
 
-    on_labels: called with a labelled frame's name and what a model says of it, (H, W) uint8 on the model's device, each
-        time that this counts: once a frame for one model, one interval and without `average`.
+    An unreadable file is reported. The frames that need it are counted and left out.
 
-    A file that cannot be read is reported, and the frames that need it are counted and left out.
-
-    Raises ValueError for an interval under 1 or for which no labelled frame has enough frames before it, and for models
-    of different tasks.
+    Raises ValueError for an interval under 1 or one for which no labelled frame has enough frames before it, and for
+    models of different tasks.
     """
     intervals = check_intervals(intervals)
     if indices is None:
@@ -164,16 +165,16 @@ def sweep(
 
 
 def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
-    """The figures of one interval, of models that segment.
+    """Return the figures of one interval, for segmentation models.
 
-    ValueError where it, or the average, was not swept, nothing could be read or nothing is labelled, and for models of
-    another task: what was counted of these is in `Tally.score`.
+    Raises ValueError if this interval, or the average, was not swept, if nothing could be read, or if nothing is
+    labelled. Raises ValueError for models of another task: their counts are in `Tally.score`.
     """
     if not isinstance(tally.task, Segmentation):
-        raise ValueError(f"there are tables and reports of segmentation only, none of {tally.task.name} yet")
+        raise ValueError(f"tables and reports exist for segmentation only, not yet for {tally.task.name}")
     if interval not in tally.intervals:
         swept = ", ".join(map(str, tally.intervals))
-        raise ValueError(f"interval {interval} was not swept, and has no figures; there are those of {swept}")
+        raise ValueError(f"interval {interval} was not swept, so it has no figures; swept were {swept}")
     if average and not tally.average and interval > 1:
         raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
     scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
@@ -214,18 +215,18 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
 
 
 def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
-    """The intervals, ascending. ValueError for none, one under 1 or one that stands twice."""
+    """Return the intervals, ascending. Raises ValueError for no interval, one under 1 and one that occurs twice."""
     if not intervals:
         raise ValueError("no interval; expected at least one")
     for interval in intervals:
         FixedInterval(interval)
         if list(intervals).count(interval) > 1:
-            raise ValueError(f"interval {interval} stands twice among {', '.join(map(str, intervals))}")
+            raise ValueError(f"interval {interval} occurs twice in {', '.join(map(str, intervals))}")
     return tuple(sorted(intervals))
 
 
 def _predict(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator[tuple[int, Target, NamedTuple]]:
-    """What a model says of the targets of a pass, with their distances; the tally is given the times."""
+    """Yield a model's predictions for the targets of a pass, with their distances. The times go into the tally."""
     if model.carries_state:
         for distance, said, seconds in timed_predictions(model, each.frames, each.targets):
             (tally.seconds_current if distance else tally.seconds_key).append(seconds)

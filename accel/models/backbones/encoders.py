@@ -1,4 +1,4 @@
-"""Encoders of segmentation-models-pytorch, made by name: with fresh weights, or ImageNet's."""
+"""Encoders of segmentation-models-pytorch (SMP), built by name with fresh or ImageNet weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUB_TIMEOUT = 5.0  # seconds
 
 
 class PixelScaling(NamedTuple):
-    """What an encoder expects: RGB in 0..1, minus `mean`, divided by `std`."""
+    """The input scaling of an encoder: RGB in 0..1, minus `mean`, divided by `std`."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -26,14 +26,14 @@ class PixelScaling(NamedTuple):
 def make_encoder(
     name: str, pretrained: bool = False, depth: int = WHOLE, dilated: bool = True
 ) -> tuple[nn.Module, int]:
-    """The encoder and its output stride: 16 where it can be dilated, and 32 else.
+    """Return the encoder and its output stride: 16 if it can be dilated, otherwise 32.
 
-    pretrained: load ImageNet weights, for some encoders from an installed package, for all others from a hub's cache
-        or the hub.
-    depth: how many of its stages.
-    dilated: whether to dilate it.
+    pretrained: whether to load ImageNet weights. For some encoders they come from an installed package; for all others,
+        from a hub or its cache.
+    depth: the number of stages.
+    dilated: whether to dilate the encoder.
 
-    Raises ValueError for an unknown name (with near ones), and for weights that cannot be had.
+    Raises ValueError for an unknown name (with similar names), and for weights that are not available.
     """
     _check_name(name)
     encoder, stride = _build(name, depth, dilated)
@@ -46,7 +46,8 @@ def make_encoder(
 
 
 def pixel_scaling(name: str) -> PixelScaling:
-    """The pixel scaling that an encoder's ImageNet weights were trained with, as far as timm knows; else ImageNet's."""
+    """Return the pixel scaling that an encoder's ImageNet weights were trained with, if timm knows it; otherwise
+    ImageNet's."""
     import timm
 
     if efficientnet_lite.version_of(name):
@@ -60,7 +61,7 @@ def pixel_scaling(name: str) -> PixelScaling:
 
 
 def start_as_identity(encoder: nn.Module, name: str, pretrained: bool) -> None:
-    """Let every residual block start as an identity. ValueError where there are none, or weights were loaded."""
+    """Make every residual block start as an identity. Raise ValueError if there are none, or if weights were loaded."""
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
     if pretrained:
@@ -94,7 +95,7 @@ def _check_name(name: str) -> None:
 
 
 def _build(name: str, depth: int, dilated: bool) -> tuple[nn.Module, int]:
-    """The encoder with fresh weights, and its output stride."""
+    """Return the encoder with fresh weights, and its output stride."""
     from segmentation_models_pytorch.encoders import get_encoder
 
     if dilated:
@@ -109,7 +110,7 @@ def _build(name: str, depth: int, dilated: bool) -> tuple[nn.Module, int]:
 
 
 def _from_hub(name: str, depth: int, stride: int) -> nn.Module:
-    """The encoder with the weights that SMP or timm fetch, or have fetched before."""
+    """Return the encoder with weights that SMP or timm download or have cached."""
     from segmentation_models_pytorch.encoders import get_encoder
 
     weights = True if name.startswith("tu-") else "imagenet"
@@ -127,8 +128,10 @@ def _from_hub(name: str, depth: int, stride: int) -> nn.Module:
 
 @contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Without network, the hub's client warns and tries again for half a minute. Here it is asked once; if there is
-    no answer, only weights that are cached are loaded."""
+    """Ask the hub once. If there is no answer, load only cached weights.
+
+    Without network, the hub's client would warn and retry for half a minute.
+    """
     from huggingface_hub import constants, get_session
 
     before = constants.HF_HUB_OFFLINE

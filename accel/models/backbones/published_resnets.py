@@ -1,12 +1,12 @@
-"""The four feature networks of the Accel release (Jain et al., CVPR 2019), equal to its MXNet graphs.
+"""The four backbones of the Accel release (Jain et al., CVPR 2019), equal to its MXNet graphs.
 
-`ResNetV1` is ResNet-50 and -101 (He et al., CVPR 2016) with conv5 at stride 1, dilated and deformable.
-`PreActResNet` is ResNet-18 and -34: conv1 to conv4 pre-activated (He et al., ECCV 2016), then a deformable
-conv5 at stride 2 and a learned x2 upsampling back to 1/16.
+`ResNetV1` is ResNet-50 and -101 (He et al., CVPR 2016) with conv5 at stride 1, dilated and deformable. `PreActResNet`
+is ResNet-18 and -34. Its conv1 to conv4 are pre-activated (He et al., ECCV 2016). A deformable conv5 at stride 2 and a
+learned x2 upsampling back to 1/16 follow.
 
-What the graphs say that another ResNet would do otherwise: the stride of a bottleneck sits in its first 1x1;
-the first pooling of the v1 networks has no padding and counts an incomplete last window; the pre-activated
-part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 1e-5 and frozen statistics.
+The graphs differ from other ResNets in these points. The stride of a bottleneck is in its first 1x1. The first pooling
+of the v1 networks has no padding and counts an incomplete last window. The pre-activated part has batch-norm epsilon
+2e-5 and normalises its input. Everything else has epsilon 1e-5 and frozen statistics.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PRE_ACTIVATION_EPS = 2e-5
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """Batch norm that always takes the stored statistics, in training too (MXNet's `use_global_stats`).
+    """Batch norm that always uses the stored statistics, even in training (MXNet's `use_global_stats`).
 
-    Scale and shift learn like any parameter, unless a configuration freezes them.
+    Scale and shift are trained like any parameter, unless a configuration freezes them.
     """
 
     def __init__(self, channels: int):
@@ -36,7 +36,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 class InputBatchNorm(nn.BatchNorm2d):
     """Batch norm without a scale (MXNet's `fix_gamma`).
 
-    Files hold a gamma for it all the same. It has no effect; it is kept so that weights go back to MXNet
+    Weights files nevertheless hold a gamma for it. It has no effect; it is kept so that weights go back to MXNet
     unchanged.
     """
 
@@ -50,10 +50,11 @@ class InputBatchNorm(nn.BatchNorm2d):
 
 
 class DeformableConv(nn.Module):
-    """3x3 convolution, dilation 2, sampling where its own `offset` convolution says (Dai et al., ICCV 2017).
+    """A 3x3 convolution with dilation 2 that samples at the places given by its own `offset` convolution (Dai et al.,
+    ICCV 2017).
 
-    groups: how many sets of offsets; each moves its share of the input channels.
-    offset_dilation: of the convolution that predicts the offsets: 1 or 2, as the graph says.
+    groups: the number of sets of offsets. Each set moves its share of the input channels.
+    offset_dilation: the dilation of the convolution that predicts the offsets: 1 or 2, as in the graph.
     """
 
     DILATION = 2
@@ -65,7 +66,7 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same shape."""
+        """Turn (B, C, h, w) into the same shape."""
         return accel_ops.deform_conv(x, self.offset(x), self.weight, padding=self.DILATION, dilation=self.DILATION)
 
 
@@ -73,7 +74,7 @@ class DeformableConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (`middle`), 1x1, and a shortcut; projected by a strided 1x1 in the first block of a stage."""
+    """1x1, 3x3 (`middle`), 1x1, and a shortcut. In the first block of a stage, a strided 1x1 projects the shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int, project: bool, middle: nn.Module):
         super().__init__()
@@ -98,13 +99,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNetV1(nn.Module):
-    """(B, 3, H, W) RGB minus the mean to (B, 32 * width, h, w) with conv5 at stride 1.
+    """Turns frames (B, 3, H, W), RGB minus the mean, into features (B, 32 * width, h, w), with conv5 at stride 1.
 
-    h is ceil(H/16), but one less where H is 1 or 2 more than a multiple of 16: the published pooling drops
-    that last row. The same for w.
+    h is ceil(H/16). It is one less if H is 1 or 2 more than a multiple of 16, because the published pooling drops that
+    last row. The same holds for w.
 
-    depths: blocks of conv2 to conv5.  offset_groups, offset_dilation: see `DeformableConv`.
-    width: channels of conv1 (64 = published; less makes a small one of the same build).
+    depths: the numbers of blocks of conv2 to conv5.
+    offset_groups, offset_dilation: see `DeformableConv`.
+    width: the number of channels of conv1. 64 is published; a lower number makes a small network of the same structure.
     """
 
     def __init__(self, depths: tuple[int, int, int, int], offset_groups: int, offset_dilation: int, width: int = 64):
@@ -143,7 +145,7 @@ class ResNetV1(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Twice batch norm, ReLU, 3x3; the shortcut of a stage's first block is a 1x1 of the activated input."""
+    """Batch norm, ReLU and 3x3, twice. The shortcut of a stage's first block is a 1x1 of the activated input."""
 
     def __init__(self, channels: int, width: int, stride: int, project: bool):
         super().__init__()
@@ -160,7 +162,7 @@ class PreActBlock(nn.Module):
 
 
 class DeformableBlock(nn.Module):
-    """3x3, deformable 3x3, and a shortcut, batch norm after each; conv5 of the small networks."""
+    """3x3, deformable 3x3, and a shortcut, each followed by batch norm. It is conv5 of the small networks."""
 
     def __init__(self, channels: int, width: int, stride: int, project: bool, offset_groups: int):
         super().__init__()
@@ -180,13 +182,13 @@ class DeformableBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """(B, 3, H, W) RGB minus the mean to (B, out_channels, h, w).
+    """Turns frames (B, 3, H, W), RGB minus the mean, into features (B, out_channels, h, w).
 
-    h is 2 * ceil(H/32): one more than ceil(H/16) where that is odd, because conv5 halves once more before the
-    learned upsampling. The surplus row counts: when scores are upsampled it reaches into the frame's last
-    pixels.
+    h is 2 * ceil(H/32). If ceil(H/16) is odd, this is one more, because conv5 halves the map once more before the
+    learned upsampling. The surplus row matters: when scores are upsampled, it reaches into the frame's last pixels.
 
-    depths: blocks of conv2 to conv5.  width, out_channels: 64 and 2048 in the published networks.
+    depths: the numbers of blocks of conv2 to conv5.
+    width, out_channels: 64 and 2048 in the published networks.
     """
 
     OFFSET_GROUPS = 4
@@ -222,7 +224,7 @@ class PreActResNet(nn.Module):
         return self.upsampling(self.conv5(x))
 
     def followed_by(self, weight: Tensor) -> PreActResNet:
-        """This network and a 1x1 convolution (C', C) of its result as one: the upsampling is linear, too."""
+        """Merge a 1x1 convolution (C', C) of the result into this network. The upsampling is linear too."""
         upsampling = self.upsampling  # its weight is (inputs, C, 4, 4)
         product = torch.einsum("icyx,oc->ioyx", upsampling.weight, weight)
         upsampling.weight = nn.Parameter(product, requires_grad=False)
@@ -231,7 +233,7 @@ class PreActResNet(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation; offsets start at zero, so that a deformable convolution starts as a plain one."""
+    """Use He initialisation. Offsets start at zero, so a deformable convolution starts as a plain one."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | DeformableConv):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""An encoder of segmentation-models-pytorch with a decoder that keeps detail, as one backbone."""
+"""An encoder of segmentation-models-pytorch (SMP) with a decoder that keeps detail, as one backbone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COARSEST = 32  # stride of what encoders make
 
 
 class PyramidBackbone(nn.Module):
-    """An SMP encoder and the top-down path of a feature pyramid (Lin et al., CVPR 2017), whose finest map it gives.
+    """An SMP encoder with the top-down path of a feature pyramid (Lin et al., CVPR 2017). It returns the finest map.
 
-    name: of the encoder, such as "tu-tf_efficientnet_lite0".
-    pretrained: load ImageNet weights, as `SmpBackbone` does.
-    stride: pixels of the frame along the side of a cell of the features: 4, 8 or 16.
-    channels: of the features, and of all maps of the path.
-    enlarge: the encoder sees the frame so many times enlarged, 1 or 2. It was trained on pictures whose things are
-        large; 2 lets it see small things better, and takes four times as long.
+    name: the encoder's name, such as "tu-tf_efficientnet_lite0".
+    pretrained: whether to load ImageNet weights, as `SmpBackbone` does.
+    stride: pixels of the frame along the side of a feature cell: 4, 8 or 16.
+    channels: the number of channels of the features, and of all maps of the path.
+    enlarge: the factor by which the frame is enlarged for the encoder, 1 or 2. The encoder was trained on pictures of
+        large objects. 2 makes small objects easier to recognise, and takes four times as long.
 
     Raises ValueError as `SmpBackbone` does, for an encoder that has no maps at strides 4 to 32, and for another stride.
     """
@@ -44,20 +44,21 @@ class PyramidBackbone(nn.Module):
         self.decoder = TopDown([encoder.out_channels[stage] for stage in self.stages], channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to features (B, channels, ceil(H/stride), ceil(W/stride))."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, channels, ceil(H/stride), ceil(W/stride))."""
         maps = self.encoder(self._seen(image))
         features = self.decoder([maps[stage] for stage in self.stages])
         height, width = (-(-side // self.stride) for side in image.shape[2:])
         return features[..., :height, :width]
 
     def simplified(self) -> PyramidBackbone:
-        """The same features, up to rounding, for less work. It takes over this one's layers."""
+        """Return a backbone with the same features, up to rounding, for less work. It takes over this one's layers."""
         if efficientnet_lite.version_of(self.name):
             self.encoder = efficientnet_lite.Mirrored(self.encoder)
         return self
 
     def _seen(self, image: Tensor) -> Tensor:
-        """What the encoder takes. It wants whole cells of its coarsest map; zero is the mean colour here."""
+        """Pad, enlarge and scale the frame for the encoder, which needs whole cells of its coarsest map. Zero is the
+        mean colour here."""
         multiple = COARSEST // self.enlarge
         height, width = image.shape[2:]
         right, bottom = (max(SMALLEST - side, -side % multiple) for side in (width, height))
@@ -68,7 +69,7 @@ class PyramidBackbone(nn.Module):
 
     @torch.no_grad()
     def _check(self, name: str) -> None:
-        """One small frame, because not every encoder says what it cannot do."""
+        """Try one small frame, because some encoders do not say what they cannot do."""
         self.encoder.eval()
         try:
             cells = [tuple(m.shape[2:]) for m in self.encoder(torch.zeros(1, 3, *TRIAL))]
@@ -80,12 +81,13 @@ class PyramidBackbone(nn.Module):
 
 
 class TopDown(nn.Module):
-    """The coarsest map, weighed by what the whole frame shows, then refined by one finer map after the other.
+    """Weight the coarsest map by a summary of the whole frame, then refine it with one finer map after the other.
 
-    The weighing is that of LR-ASPP (Howard et al., "Searching for MobileNetV3", ICCV 2019, fig. 10). The last layer is
+    The weighting is that of LR-ASPP (Howard et al., "Searching for MobileNetV3", ICCV 2019, fig. 10). The last layer is
     a 3x3 convolution as in DeepLabV3+ (Chen et al., ECCV 2018), in depthwise form.
 
-    channels: of the maps that come, finest first.  width: of those made of them.
+    channels: the numbers of channels of the input maps, finest first.
+    width: the number of channels of all maps made from them.
     """
 
     def __init__(self, channels: Sequence[int], width: int):
@@ -98,7 +100,8 @@ class TopDown(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, C_i, h_i, w_i), finest first, each half as fine as the one before, to (B, width, h_0, w_0)."""
+        """Turn maps (B, C_i, h_i, w_i), finest first, into one map (B, width, h_0, w_0). Each map is half as fine as
+        the one before."""
         whole = F.adaptive_avg_pool2d(maps[-1], 1)
         x = self.coarsest(maps[-1]).relu() * self.weights(whole).sigmoid()
         for lateral, finer in zip(reversed(self.laterals), reversed(maps[:-1]), strict=True):

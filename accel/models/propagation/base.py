@@ -1,4 +1,4 @@
-"""Carrying features from one frame to another: what every way of doing it answers."""
+"""The interface of propagation: carrying features from one frame to another."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Motion: TypeAlias = Any  # such as a flow, or a flow and a map beside it; every 
 
 
 class Propagation(nn.Module, ABC):
-    """Makes a frame's features of those of a frame before it.
+    """Makes a frame's features from those of an earlier frame.
 
-    It does so in two steps, because what tells how things moved can be worked out before the features are there:
-    `motion` compares the frames, `move` moves the features. Frames are (B, 3, H, W), RGB minus the mean. What a motion
-    is, is the propagation's business.
+    This takes two steps, because the motion can be computed before the features are there. `motion` compares the
+    frames, and `move` moves the features. Frames are (B, 3, H, W), RGB minus the mean. Each propagation defines what a
+    motion is.
 
-    route: from which frame to which features are carried.
-    linear: whether `move` is linear in the features, so that a 1x1 convolution may be taken before or after it.
-    remembers: whether `update` makes a new key frame's features of those before, too.
+    route: from which frame to which frame features are carried.
+    linear: whether `move` is linear in the features. A 1x1 convolution may then come before or after it.
+    remembers: whether `update` also uses earlier key frames for the features of a new key frame.
     """
 
     route: Route
@@ -30,30 +30,33 @@ class Propagation(nn.Module, ABC):
     remembers: bool
 
     def forward(self, features: Tensor, current: Tensor, previous: Tensor) -> Tensor:
-        """Features (B, C, h, w) of the `previous` frame, moved to where they are in the `current` one."""
+        """Move features (B, C, h, w) of the `previous` frame to their places in the `current` frame."""
         return self.move(features, self.motion(current, previous))
 
     @abstractmethod
     def motion(self, current: Tensor, previous: Tensor) -> Motion:
-        """How one gets from the previous frame to the current one."""
+        """Return the motion from the previous frame to the current one."""
 
     @abstractmethod
     def move(self, features: Tensor, motion: Motion) -> Tensor:
-        """Features (B, C, h, w) moved along a motion."""
+        """Move features (B, C, h, w) along a motion."""
 
     @staticmethod
     @abstractmethod
     def join(first: Motion, second: Motion) -> Motion:
-        """One motion from two: `first` from a frame to a second one, `second` from there to a third."""
+        """Join two motions into one: `first` from one frame to a second, `second` from there to a third."""
 
     def update(self, memory: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The features (B, C, h, w) that count for a new key frame, from its own and the memory of key frames before;
-        and the memory for the next one. Unless it `remembers`, its own features are both."""
+        """Return the features (B, C, h, w) to use for a new key frame, and the memory for the next one.
+
+        memory: (B, C, h, w), made from the key frames before.
+        features: (B, C, h, w), the new key frame's own. Unless the propagation `remembers`, both results are these.
+        """
         return features, features
 
     def make_fast(self, preparation: Preparation) -> None:
-        """Make its networks ready for frames of one size, in place; see `accel.fast.preparation`. Frames will come as
-        they do now, features of the type `preparation.dtype`.
+        """Prepare its networks for frames of one size, in place; see `accel.fast.preparation`.
 
-        It may still share layers with other parts of the model, which are made fast after it.
+        Frames will come as they do now, and features with the type `preparation.dtype`. The propagation may still share
+        layers with other parts of the model, which are prepared after it.
         """

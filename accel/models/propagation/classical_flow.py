@@ -1,4 +1,4 @@
-"""Optical flow that nobody has to train: dense inverse search."""
+"""Optical flow that needs no training: dense inverse search."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SMALLEST = 32  # pixels of a side: one patch of 8 at a quarter of the size, the
 
 class DenseInverseSearch(nn.Module):
     """Flow from the current frame to the one before by OpenCV's DIS (Kroeger et al., "Fast optical flow using dense
-    inverse search", ECCV 2016), in place of a flow network. It runs on the CPU and has no gradient.
+    inverse search", ECCV 2016). It replaces a flow network. It runs on the CPU and has no gradient.
 
-    preset: OpenCV's "ultrafast", "fast" or "medium", from fast to exact.
+    preset: OpenCV's "ultrafast", "fast" or "medium". "ultrafast" is the fastest and "medium" the most exact.
     """
 
     def __init__(self, preset: str = "medium"):
@@ -35,19 +35,18 @@ class DenseInverseSearch(nn.Module):
 
     @torch.no_grad()
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, ceil(H/16), ceil(W/16)) in cells: the mean over
-        the pixels of each."""
+        """Turn two frames (B, 3, H, W), RGB minus the mean, into flow (B, 2, ceil(H/16), ceil(W/16)) in cells. The flow
+        of a cell is the mean over its pixels."""
         flows = [self.search(now, before) for now, before in zip(_grey(current), _grey(previous), strict=True)]
         pixels = torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(current.device)
         return F.avg_pool2d(pixels, STRIDE, ceil_mode=True) / STRIDE
 
 
 class PixelSearch:
-    """DIS flow at every pixel, as OpenCV gives it, for pairs of grey frames of any size.
+    """OpenCV's DIS flow at every pixel, for pairs of grey frames of any size.
 
-    It runs with as many threads as PyTorch does, so that what models with it and without it take compares. Several
-    threads may use one of these at a time: each has an object of OpenCV's of its own, which can neither be shared nor
-    copied.
+    It uses as many threads as PyTorch, so that the times of models with and without it can be compared. Several threads
+    may use one object at the same time: each has its own OpenCV object, which can neither be shared nor copied.
     """
 
     def __init__(self, preset: str = "medium"):
@@ -58,7 +57,8 @@ class PixelSearch:
         return PixelSearch, (self.preset,)
 
     def __call__(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Grey frames (H, W) uint8 to (H, W, 2) float32: where, in pixels (dx, dy), each pixel was before."""
+        """Turn grey frames (H, W), uint8, into flow (H, W, 2), float32: where each pixel was before, in pixels (dx,
+        dy)."""
         import cv2
 
         height, width = now.shape
@@ -76,7 +76,8 @@ class PixelSearch:
 
 
 class _ThreadsOfPyTorch:
-    """OpenCV's number of threads, which is one for the whole process, is PyTorch's while somebody is in here."""
+    """Set OpenCV's number of threads to PyTorch's while any thread is inside this context. OpenCV has one number for
+    the whole process."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -110,6 +111,6 @@ _threads_of_pytorch = _ThreadsOfPyTorch()
 
 
 def _grey(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) RGB minus the mean to (B, H, W) uint8 luma."""
+    """Turn images (B, 3, H, W), RGB minus the mean, into luma (B, H, W), uint8."""
     luma = ((images + per_channel(PIXEL_MEANS, images)) * per_channel(LUMA, images)).sum(1)
     return luma.round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Features warped along optical flow."""
+"""Propagation by warping features along optical flow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from accel.models.propagation.routes import FrameToFrame, Route
 
 
 class FlowWarp(Propagation):
-    """Features follow the optical flow (Zhu et al., Deep Feature Flow, CVPR 2017, eq. 3-4, without its scale field).
+    """Warp features along the optical flow (Zhu et al., Deep Feature Flow, CVPR 2017, eq. 3-4, without its scale
+    field).
 
-    flow: module that takes (current, previous) frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in
-    feature cells.
-    route: `FrameToFrame()` as in Accel, or `KeyToCurrent()` as in Deep Feature Flow's own detector, for flow networks
-        that have learned to see far.
+    flow: module that turns (current, previous) frames (B, 3, H, W), RGB minus the mean, into flow (B, 2, h, w) in
+        feature cells.
+    route: `FrameToFrame()`, as in Accel, or `KeyToCurrent()`, as in Deep Feature Flow's own detector. The latter needs
+        a flow network that was trained on large motion.
     """
 
     linear = True
@@ -29,14 +30,15 @@ class FlowWarp(Propagation):
         self.route = route or FrameToFrame()
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
-        """The flow (B, 2, h, w) that leads from cells of the current frame to the previous one."""
+        """Return the flow (B, 2, h, w) from cells of the current frame to the previous frame."""
         return self.flow(current, previous)
 
     @staticmethod
     def join(first: Tensor, second: Tensor) -> Tensor:
-        """The flow of both together; float32 for half types, since one flow may be joined from many.
+        """Return the flow of both motions together. Half types become float32, since one flow may be joined from many.
 
-        Beyond the border `first` goes on as it is there, so that what came from outside still points outside.
+        Beyond the border, `first` continues with its border values. Content that came from outside then still points
+        outside.
         """
         first, second = _wide(first), _wide(second)
         home = _cells(second)
@@ -46,7 +48,8 @@ class FlowWarp(Propagation):
 
     @staticmethod
     def move(features: Tensor, flow: Tensor) -> Tensor:
-        """Features (B, C, h, w) moved along a flow (B, 2, h, w), or one of cells that are 2, 4 or 8 times as large."""
+        """Move features (B, C, h, w) along a flow (B, 2, h, w), or along a flow whose cells are 2, 4 or 8 times as
+        large."""
         finer = _times_finer(features.shape[2:], flow.shape[2:])
         if finer > 1:
             return accel_ops.warp(features, _finer(flow, features.shape[2:], finer))
@@ -66,10 +69,10 @@ class FlowWarp(Propagation):
 
 
 class ScaledFlowWarp(FlowWarp):
-    """`FlowWarp` with the scale map of Deep Feature Flow (CVPR 2017, eq. 3): what was warped is multiplied by it, so
-    that features may fade where the flow is not to be trusted.
+    """`FlowWarp` with the scale map of Deep Feature Flow (CVPR 2017, eq. 3). Warped features are multiplied by it, so
+    they can fade where the flow is unreliable.
 
-    flow: module that takes (current, previous) frames to flow (B, 2, h, w) and scale (B, C or 1, h, w).
+    flow: module that turns (current, previous) frames into flow (B, 2, h, w) and scale (B, C or 1, h, w).
     """
 
     linear = False  # a map of C channels does not change places with a 1x1 convolution
@@ -77,28 +80,31 @@ class ScaledFlowWarp(FlowWarp):
     def motion(  # type: ignore[override] # its motion is more than a flow
         self, current: Tensor, previous: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The flow (B, 2, h, w) and the scale."""
+        """Return the flow (B, 2, h, w) and the scale."""
         return self.flow(current, previous)
 
     @staticmethod
     def join(  # type: ignore[override]
         first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The first scale is carried along the second flow, as the features that it scales are."""
+        """Join both flows and both scales. The first scale is moved along the second flow, like the features that it
+        scales."""
         (first_flow, first_scale), (second_flow, second_scale) = first, second
         return FlowWarp.join(first_flow, second_flow), accel_ops.warp(first_scale, second_flow) * second_scale
 
     @staticmethod
     def move(features: Tensor, motion: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-        """Features (B, C, h, w) moved along a flow and scaled."""
+        """Move features (B, C, h, w) along a flow, and scale them."""
         flow, scale = motion
         moved = FlowWarp.move(features, flow)
         return moved * scale.to(moved.dtype)
 
 
 def _times_finer(features: torch.Size, flow: torch.Size) -> int:
-    """How many cells of features (h, w) lie along the side of a cell of a flow (h', w') of the same frame; 1 where they
-    are as large, or belong to frames of two sizes."""
+    """Return how many feature cells (h, w) lie along the side of one flow cell (h', w') of the same frame.
+
+    The result is 1 if the cells have the same size, or if the maps belong to frames of different sizes.
+    """
     if features == flow:
         return 1
     for finer in (2, 4, 8):
@@ -108,18 +114,18 @@ def _times_finer(features: torch.Size, flow: torch.Size) -> int:
 
 
 def _finer(flow: Tensor, size: torch.Size, times: int) -> Tensor:
-    """A flow of cells in cells that are so many times finer, (B, 2, *size)."""
+    """Convert a flow to cells that are finer by the factor `times`: (B, 2, *size)."""
     flow = times * nn.functional.interpolate(_wide(flow), scale_factor=times, mode="bilinear")
     return flow[..., : size[0], : size[1]]
 
 
 def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (B, C, h, w) a cell smaller than the flow (B, 2, h', w'), and that flow, made to fit each other.
+    """Make features (B, C, h, w) that are one cell smaller than the flow (B, 2, h', w') and that flow fit each other.
 
-    The published pooling loses the last row or column of features at some frame sizes (see
-    `backbones.published_resnets`).
-    MXNet's sampler knows positions only as shares of a map, so the published graphs then stretch the features over
-    the flow's map, corner to corner. Here positions are scaled, and what is beyond the features is zero, as always.
+    At some frame sizes the published pooling loses the last row or column of features (see
+    `backbones.published_resnets`). MXNet's sampler expresses positions as shares of a map. The published graphs
+    therefore stretch the features over the flow's map, corner to corner. Here, the positions are scaled instead; beyond
+    the features there are zeros, as always.
     """
     (h, w), (height, width) = features.shape[2:], flow.shape[2:]
     flow = _wide(flow)
@@ -131,12 +137,12 @@ def _stretch(features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _wide(flow: Tensor) -> Tensor:
-    """A flow in float32 or wider: half types are too coarse to hold positions."""
+    """Convert a flow to float32 or wider. Half types are too coarse for positions."""
     return flow.to(torch.promote_types(flow.dtype, torch.float32))
 
 
 def _cells(flow: Tensor) -> Tensor:
-    """(2, h, w) of x and y of every cell of a flow."""
+    """Return x and y of every cell of a flow, (2, h, w)."""
     height, width = flow.shape[2:]
     y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None].expand(height, width)
     x = torch.arange(width, dtype=flow.dtype, device=flow.device).expand(height, width)

@@ -1,4 +1,4 @@
-"""FlowNet-S (Dosovitskiy et al., ICCV 2015) as Deep Feature Flow trimmed it: flow in feature cells."""
+"""FlowNet-S (Dosovitskiy et al., ICCV 2015) as Deep Feature Flow trimmed it. Its flow is in feature cells."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ DECODER = ((5, 512, "conv5_1"), (4, 256, "conv4_1"), (3, 128, "conv3_1"), (2, 64
 class FlowNetS(nn.Module):
     """Flow from the current frame to the one before, at 1/16 of the frame.
 
-    Both frames are halved and stacked, contracted by strided convolutions to 1/64 of that and expanded again; each
-    level predicts a flow that is brought up to the next. A last prediction is made at 1/16 of the frame.
-    `width` scales all channel counts (1 = published).
+    Both frames are halved and stacked. Strided convolutions contract them to 1/64 of that, and a decoder expands them
+    again. Each level predicts a flow, which is upsampled for the next level. The last prediction is at 1/16 of the
+    frame.
+
+    width: factor for all channel counts. 1 is published.
     """
 
     def __init__(self, width: float = 1.0):
@@ -57,7 +59,7 @@ class FlowNetS(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He initialisation for the leaky ReLUs; predictions start near zero flow, the safe guess."""
+        """Use He initialisation for the leaky ReLUs. Predictions start near zero flow, the safe guess."""
         for conv in (*self.encoder.values(), *self.bring_up.values()):
             assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and conv.bias is not None
             nn.init.kaiming_normal_(conv.weight, a=0.1)
@@ -68,11 +70,12 @@ class FlowNetS(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, ceil(H/16), ceil(W/16)) in cells."""
+        """Turn two frames (B, 3, H, W), RGB minus the mean, into flow (B, 2, ceil(H/16), ceil(W/16)) in cells."""
         return self.pyramid(current, previous)[-1]
 
     def pyramid(self, current: Tensor, previous: Tensor) -> list[Tensor]:
-        """The flow predicted at every level, coarse to fine, all in cells of 1/16 frame; for multi-scale losses."""
+        """Return the flow predicted at every level, coarse to fine, for multi-scale losses. The unit is always a cell
+        of 1/16 frame."""
         pair = torch.cat([current, previous], 1) / 255
         x = F.avg_pool2d(pair, 2, ceil_mode=True)
         skips = {}
@@ -93,5 +96,6 @@ class FlowNetS(nn.Module):
 
 
 def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """Cut a transposed convolution's map to the size of the one it meets, one cell in, as published."""
+    """Crop a transposed convolution's map to the size of the map it is stacked with, starting one cell in, as
+    published."""
     return x[..., 1 : 1 + like.shape[-2], 1 : 1 + like.shape[-1]]

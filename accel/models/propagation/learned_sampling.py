@@ -1,4 +1,4 @@
-"""Features found by attention over learned offsets."""
+"""Propagation by attention over learned offsets."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from accel.models.propagation.routes import KeyToCurrent
 
 
 class LearnedSampling(Propagation):
-    """Features are found by attention over learned offsets, without flow: Learnable Spatio-Temporal Sampling (Jiang et
-    al., Learning Where to Focus for Efficient Video Object Detection, ECCV 2020, sec. 3, as in the authors' code).
+    """Propagation without flow, by attention over learned offsets: Learnable Spatio-Temporal Sampling (Jiang et al.,
+    Learning Where to Focus for Efficient Video Object Detection, ECCV 2020, sec. 3, as in the authors' code).
 
-    A frame is compared with the key frame by its low-level features, which Low2High brings to the kind that the
-    reference backbone makes: *dense feature aggregation*. A new key frame is compared with the memory of those before
-    it: *sparsely recursive feature updating*.
+    Each frame is compared with the key frame by its low-level features. Low2High turns these into features like those
+    of the reference backbone (*dense feature aggregation*). Each new key frame is compared with the memory of the key
+    frames before it (*sparsely recursive feature updating*).
 
-    low_level: a network, or a method of one that belongs to another part of the model, that takes frames
-        (B, 3, H, W), RGB minus the mean, to (B, `low_channels`, h, w).
-    channels: C, of the reference features.
-    offsets: (K, 2), (dx, dy) in cells, where learning starts; see `grid_offsets` and `gaussian_offsets`.
-    embedding: channels in which features are compared, and of inner layers; 256 as published.
-    update_ratio: how much of the memory is aggregated features; the rest is the newest key frame's own.
+    low_level: a network, or a method of a network in another part of the model. It turns frames (B, 3, H, W), RGB minus
+        the mean, into (B, `low_channels`, h, w).
+    channels: C, the number of channels of the reference features.
+    offsets: (K, 2), the initial offsets (dx, dy) in cells; see `grid_offsets` and `gaussian_offsets`.
+    embedding: the number of channels for comparing features, and of inner layers. 256 is published.
+    update_ratio: the share of aggregated features in the memory. The rest is the newest key frame's own features.
     """
 
     route = KeyToCurrent()
@@ -62,32 +62,33 @@ class LearnedSampling(Propagation):
             _initialise(module)
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
-        """What the current frame shows, (B, C, h, w): used to find matching places in earlier frames."""
+        """Describe the current frame by features (B, C, h, w), which find the matching places in earlier frames."""
         return self.low_to_high(self.low_level(current))
 
     def move(self, features: Tensor, motion: Tensor) -> Tensor:
-        """Features (B, C, h, w) of a key frame, brought to the frame that `motion` belongs to, and mixed with it."""
+        """Move features (B, C, h, w) of a key frame to the frame that `motion` describes, and mix both."""
         if features.shape != motion.shape:
             raise ValueError(
-                f"features {tuple(features.shape)} and low-level features brought to {tuple(motion.shape)} "
-                "are not of one frame size and backbone"
+                f"features {tuple(features.shape)} and converted low-level features {tuple(motion.shape)} "
+                "do not belong to the same frame size and backbone"
             )
         return self.key_to_current(features, motion, self.offsets)
 
     @staticmethod
     def join(first: Tensor, second: Tensor) -> Tensor:
-        """The second: a frame is compared with the key frame itself."""
+        """Return the second motion, because a frame is compared with the key frame itself."""
         return second
 
     def update(self, memory: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The memory's features aggregated with the new key frame's; and what will be the memory for the next one.
+        """Aggregate the memory with a new key frame's features. Return the result and the memory for the next key
+        frame.
 
-        Raises ValueError for features of another shape than the memory's.
+        Raises ValueError if the features and the memory differ in shape.
         """
         if memory.shape != features.shape:
             raise ValueError(
-                f"the memory of the key frames before is {tuple(memory.shape)} and the new key frame's features are "
-                f"{tuple(features.shape)}; expected one shape: frames of another size start afresh, by `key_frame`"
+                f"the memory of earlier key frames is {tuple(memory.shape)} and the new key frame's features are "
+                f"{tuple(features.shape)}; expected one shape: call `key_frame` without a state for another frame size"
             )
         aggregated = self.key_to_key(memory, features, self.offsets)
         if self.update_ratio == 1:
@@ -95,7 +96,7 @@ class LearnedSampling(Propagation):
         return aggregated, self.update_ratio * aggregated + (1 - self.update_ratio) * features
 
     def make_fast(self, preparation: Preparation) -> None:
-        """What a frame shows becomes one network, with layers of its own; so do both aggregations."""
+        """Make one network of its own of the frame's description, and one of each aggregation."""
         self.low_level = preparation.network(_Describing.of(self))
         self.low_to_high = nn.Identity()
         features = self.low_level(preparation.frame)
@@ -105,9 +106,9 @@ class LearnedSampling(Propagation):
 
 
 class _Describing(nn.Module):
-    """What a `LearnedSampling` says of a frame, as a network of its own.
+    """The description of a frame by a `LearnedSampling`, as one separate network.
 
-    backbone: the network that `low_level` is a method of.
+    backbone: the network that has the method `low_level`.
     """
 
     def __init__(self, backbone: nn.Module, low_level: str, low_to_high: nn.Module):
@@ -122,14 +123,15 @@ class _Describing(nn.Module):
         return copy.deepcopy(_Describing(backbone, name, sampling.low_to_high))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
         return self.low_to_high(getattr(self.backbone, self.low_level)(image))
 
 
 class Aggregation(nn.Module):
-    """Two feature maps (B, C, h, w) to one: the older is aligned to the newer, and at each cell the better counts more.
+    """Aggregate two feature maps (B, C, h, w) into one. The older map is aligned to the newer one; in each cell, the
+    better one counts more.
 
-    Both are embedded to be compared; a quality network judges them.
+    Both maps are embedded for the comparison. A quality network rates them.
     """
 
     def __init__(self, channels: int, embedding: int):
@@ -139,33 +141,34 @@ class Aggregation(nn.Module):
         self.quality = Quality(channels, embedding)
 
     def forward(self, memory: Tensor, current: Tensor, offsets: Tensor) -> Tensor:
-        """Memory and current features (B, C, h, w) aggregated, (B, C, h, w); offsets (K, 2) in cells."""
+        """Aggregate memory and current features (B, C, h, w) into (B, C, h, w). offsets: (K, 2), in cells."""
         aligned = self.align(memory, current, offsets)
         of_current = self.share_of_current(aligned, current)
         widest = torch.promote_types(aligned.dtype, current.dtype)  # they may differ under autocast
         return torch.lerp(aligned.to(widest), current.to(widest), of_current.to(widest))
 
     def share_of_current(self, aligned: Tensor, current: Tensor) -> Tensor:
-        """How much of the mix is the current map, (B, 1, h, w): the softmax over the two maps' quality."""
+        """Return the share of the current map in the mix, (B, 1, h, w): the softmax over the two maps' quality."""
         return (self.quality(current) - self.quality(aligned)).sigmoid()
 
     def align(self, memory: Tensor, current: Tensor, offsets: Tensor) -> Tensor:
-        """What of the memory belongs at each cell of the current map, (B, C, h, w)."""
+        """Return the memory's features aligned to each cell of the current map, (B, C, h, w)."""
         return accel_ops.sample_attend(self.embed_current(current), self.embed_memory(memory), memory, offsets)
 
     def attention(self, memory: Tensor, current: Tensor, offsets: Tensor) -> Tensor:
-        """How much of `align` comes from each offset at each cell, (B, K, h, w); for looking at. Float32 or wider."""
+        """Return the weight of each offset in `align` at each cell, (B, K, h, w), for display. Float32 or wider."""
         query, key = self.embed_current(current), self.embed_memory(memory)
         widest = torch.promote_types(query.dtype, torch.float32)  # as in `align`, half types cannot hold offsets
         return accel_ops.reference.sample_attention(query.to(widest), key.to(widest), offsets.to(widest))
 
 
 class Quality(nn.Sequential):
-    """How good features (B, C, h, w) are at each cell, (B, 1, h, w).
+    """Rate the quality of features (B, C, h, w) at each cell, (B, 1, h, w).
 
-    There are no activations between the three convolutions, as published. So they are worked out as one product, with
-    a row for every tap of the second at every tap of the third, whose results are moved there and added up. It is the
-    same function, the zeros that each convolution sees beyond the border included, for a third of the work.
+    As published, there are no activations between the three convolutions. They are therefore computed as one product.
+    It has a row for every pair of a tap of the second and a tap of the third convolution. The results are shifted to
+    their places and added up. The function is the same, including the zeros that each convolution sees beyond the
+    border, for a third of the work.
     """
 
     CHANNELS = 16
@@ -195,18 +198,18 @@ class Quality(nn.Sequential):
 
 
 def grid_offsets(radius: int = 4) -> Tensor:
-    """All whole offsets up to `radius` cells along each axis, ((2 * radius + 1)**2, 2)."""
+    """Return all whole offsets up to `radius` cells along each axis, ((2 * radius + 1)**2, 2)."""
     steps = torch.arange(-radius, radius + 1.0)
     return torch.cartesian_prod(steps, steps)
 
 
 def gaussian_offsets(count: int = 81, deviation: float = 1.0) -> Tensor:
-    """Normally distributed offsets (count, 2), drawn from PyTorch's generator."""
+    """Return normally distributed offsets (count, 2), drawn from PyTorch's generator."""
     return deviation * torch.randn(count, 2)
 
 
 def _initialise(module: nn.Module) -> None:
-    """As published: small weights, so that at first all offsets count alike."""
+    """Set small weights, as published, so that at first all offsets have the same weight."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)

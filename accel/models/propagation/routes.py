@@ -1,4 +1,4 @@
-"""From which frame to which features are carried: from each to the next, or from the key frame to each."""
+"""Routes of propagation: from each frame to the next, or from the key frame to each frame."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ if TYPE_CHECKING:
 
 
 class Route(ABC):
-    """How the anchor of a state goes with the frames that pass."""
+    """How the anchor of a state changes as frames pass."""
 
     @abstractmethod
     def carry(self, propagation: Propagation, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
-        """The features (B, C, h, w) of the frame after `state`, and the state there.
+        """Return the features (B, C, h, w) of the frame after `state`, and the state at that frame.
 
-        image: that frame, (B, 3, H, W), RGB minus the mean. A pending anchor gets its share of work, and takes over
-        once it is done. On a GPU that goes on beside the rest.
+        image: that frame, (B, 3, H, W), RGB minus the mean.
+
+        A pending anchor gets its share of work, and replaces the anchor once it is done. On a GPU that work runs beside
+        the rest.
         """
 
     @abstractmethod
     def skip(self, propagation: Propagation, image: Tensor, state: FrameState) -> FrameState:
-        """The state at the frame after `state`, whose own features nobody needs."""
+        """Return the state at the frame after `state`, whose own features are not needed."""
 
     @abstractmethod
     def finish(self, propagation: Propagation, state: FrameState) -> FrameState:
-        """The state with all work done on its pending anchor, which has taken over."""
+        """Return the state after all work on its pending anchor. That anchor is now the state's anchor."""
 
 
 class FrameToFrame(Route):
-    """Each frame's features are made of those of the frame before it: the anchor moves on (Jain et al., Accel,
+    """Make each frame's features from those of the frame before it, so that the anchor moves on (Jain et al., Accel,
     CVPR 2019)."""
 
     def carry(self, propagation, image, state):
@@ -62,7 +64,7 @@ class FrameToFrame(Route):
 
     @staticmethod
     def _moved(propagation: Propagation, anchor: Anchor, motion, image: Tensor) -> Anchor:
-        """The anchor, moved along a motion to the frame `image` (B, 3, H, W)."""
+        """Move the anchor along a motion to the frame `image` (B, 3, H, W)."""
         features = propagation.move(anchor.features, motion)
         if not propagation.remembers:
             return Anchor.of(image, features)
@@ -74,7 +76,7 @@ class FrameToFrame(Route):
 
 
 class KeyToCurrent(Route):
-    """Each frame's features are made of the key frame's, whatever lies between: the anchor stays (Zhu et al., Deep
+    """Make each frame's features directly from those of the key frame, so that the anchor stays (Zhu et al., Deep
     Feature Flow, CVPR 2017; Jiang et al., Learnable Spatio-Temporal Sampling, ECCV 2020)."""
 
     def carry(self, propagation, image, state):
@@ -94,14 +96,14 @@ class KeyToCurrent(Route):
 
 
 def _settled(state: FrameState) -> FrameState:
-    """The state with its pending anchor in place of the old one, if that is done."""
+    """Replace the anchor of a state by its pending anchor, if that is done."""
     if state.pending is None or not state.pending.is_done:
         return state
     return FrameState(state.image, state.pending.anchor())
 
 
 def _beside_work(motion, pending: PendingAnchor | None, image: Tensor):
-    """What `motion` gives, and the pending anchor after its share of work."""
+    """Return the result of `motion`, and the pending anchor after its share of work."""
     if pending is None:
         return motion(), None
     return side_by_side(motion, pending.go_on, image.device, "reference")

@@ -1,4 +1,4 @@
-"""DeepLab as Accel uses it: a backbone at output stride 16, fc6 and a score layer, both 1x1."""
+"""DeepLab as Accel uses it: a backbone at output stride 16, then fc6 and a score layer, both 1x1."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from accel.models.segmentation.simplified_deeplab import Head, SimplifiedDeepLab
 
 
 class DeepLab(Branch):
-    """One image to scores (Chen et al. 2015, as in the Accel and Deep Feature Flow releases: no ASPP).
+    """Score one image (Chen et al. 2015, as in the Accel and Deep Feature Flow releases: without ASPP).
 
-    backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)).
-    num_classes: K.  head_channels: width of fc6.
+    backbone: module with `out_channels` that turns (B, 3, H, W), RGB minus the mean, into (B, C, ceil(H/16),
+        ceil(W/16)).
+    num_classes: K.
+    head_channels: the number of channels of fc6.
     border: how the scores are upsampled at the frame's border, see `ScoreMap`.
     """
 
@@ -30,16 +32,19 @@ class DeepLab(Branch):
         self.border = border
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
         return self.backbone(image)
 
     def predict(self, features: Tensor) -> ScoreMap:
-        """(B, C, h, w) to scores (B, K, h, w)."""
+        """Turn features (B, C, h, w) into scores (B, K, h, w)."""
         return ScoreMap(self.score_layer(self.fc6(features).relu()), self.border)
 
     def simplified(self, linear: bool = True) -> Branch:
-        """fc6 is linear up to its bias. If what happens to features on their way is linear, too, fc6's product is taken
-        before it: once a key frame instead of once a frame."""
+        """Return the same network with less work. See `Branch.simplified`.
+
+        fc6 is linear up to its bias. If propagation is linear too, the product of fc6 is computed before it: once for
+        each key frame instead of once for each frame.
+        """
         if not linear:
             return self.split()
         return SimplifiedDeepLab(followed_by(self.backbone, self._product()), self._head(), self.border)
@@ -48,7 +53,7 @@ class DeepLab(Branch):
         return WholeDeepLab(self.backbone, Pointwise(self._product()), self._head(), self.border)
 
     def _product(self) -> Tensor:
-        """(head_channels, C)."""
+        """The weight of fc6, (head_channels, C)."""
         return self.fc6.weight.flatten(1)
 
     def _head(self) -> Head:

@@ -14,12 +14,12 @@ from accel.models.segmentation.score_map import Border, ScoreMap
 
 
 class FeaturePyramid(Branch):
-    """One image to scores: a backbone that ends with a decoder, and one 1x1 convolution.
+    """Score one image with a backbone that ends with a decoder, and one 1x1 convolution.
 
-    As scores are linear in the features, it makes no difference whether these or those are carried from frame to frame.
+    Scores are linear in the features. So it makes no difference which of the two are carried from frame to frame.
 
-    backbone: module with `out_channels` and `stride`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/stride),
-        ceil(W/stride)), such as `PyramidBackbone`.
+    backbone: module with `out_channels` and `stride`, such as `PyramidBackbone`. It turns (B, 3, H, W), RGB minus the
+        mean, into (B, C, ceil(H/stride), ceil(W/stride)).
     num_classes: K.
     border: how the scores are upsampled at the frame's border, see `ScoreMap`.
     """
@@ -33,16 +33,19 @@ class FeaturePyramid(Branch):
         self.border, self.stride = border, backbone.stride
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
         return self.backbone(image)
 
     def predict(self, features: Tensor) -> ScoreMap:
-        """(B, C, h, w) to scores (B, K, h, w)."""
+        """Turn features (B, C, h, w) into scores (B, K, h, w)."""
         return ScoreMap(self.score_layer(features), self.border, stride=self.stride)
 
     def simplified(self, linear: bool = True) -> Branch:
-        """If what happens to features on their way is linear, their scores are taken before it: once a key frame, and
-        what is carried has K channels."""
+        """Return the same network with less work. See `Branch.simplified`.
+
+        If propagation is linear, the scores are computed before it: once for each key frame. The carried features then
+        have K channels.
+        """
         return SimplifiedPyramid(self.split()) if linear else self.split()
 
     def split(self) -> SplitPyramid:
@@ -52,9 +55,10 @@ class FeaturePyramid(Branch):
 
 
 class SplitPyramid(SplitBranch):
-    """A `FeaturePyramid` for inference. Its product are the scores without their bias; float32, as they decide labels.
+    """A `FeaturePyramid` for inference. Its product is the scores without their bias. They are float32, because they
+    decide labels.
 
-    original: whose layers it takes over.
+    original: the branch whose layers it takes over.
     """
 
     task = "segmentation"
@@ -67,11 +71,11 @@ class SplitPyramid(SplitBranch):
         self.border, self.stride = original.border, original.stride
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
         return self.backbone(image)
 
     def predict_from(self, product: Tensor) -> ScoreMap:
-        """(B, K, h, w) to scores (B, K, h, w)."""
+        """Turn the product (B, K, h, w) into scores (B, K, h, w)."""
         return ScoreMap(product + self.bias, self.border, stride=self.stride)
 
 
@@ -94,14 +98,14 @@ class SimplifiedPyramid(Branch):
         return self.split_branch.backbone
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, K, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, K, h, w)."""
         return self.split_branch.product(self.split_branch.features(image))
 
     def work(self, image: Tensor) -> Work:
         return self.split_branch.work(image).then(self.split_branch.product)
 
     def predict(self, features: Tensor) -> ScoreMap:
-        """(B, K, h, w) to scores (B, K, h, w)."""
+        """Turn features (B, K, h, w) into scores (B, K, h, w)."""
         return self.split_branch.predict_from(features)
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:

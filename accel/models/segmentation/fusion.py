@@ -1,4 +1,4 @@
-"""The learned 1x1 fusion: two score maps, or two feature maps, to one (Jain et al., Accel, CVPR 2019, sec. 3.3)."""
+"""The learned 1x1 fusion of two score maps, or two feature maps (Jain et al., Accel, CVPR 2019, sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from accel.models.segmentation.score_map import ScoreMap
 class ScoreFusion(nn.Module):
     """A 1x1 convolution over the stacked scores of reference and update branch.
 
-    It is applied to the cells of the scores. Published is the other order, upsampling first, but both are linear and
-    the upsampling treats all classes alike, so they commute; only the bias has to wait until after upsampling. Of maps
-    with cells of two sizes, the coarser one is first brought to the finer one's cells.
+    It is applied to the cells of the scores. The published order is the other one: upsample first. Both steps are
+    linear, and the upsampling treats all classes alike, so the order makes no difference. Only the bias has to wait
+    until after upsampling. If the maps have cells of different sizes, the coarser map is first brought to the cells of
+    the finer one.
     """
 
     def __init__(self, num_classes: int):
@@ -22,8 +23,10 @@ class ScoreFusion(nn.Module):
         _start_from_mean(self.correction)
 
     def forward(self, reference: ScoreMap, update: ScoreMap) -> ScoreMap:
-        """Two maps (B, K, h, w) to one, at the finer stride of the two; where both have the same and one is a cell
-        larger at the right or bottom, so is the result."""
+        """Fuse two maps (B, K, h, w) into one, at the finer stride of the two.
+
+        If both have the same stride and one is a cell larger at the right or bottom, the result has that larger size.
+        """
         assert reference.bias is None and update.bias is None and reference.border == update.border
         stride = min(reference.stride, update.stride)
         sizes = [tuple(m.scores.shape[2:]) for m in (reference, update) if m.stride == stride]
@@ -42,21 +45,23 @@ class FeatureFusion(nn.Module):
         _start_from_mean(self.correction)
 
     def forward(self, reference: Tensor, update: Tensor) -> Tensor:
-        """Two maps (B, C, h, w) to one."""
+        """Fuse two maps (B, C, h, w) into one."""
         return self.correction(torch.cat([reference, stretched(update, reference)], 1))
 
 
 def stretched(update: Tensor, reference: Tensor) -> Tensor:
-    """The update branch's map, made as large as the reference branch's: at some frame sizes the flow has stretched
-    published features by a cell (see
-    `flow_warp._stretch`)."""
+    """Stretch the update branch's map to the size of the reference branch's map.
+
+    At some frame sizes the flow has stretched published features by one cell (see `flow_warp._stretch`).
+    """
     if update.shape == reference.shape:
         return update
     return nn.functional.interpolate(update, reference.shape[2:], mode="bilinear", align_corners=True)
 
 
 def _start_from_mean(correction: nn.Conv2d) -> None:
-    """Fuse to the mean of both branches: at once as good as their ensemble, and free to move from there."""
+    """Start with the mean of both branches. It is at once as good as their ensemble, and training can change it from
+    there."""
     half = 0.5 * torch.eye(correction.out_channels)
     correction.weight.data.copy_(torch.cat([half, half], 1)[:, :, None, None])
     assert correction.bias is not None

@@ -1,4 +1,5 @@
-"""`DeepLab` for inference: fc6's product on its own, because it can change places with other linear layers."""
+"""`DeepLab` for inference. The product of fc6 is a separate step, because it can change places with other linear
+layers."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from accel.models.segmentation.score_map import Border, ScoreMap
 
 
 class SimplifiedDeepLab(Branch):
-    """A DeepLab whose features are fc6's products, before its bias and ReLU.
+    """A DeepLab whose features are the product of fc6, before bias and ReLU.
 
-    backbone: (B, 3, H, W) RGB minus the mean to (B, head_channels, h, w).
+    backbone: module that turns (B, 3, H, W), RGB minus the mean, into (B, head_channels, h, w).
     """
 
     task = "segmentation"
@@ -25,11 +26,11 @@ class SimplifiedDeepLab(Branch):
         self.border = border
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, head_channels, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, head_channels, h, w)."""
         return self.backbone(image)
 
     def predict(self, features: Tensor) -> ScoreMap:
-        """(B, head_channels, h, w) to scores (B, K, h, w), float32."""
+        """Turn features (B, head_channels, h, w) into scores (B, K, h, w), float32."""
         return ScoreMap(self.head(features), self.border)
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
@@ -38,7 +39,7 @@ class SimplifiedDeepLab(Branch):
 
 
 class WholeDeepLab(SplitBranch):
-    """A DeepLab whose features are the backbone's own, for what has to see them whole."""
+    """A DeepLab whose features are those of the backbone, for a propagation that needs all of them."""
 
     task = "segmentation"
 
@@ -50,11 +51,11 @@ class WholeDeepLab(SplitBranch):
         self.border = border
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Turn frames (B, 3, H, W), RGB minus the mean, into features (B, C, h, w)."""
         return self.backbone(image)
 
     def predict_from(self, product: Tensor) -> ScoreMap:
-        """(B, head_channels, h, w) to scores (B, K, h, w), float32."""
+        """Turn the product (B, head_channels, h, w) into scores (B, K, h, w), float32."""
         return ScoreMap(self.head(product), self.border)
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
@@ -64,7 +65,8 @@ class WholeDeepLab(SplitBranch):
 
 
 class Head(nn.Module):
-    """What is left of fc6 after its product: bias and ReLU; then the score layer, in float32, as scores decide labels.
+    """The rest of the head after the product of fc6: bias, ReLU, then the score layer. It is float32, because scores
+    decide labels.
 
     bias: (head_channels,).
     """
@@ -75,5 +77,5 @@ class Head(nn.Module):
         self.score_layer = score_layer
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, head_channels, h, w) to (B, K, h, w)."""
+        """Turn the product (B, head_channels, h, w) into scores (B, K, h, w)."""
         return self.score_layer((features.float() + self.bias).relu())
