@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accel.models.detection.boxes import overlaps
 
-BLOCK = 512  # boxes that are compared with each other at once
+BLOCK = 256  # boxes that are compared with each other at once
 
 
 def best_of(boxes: Tensor, most_overlap: float, most: int) -> Tensor:
