@@ -168,7 +168,13 @@ class PublishedConfig(Section):
 
     name: Literal["published"]
     version: str
-    num_classes: int = Field(19, ge=1, le=255)
+    num_classes: int = Field(19, ge=1, le=255)  # 30 by default for detectors, as published
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, values: Any) -> Any:
+        detects = isinstance(values, dict) and str(values.get("version")).endswith("rfcn")
+        return {"num_classes": 30} | values if detects else values
 
 
 ModelConfig = Annotated[

@@ -1,0 +1,43 @@
+"""Detectors built like the published ones, narrow, with random weights that hide no mistake."""
+
+from __future__ import annotations
+
+import torch
+from small_models import enlivened
+from torch import nn
+
+from accel.models import DeepFeatureFlow, FrameByFrame, VideoModel
+from accel.models.backbones.published_resnets import DetectionResNet
+from accel.models.detection.detections import Selection
+from accel.models.detection.proposals import Proposing
+from accel.models.detection.rfcn import RFCN, FeatureNetwork
+from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.flownet_s import ScaledFlowNetS
+from accel.models.propagation.routes import KeyToCurrent
+
+CLASSES = 3
+
+
+def small_reference(channels: int = 16, regions: int = 40) -> RFCN:
+    backbone = FeatureNetwork(DetectionResNet((1, 1, 4, 1), width=4), channels)
+    reference = RFCN(backbone, CLASSES, Proposing(count=regions), Selection(0.1, most=50))
+    nn.init.kaiming_normal_(backbone.last.weight)
+    for layer in reference.heads.children():
+        nn.init.normal_(layer.weight, std=0.3)
+    return reference
+
+
+def small_detector(name: str) -> VideoModel:
+    """`frame_by_frame` or `deep_feature_flow`, for inference."""
+    torch.manual_seed(0)
+    reference = small_reference()
+    if name == "frame_by_frame":
+        return enlivened(FrameByFrame(reference))
+    flow = ScaledFlowNetS(reference.backbone.out_channels, 1 / 16)
+    for predict in flow.predict.values():
+        nn.init.normal_(predict.weight, std=0.05)
+        nn.init.normal_(predict.bias, std=0.3)
+    nn.init.normal_(flow.scale.weight, std=0.05)
+    model = enlivened(DeepFeatureFlow(reference, ScaledFlowWarp(flow, KeyToCurrent())))
+    nn.init.ones_(flow.scale.bias)
+    return model
