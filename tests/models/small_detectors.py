@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from small_models import enlivened
+from small_models import FlowAndScale, Patches, enlivened
 from torch import nn
 
 from accel.models import DeepFeatureFlow, FrameByFrame, VideoModel
@@ -18,12 +18,15 @@ from accel.models.propagation.routes import KeyToCurrent
 CLASSES = 3
 
 
-def small_reference(channels: int = 16, regions: int = 40) -> RFCN:
-    backbone = FeatureNetwork(DetectionResNet((1, 1, 4, 1), width=4), channels)
-    reference = RFCN(backbone, CLASSES, Proposing(count=regions), Selection(0.1, most=50))
+def small_reference(network: nn.Module | None = None) -> RFCN:
+    """network: by default a residual one."""
+    network = network or DetectionResNet((1, 1, 4, 1), width=4)
+    backbone = FeatureNetwork(network, 16)
+    reference = RFCN(backbone, CLASSES, Proposing(count=40), Selection(0.1, most=50))
     nn.init.kaiming_normal_(backbone.last.weight)
-    for layer in reference.heads.children():
-        nn.init.normal_(layer.weight, std=0.3)
+    heads = reference.heads
+    for layer, deviation in ((heads.objects, 0.3), (heads.classes, 0.3), (heads.moves, 0.1), (heads.boxes, 0.1)):
+        nn.init.normal_(layer.weight, std=deviation)
     return reference
 
 
@@ -41,3 +44,12 @@ def small_detector(name: str) -> VideoModel:
     model = enlivened(DeepFeatureFlow(reference, ScaledFlowWarp(flow, KeyToCurrent())))
     nn.init.ones_(flow.scale.bias)
     return model
+
+
+def shallow_detector() -> VideoModel:
+    """One of few layers, which is quick to optimise."""
+    torch.manual_seed(0)
+    network = Patches()
+    network.out_channels = 8
+    propagation = ScaledFlowWarp(FlowAndScale(), KeyToCurrent())
+    return enlivened(DeepFeatureFlow(small_reference(network), propagation))

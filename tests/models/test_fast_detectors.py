@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_detectors import CLASSES, small_detector
+from small_detectors import CLASSES, shallow_detector, small_detector
 from small_models import clip_of
 
 from accel.models.detection.rfcn import SimplifiedRFCN
@@ -19,12 +19,12 @@ def found(model, clip):
     return frames
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["prepared", "compiled"])
-@pytest.mark.parametrize("name", ["frame_by_frame", "deep_feature_flow"])
+@pytest.mark.parametrize("name", ["frame_by_frame", "deep_feature_flow", "shallow, compiled"])
 @torch.no_grad()
-def test_it_gives_the_same_detections(name, compile):
-    model = small_detector(name)
-    fast = model.optimized(SIZE, dtype=torch.float32, compile=compile)
+def test_it_gives_the_same_detections(name):
+    compiled = name == "shallow, compiled"
+    model = shallow_detector() if compiled else small_detector(name)
+    fast = model.optimized(SIZE, dtype=torch.float32, compile=compiled)
     clip = clip_of(SIZE, 3)
     for ours, expected in zip(found(fast, clip), found(model, clip), strict=True):
         torch.testing.assert_close(ours.regions, expected.regions, rtol=0, atol=5e-3)
@@ -32,7 +32,7 @@ def test_it_gives_the_same_detections(name, compile):
         torch.testing.assert_close(ours.deltas, expected.deltas, rtol=0, atol=1e-4)
         ours, expected = ours.at(SIZE), expected.at(SIZE)
         assert torch.equal(ours.count, expected.count) and torch.equal(ours.classes, expected.classes)
-        assert expected.count > 5
+        assert expected.count > 3
         torch.testing.assert_close(ours.boxes, expected.boxes, rtol=0, atol=1e-2)
 
 
