@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from accel.models.detection.rfcn import BINS, BOX_DEVIATIONS
+from accel.models.detection.maps import BINS, BOX_DEVIATIONS
 
 NAMES = ("rfcn_bbox_weight", "rfcn_bbox_bias")
 TOLERANCE = 1e-3  # relative

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from accel.models.detection.rfcn import BINS
+from accel.models.detection.maps import BINS
 from accel.models.published_models import DETECTORS, VERSIONS, build_published, check_version, published_classes
 from accel.models.video import VideoModel
 from accel.weights.checkpoints import few

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from accel.models.detection.boxes import clipped, decoded
+from accel.models.detection.maps import Maps
 from accel.models.detection.suppression import best_of_each_class
 from accel.models.prediction import Prediction
 
@@ -48,6 +49,7 @@ class Detections(Prediction):
     probabilities: (B, R, 1 + K): of the background, then of the classes.
     deltas: (B, R, 4): what moves a region to the box of what is in it, see `boxes.decoded`; the same for all classes.
     size: (H, W) of the image that the network saw.
+    maps: what regions and all else were worked out of: for the losses.
     """
 
     regions: Tensor
@@ -55,6 +57,7 @@ class Detections(Prediction):
     deltas: Tensor
     size: tuple[int, int]
     selection: Selection = Selection()
+    maps: Maps | None = None
 
     def at(self, size: tuple[int, int]) -> Boxes:
         """The boxes after non-maximum suppression of each class, in pixels of frames of `size` (H, W)."""

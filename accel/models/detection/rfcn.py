@@ -3,8 +3,6 @@ Feature Flow's release (Zhu et al., CVPR 2017)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import accel_ops
 import torch
 from torch import Tensor, nn
@@ -14,33 +12,11 @@ from accel.models.branch import Branch
 from accel.models.constants import constant
 from accel.models.detection.anchors import RATIOS, SCALES
 from accel.models.detection.detections import Detections, Selection
+from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
 from accel.models.detection.proposals import Proposing, propose
 from accel.models.strides import STRIDE
 
 ANCHORS = len(RATIOS) * len(SCALES)
-BINS = 7  # along each side of a region
-# Networks learn dx, dy, dw, dh in these units.
-PROPOSAL_DEVIATIONS = (0.1, 0.1, 0.4, 0.4)
-BOX_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
-
-
-class Maps(NamedTuple):
-    """What R-FCN says of each cell. objects: (B, 2A, h, w), logits: of A anchors as background, then as objects.
-
-    moves: (B, 4A, h, w), dx, dy, dw, dh of each anchor, in `PROPOSAL_DEVIATIONS`.
-    classes: (B, (1 + K) * 49, h, w), logits of background and classes in each bin.
-    boxes: (B, 2 * 4 * 49, h, w), dx, dy, dw, dh of background (which is never used) and object in each bin, in
-        `BOX_DEVIATIONS`.
-    """
-
-    objects: Tensor
-    moves: Tensor
-    classes: Tensor
-    boxes: Tensor
-
-    def objectness(self) -> Tensor:
-        """The probability (B, A, h, w) that an anchor has an object."""
-        return self.objects.unflatten(1, (2, -1)).softmax(1)[:, 1]
 
 
 class FeatureNetwork(nn.Module):
@@ -131,7 +107,7 @@ class RFCN(Branch):
         maps = self.maps(features)
         regions = self.propose(maps, size)
         logits, boxes = self.judge(maps, regions)
-        return Detections(regions, logits.softmax(-1), self._moves(boxes), size, self.selection)
+        return Detections(regions, logits.softmax(-1), self._moves(boxes), size, self.selection, maps)
 
     def predict(self, features: Tensor) -> Detections:
         """Of frames that end where the last cells do."""
