@@ -25,8 +25,8 @@ class Losses(NamedTuple):
 
 
 def proposal_losses(objects: Tensor, moves: Tensor, targets: AnchorTargets, count: int = 256) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy over the labelled anchors, and the sum over the objects of the smooth L1 distances, divided
-    by `count`.
+    """The mean cross-entropy over the labelled anchors, and the sum over the objects of the smooth L1 distances divided by
+    `count`.
 
     objects: (N, 2), logits of background and object.  moves: (N, 4), in the units of the targets.
     """
