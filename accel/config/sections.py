@@ -285,8 +285,16 @@ class FlowLossConfig(Section):
     name: Literal["flow"]
 
 
+class RfcnLossConfig(Section):
+    """The four losses of R-FCN, for detectors: class and box of anchors, and of the regions of highest loss."""
+
+    name: Literal["rfcn"]
+    anchors: int = Field(256, ge=2)  # of an image that count, half of them objects at most
+    hardest: int = Field(128, ge=1)  # regions of an image that count
+
+
 class ValidationConfig(Section):
-    """mIoU measured while training; the weights with the best one are kept in checkpoints/best.
+    """mIoU or mAP measured while training; the weights with the best one are kept in checkpoints/best.
 
     What is then reported on the same frames is too good: let it be another split than the one you test on.
     """
@@ -304,7 +312,7 @@ class TrainConfig(Section):
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     schedule: Schedule = Schedule()
-    loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig, Field(discriminator="name")] = (
+    loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig, Field(discriminator="name")] = (
         CrossEntropyConfig()
     )
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights

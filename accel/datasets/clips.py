@@ -27,12 +27,15 @@ class Clip:
     flow:   (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from
             pixel (x, y) of frame t+1 to where the same point was seen in frame t; NaN where it was not visible.
     name:   what a person would call the last frame; unique in its data set.
+    boxes:  (M, 5) float32: x1, y1, x2, y2 in pixels of the last frame, both corners within, and the class index; or
+            None. M may be 0.
     """
 
     frames: np.ndarray
     labels: np.ndarray | None
     flow: np.ndarray | None
     name: str
+    boxes: np.ndarray | None = None
 
 
 def frames_to_tensor(frames: np.ndarray) -> Tensor:
@@ -43,7 +46,10 @@ def frames_to_tensor(frames: np.ndarray) -> Tensor:
 @dataclass(frozen=True)
 class Batch:
     """Clips of one size, stacked: frames (B, T, 3, H, W) uint8, labels (B, H, W) uint8 or None,
-    flow (B, T-1, 2, H, W) float32 in pixels with NaN where unknown, or None."""
+    flow (B, T-1, 2, H, W) float32 in pixels with NaN where unknown, or None.
+
+    Where clips have boxes, these are the labels: (B, M, 5) float32 as in `Clip`, filled up with rows of class -1.
+    """
 
     frames: Tensor
     labels: Tensor | None
@@ -64,7 +70,7 @@ class Batch:
 
 
 def collate(clips: list[Clip]) -> Batch:
-    """Stack clips of equal length and size. Labels and flow are kept only if every clip has them."""
+    """Stack clips of equal length and size. Labels, boxes and flow are kept only if every clip has them."""
     shapes = {c.frames.shape for c in clips}
     if len(shapes) > 1:
         sizes = ", ".join(f"{c.name}: {c.frames.shape}" for c in clips)
@@ -75,14 +81,25 @@ def collate(clips: list[Clip]) -> Batch:
             return None
         return torch.from_numpy(np.stack(arrays))
 
+    labels = stack([c.labels for c in clips])
     frames = stack([c.frames for c in clips]).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
     flow = stack([c.flow for c in clips])
     return Batch(
         frames,
-        stack([c.labels for c in clips]),
+        _stacked_boxes([c.boxes for c in clips]) if any(c.boxes is not None for c in clips) else labels,
         None if flow is None else flow.permute(0, 1, 4, 2, 3),
         tuple(c.name for c in clips),
     )
+
+
+def _stacked_boxes(boxes: list[np.ndarray | None]) -> Tensor | None:
+    if any(of_clip is None for of_clip in boxes):
+        return None
+    stacked = np.zeros((len(boxes), max(map(len, boxes)), 5), np.float32)
+    stacked[..., 4] = -1
+    for row, of_clip in zip(stacked, boxes, strict=True):
+        row[: len(of_clip)] = of_clip
+    return torch.from_numpy(stacked)
 
 
 class ClipDataset(Dataset, ABC):

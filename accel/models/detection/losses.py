@@ -25,8 +25,8 @@ class Losses(NamedTuple):
 
 
 def proposal_losses(objects: Tensor, moves: Tensor, targets: AnchorTargets, count: int = 256) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy over the labelled anchors, and the sum over the objects of the smooth L1 distances divided by
-    `count`.
+    """The mean cross-entropy over the labelled anchors; and the sum over the objects of the smooth L1
+    distances, divided by `count`.
 
     objects: (N, 2), logits of background and object.  moves: (N, 4), in the units of the targets.
     """
@@ -48,16 +48,26 @@ def region_losses(logits: Tensor, moves: Tensor, targets: RegionTargets, hardest
     return entropy[kept].mean(), distance[kept].sum() / hardest
 
 
-def losses_of(reference: RFCN, said: Detections, image: int, anchors: AnchorTargets, regions: RegionTargets) -> Losses:
+def losses_of(
+    reference: RFCN,
+    said: Detections,
+    image: int,
+    anchors: AnchorTargets,
+    regions: RegionTargets,
+    count: int = 256,
+    hardest: int = 128,
+) -> Losses:
     """Of one image of a batch that `reference` said this of.
 
     anchors, regions: what it should have said; moves in the deviations of `maps`.
+    count, hardest: see `proposal_losses` and `region_losses`.
     """
     maps = said.maps.of_image(image)
     objects = maps.objects[0].unflatten(0, (2, -1)).permute(2, 3, 1, 0).flatten(0, 2)  # (h * w * A, 2)
     moves = maps.moves[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).flatten(0, 2)
     logits, boxes = reference.judge(maps, regions.regions[None])
-    return Losses(*proposal_losses(objects, moves, anchors), *region_losses(logits[0], boxes[0, :, 4:], regions))
+    of_anchors = proposal_losses(objects, moves, anchors, count)
+    return Losses(*of_anchors, *region_losses(logits[0], boxes[0, :, 4:], regions, hardest))
 
 
 def hardest_of(losses: Tensor, count: int) -> Tensor:
