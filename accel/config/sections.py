@@ -173,7 +173,7 @@ class PublishedConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, values: Any) -> Any:
-        detects = isinstance(values, dict) and str(values.get("version")).endswith("rfcn")
+        detects = isinstance(values, dict) and "rfcn" in str(values.get("version"))
         return {"num_classes": 30} | values if detects else values
 
 

@@ -7,13 +7,15 @@ from accel.models.detection.detections import Selection
 from accel.models.detection.rfcn import RFCN, FeatureNetwork
 from accel.models.propagation.flow_warp import FlowWarp, ScaledFlowWarp
 from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
+from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
 from accel.models.propagation.routes import KeyToCurrent
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, VideoModel
 
 BACKBONES = {"18": resnet18, "34": resnet34, "50": resnet50, "101": resnet101}
-DETECTORS = ("rfcn", "dff-rfcn")
+GAUSSIAN_OFFSETS = 40
+DETECTORS = ("rfcn", "dff-rfcn", "lsts-rfcn", "lsts-rfcn-gaussian")
 VERSIONS = (
     *(f"accel-{depth}" for depth in BACKBONES),
     "dff",
@@ -28,7 +30,8 @@ def build_published(version: str, num_classes: int | None = None) -> VideoModel:
     `deeplab-NN` are the branches alone, frame by frame; `dff` is Deep Feature Flow on DeepLab-101;
     `accel-18`, `-34` and `-50` correct that with an update branch of their depth; `accel-101` shares
     DeepLab-101 between both branches and fuses features. `rfcn` finds objects frame by frame; `dff-rfcn` is Deep
-    Feature Flow on it.
+    Feature Flow on it, `lsts-rfcn` Learnable Spatio-Temporal Sampling, with the two kinds of offsets that its authors
+    give (81 that start as a grid, 40 that start normally distributed).
 
     num_classes: by default as published, see `published_classes`. Raises ValueError for any other version.
     """
@@ -51,13 +54,17 @@ def build_published(version: str, num_classes: int | None = None) -> VideoModel:
 
 
 def _detector(version: str, num_classes: int) -> VideoModel:
-    """Both tell detections from other probabilities on, as their test programs do."""
-    thresholds = {"rfcn": 1e-3, "dff-rfcn": 1e-4}
+    """Frame by frame, detections are told from another probability on, as the test programs have it."""
     backbone = FeatureNetwork(detection_resnet101())
-    reference = RFCN(backbone, num_classes, selection=Selection(thresholds[version]))
+    reference = RFCN(backbone, num_classes, selection=Selection(1e-3 if version == "rfcn" else 1e-4))
     if version == "rfcn":
         return FrameByFrame(reference)
-    return DeepFeatureFlow(reference, ScaledFlowWarp(ScaledFlowNetS(backbone.out_channels), KeyToCurrent()))
+    channels = backbone.out_channels
+    if version == "dff-rfcn":
+        return DeepFeatureFlow(reference, ScaledFlowWarp(ScaledFlowNetS(channels), KeyToCurrent()))
+    offsets = grid_offsets() if version == "lsts-rfcn" else gaussian_offsets(GAUSSIAN_OFFSETS)
+    network = backbone.network
+    return DeepFeatureFlow(reference, LearnedSampling(network.early, network.early_channels, channels, offsets))
 
 
 def published_classes(version: str) -> int:

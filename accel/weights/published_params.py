@@ -40,6 +40,8 @@ RFCN_LAYERS = {  # of `Heads`
     "boxes": "rfcn_bbox",
 }
 
+UNUSED = ("offset",)  # what LSTS' files with normally distributed offsets hold, too
+
 MAX_CLASSES = 255  # as many as labels can tell apart
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,8 @@ def map_published(version: str, *params: Params) -> VideoModel:
     kernel = upsampling_kernel(num_classes)
     expected = {name: tuple(state[key].shape) for key, name in naming.parameters.items()}
     expected |= dict.fromkeys(naming.kernels, kernel.shape)
-    left_over = sorted(merged.keys() - expected.keys())
+    unused = UNUSED if version in DETECTORS else ()
+    left_over = sorted(merged.keys() - expected.keys() - set(unused))
     problems = {
         "missing": sorted(expected.keys() - merged.keys()),
         "left over": [name for name in left_over if not name.startswith(RFCN)],
@@ -252,6 +255,17 @@ class Naming:
         for ours, theirs in RFCN_LAYERS.items():
             self.conv(f"{key}.heads.{ours}", theirs, bias=True)
 
+    def sampling(self, key: str) -> None:
+        """A `LearnedSampling`. key: with a dot at its end, or empty."""
+        self.parameters[f"{key}offsets"] = "init_offset"
+        for i, layer in enumerate((0, 2, 4), 1):
+            self.conv(f"{key}low_to_high.{layer}", f"low2high_conv{i}", bias=True)
+        for ours, theirs in (("key_to_key", "key2key"), ("key_to_current", "key2cur")):
+            self.conv(f"{key}{ours}.embed_memory", f"embedding_conv_feat_oldkey_{theirs}", bias=True)
+            self.conv(f"{key}{ours}.embed_current", f"embedding_conv_feat_newkey_{theirs}", bias=True)
+            for i in (1, 2, 3):
+                self.conv(f"{key}{ours}.quality.{i - 1}", f"quality_conv{i}_{theirs}", bias=True)
+
     def resnet_v1(self, key: str, depth: str, prefix: str, deformable: bool = True) -> None:
         self.conv(f"{key}.conv1", f"{prefix}conv1")
         self.norm(f"{key}.bn1", f"{prefix}bn_conv1")
@@ -314,6 +328,9 @@ def namings(version: str) -> list[Naming]:
     if version in DETECTORS:
         naming.detector("reference")
         if version == "rfcn":
+            return [naming]
+        if version.startswith("lsts-"):
+            naming.sampling("propagation.")
             return [naming]
         naming.conv("propagation.flow.scale", "Convolution5_scale", bias=True)
     else:

@@ -13,6 +13,7 @@ from accel.models.detection.proposals import Proposing
 from accel.models.detection.rfcn import RFCN, FeatureNetwork
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.flownet_s import ScaledFlowNetS
+from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
 from accel.models.propagation.routes import KeyToCurrent
 
 CLASSES = 3
@@ -44,6 +45,18 @@ def small_detector(name: str) -> VideoModel:
     model = enlivened(DeepFeatureFlow(reference, ScaledFlowWarp(flow, KeyToCurrent())))
     nn.init.ones_(flow.scale.bias)
     return model
+
+
+def small_sampling_detector() -> VideoModel:
+    """LSTS, with attention to some offsets instead of to all alike."""
+    torch.manual_seed(0)
+    reference = small_reference()
+    network = reference.backbone.network
+    sampling = LearnedSampling(network.early, network.early_channels, 16, grid_offsets(1) + 0.3, embedding=8)
+    for key, parameter in sampling.named_parameters():
+        if key != "offsets":
+            nn.init.normal_(parameter, std=0.2)
+    return enlivened(DeepFeatureFlow(reference, sampling))
 
 
 def shallow_detector() -> VideoModel:

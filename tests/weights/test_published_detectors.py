@@ -47,6 +47,21 @@ def test_weights_go_in_and_come_out_equal(version, published_params):
     assert back.keys() == given.keys() and all(np.array_equal(back[name], given[name]) for name in given)
 
 
+@pytest.mark.parametrize("version", ["lsts-rfcn", "lsts-rfcn-gaussian"])
+def test_lsts_files_hold_what_its_facts_say(version):
+    named, count = shapes(version), 81 if version == "lsts-rfcn" else 40
+    beyond = {name: shape for name, shape in named.items() if name not in shapes("rfcn")}
+    assert beyond["init_offset"] == (count, 2)
+    assert beyond["embedding_conv_feat_newkey_key2cur_weight"] == (256, 1024, 1, 1)
+    assert beyond["quality_conv2_key2key_weight"] == (16, 256, 3, 3)
+    assert beyond["low2high_conv3_weight"] == (1024, 256, 3, 3) and len(beyond) == 27
+    params = of_zeros(version) | {"offset": np.zeros((40, 2), np.float32)}
+    model = load_published(version, params)  # the last one is in files with normally distributed offsets, and unused
+    assert model.propagation.offsets.shape == (count, 2)
+    back = mxnet_params(version, model)
+    assert {name.partition(":")[2] for name in back} == named.keys() | {f"{name}_test" for name in BOXES}
+
+
 def test_boxes_for_the_test_programs_alone_are_as_good(published_params):
     given = published_params("rfcn")
     trained = load_published("rfcn", given).reference.heads.boxes

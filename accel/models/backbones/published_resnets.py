@@ -124,6 +124,8 @@ class BottleneckNet(nn.Module):
                 blocks.append(Bottleneck(channels, inner, stride, block == 0, middle))
                 channels = 4 * inner
             self.stages.append(nn.Sequential(*blocks))
+            if stage == 2:
+                self.early_channels = channels  # of conv4
         self.out_channels = channels
         initialise(self)
 
