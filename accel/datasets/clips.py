@@ -108,12 +108,15 @@ class ClipDataset(Dataset, ABC):
     `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
     same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
     whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
+    `may_be_short`: where a labelled frame has too few frames before it, training takes a shorter clip; else it leaves
+    that frame out.
     """
 
     class_names: tuple[str, ...]
     palette: np.ndarray
     knows_flow: bool = False
     generated: bool = False
+    may_be_short: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
