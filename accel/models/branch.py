@@ -34,8 +34,12 @@ class Branch(nn.Module, ABC):
     def predict(self, features: Tensor) -> Prediction:
         """What the branch says of the frames that these features (B, C, h, w) belong to."""
 
+    def predict_within(self, features: Tensor, size: tuple[int, int]) -> Prediction:
+        """As `predict`, of frames of `size` (H, W): some branches have to know where in the last cells one ends."""
+        return self.predict(features)
+
     def forward(self, image: Tensor) -> Prediction:
-        return self.predict(self.features(image))
+        return self.predict_within(self.features(image), tuple(image.shape[2:]))
 
     def work(self, image: Tensor) -> Work:
         """What there is to do for `features`: in parts, if the backbone was cut into any."""
