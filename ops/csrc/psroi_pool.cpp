@@ -4,11 +4,6 @@
 #include "parallel.h"
 #include "psroi_pool.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -27,7 +22,7 @@ template <typename T>
 void forward(const T* maps, const float* rois, T* out, const Shape& s, float scale) {
   using A = accumulate_t<T>;
   const int64_t bins = s.pooled * s.pooled;
-  at::parallel_for(0, s.regions, grain(bins * s.outputs * 8), [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.regions, grain(bins * s.outputs * 8), [&](int64_t begin, int64_t end) {
     std::vector<A> sums(s.outputs);
     for (int64_t r = begin; r < end; ++r) {
       const Region region = region_of(rois + r * 5, s.batch, s.pooled, scale);
@@ -64,7 +59,7 @@ void backward(const T* gradient, const float* rois, T* maps, const Shape& s, flo
   using A = accumulate_t<T>;
   std::vector<Region> regions(s.regions);
   for (int64_t r = 0; r < s.regions; ++r) regions[r] = region_of(rois + r * 5, s.batch, s.pooled, scale);
-  at::parallel_for(0, s.batch * s.planes(), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * s.planes(), 1, [&](int64_t begin, int64_t end) {
     std::vector<A> sums(s.cells() * s.outputs), shares(s.outputs);
     for (int64_t plane = begin; plane < end; ++plane) {
       std::fill(sums.begin(), sums.end(), A(0));
@@ -95,45 +90,80 @@ void backward(const T* gradient, const float* rois, T* maps, const Shape& s, flo
   });
 }
 
-at::Tensor psroi_pool_cpu(
-    const at::Tensor& features, const at::Tensor& rois, int64_t outputs, int64_t pooled, int64_t group, double scale) {
+// features (B, C, H, W), in any layout, as (B, group * group, H, W, outputs) in a row.
+template <typename T>
+Tensor to_maps(const Tensor& features, const Shape& s) {
+  const Sizes step = features.strides();
+  const Tensor view = tensor_at(
+      features.const_data_ptr<T>(), {s.batch, s.planes(), s.height, s.width, s.outputs},
+      {step[0], step[1], step[2], step[3], step[1] * s.planes()});
+  return in_form(view, features.scalar_type());
+}
+
+// And back: (B, C, H, W), contiguous.
+template <typename T>
+void from_maps(const Tensor& maps, const Tensor& features, const Shape& s) {
+  const int64_t plane = s.cells(), output = s.planes() * plane;
+  const Tensor view = tensor_at(
+      features.mutable_data_ptr<T>(), {s.batch, s.planes(), s.height, s.width, s.outputs},
+      {s.outputs * output, plane, s.width, 1, output});
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_copy_(view.get(), maps.get(), 0));
+}
+
+// gradient (R, outputs, pooled, pooled), in any layout, as (R, pooled, pooled, outputs) in a row.
+template <typename T>
+Tensor outputs_last(const Tensor& gradient, const Shape& s) {
+  const Sizes step = gradient.strides();
+  const Tensor view = tensor_at(
+      gradient.const_data_ptr<T>(), {s.regions, s.pooled, s.pooled, s.outputs}, {step[0], step[2], step[3], step[1]});
+  return in_form(view, gradient.scalar_type());
+}
+
+Tensor psroi_pool_cpu(
+    const Tensor& features, const Tensor& rois, int64_t outputs, int64_t pooled, int64_t group, double scale) {
   check_psroi_pool(features, rois, outputs, pooled, group, scale);
   const Shape shape{features.size(0), outputs, group, features.size(2), features.size(3), pooled, rois.size(0)};
-  at::Tensor out = at::empty({shape.regions, outputs, pooled, pooled}, features.options());
-  if (features.numel() == 0) return out.zero_();
+  const auto type = features.scalar_type();
+  if (features.numel() == 0) return zeros({shape.regions, outputs, pooled, pooled}, type);
+  Tensor out = empty({shape.regions, outputs, pooled, pooled}, type);
   if (out.numel() == 0) return out;
-  const at::Tensor maps = features.unflatten(1, {outputs, group * group}).permute({0, 2, 3, 4, 1}).contiguous();
-  const at::Tensor where = rois.contiguous();
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, features.scalar_type(), "psroi_pool", [&] {
-    forward<scalar_t>(
+  const Tensor where = in_form(rois, ScalarType::Float);
+  with_floating_type(type, [&](auto zero) {
+    using scalar_t = decltype(zero);
+    const Tensor maps = to_maps<scalar_t>(features, shape);
+    forward(
         maps.const_data_ptr<scalar_t>(), where.const_data_ptr<float>(), out.mutable_data_ptr<scalar_t>(), shape,
         static_cast<float>(scale));
   });
   return out;
 }
 
-at::Tensor psroi_pool_backward_cpu(
-    const at::Tensor& gradient, const at::Tensor& rois, at::IntArrayRef sizes, int64_t group, double scale) {
+Tensor psroi_pool_backward_cpu(
+    const Tensor& gradient, const Tensor& rois, Sizes sizes, int64_t group, double scale) {
   check_psroi_pool_backward(gradient, rois, sizes, group);
   const Shape shape{sizes[0], gradient.size(1), group, sizes[2], sizes[3], gradient.size(2), rois.size(0)};
-  at::Tensor maps =
-      at::empty({shape.batch, shape.planes(), shape.height, shape.width, shape.outputs}, gradient.options());
-  if (maps.numel() != 0) {
-    const at::Tensor from = gradient.permute({0, 2, 3, 1}).contiguous(), where = rois.contiguous();
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, gradient.scalar_type(), "psroi_pool_backward", [&] {
-      backward<scalar_t>(
-          from.const_data_ptr<scalar_t>(), where.const_data_ptr<float>(), maps.mutable_data_ptr<scalar_t>(), shape,
-          static_cast<float>(scale));
-    });
-  }
-  return maps.permute({0, 4, 1, 2, 3}).contiguous().view(sizes);
+  const auto type = gradient.scalar_type();
+  if (gradient.numel() == 0) return zeros(sizes, type);
+  Tensor out = empty(sizes, type);
+  if (out.numel() == 0) return out;
+  const Tensor where = in_form(rois, ScalarType::Float);
+  with_floating_type(type, [&](auto zero) {
+    using scalar_t = decltype(zero);
+    const Tensor from = outputs_last<scalar_t>(gradient, shape);
+    const Tensor maps = empty({shape.batch, shape.planes(), shape.height, shape.width, shape.outputs}, type);
+    backward(
+        from.const_data_ptr<scalar_t>(), where.const_data_ptr<float>(), maps.mutable_data_ptr<scalar_t>(), shape,
+        static_cast<float>(scale));
+    from_maps<scalar_t>(maps, out, shape);
+  });
+  return out;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
-  library.impl("psroi_pool", &psroi_pool_cpu);
-  library.impl("psroi_pool_backward", &psroi_pool_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(accel_ops, CPU, library) {
+  library.impl("psroi_pool", TORCH_BOX(&psroi_pool_cpu));
+  library.impl("psroi_pool_backward", TORCH_BOX(&psroi_pool_backward_cpu));
 }
 
 }  // namespace accel_ops

@@ -3,10 +3,6 @@
 
 #include "accumulate.h"
 
-#include <ATen/core/Tensor.h>
-#include <c10/util/ArrayRef.h>
-#include <c10/util/Exception.h>
-
 #include <cmath>
 #include <cstdint>
 
@@ -68,49 +64,43 @@ ACCEL_HOST_DEVICE Range cells_of(const Extent& extent, int64_t bin, int64_t cell
   return {cell_at(std::floor(first), cells), cell_at(std::ceil(end), cells)};
 }
 
-inline bool is_floating(const at::Tensor& tensor) {
-  const auto type = tensor.scalar_type();
-  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
-}
-
-inline void check_rois(const at::Tensor& rois, const at::Tensor& features) {
-  TORCH_CHECK_VALUE(rois.dim() == 2 && rois.size(1) == 5, "psroi_pool: rois must be (R, 5), got ", rois.sizes());
-  TORCH_CHECK_VALUE(
-      rois.scalar_type() == at::kFloat, "psroi_pool: rois must be float32, got ", rois.scalar_type());
-  TORCH_CHECK_VALUE(
+inline void check_rois(const Tensor& rois, const Tensor& features) {
+  ACCEL_CHECK(rois.dim() == 2 && rois.size(1) == 5, "psroi_pool: rois must be (R, 5), got ", rois.sizes());
+  ACCEL_CHECK(
+      rois.scalar_type() == ScalarType::Float, "psroi_pool: rois must be float32, got ", rois.scalar_type());
+  ACCEL_CHECK(
       rois.device() == features.device(),
       "psroi_pool: features are on ", features.device(), " but rois are on ", rois.device());
 }
 
 inline void check_psroi_pool(
-    const at::Tensor& features, const at::Tensor& rois, int64_t outputs, int64_t pooled, int64_t group, double scale) {
-  TORCH_CHECK_VALUE(features.dim() == 4, "psroi_pool: features must be (B, C, H, W), got ", features.sizes());
-  TORCH_CHECK_VALUE(
-      is_floating(features), "psroi_pool: features must be float16, bfloat16, float32 or float64, got ",
-      features.scalar_type());
+    const Tensor& features, const Tensor& rois, int64_t outputs, int64_t pooled, int64_t group, double scale) {
+  ACCEL_CHECK(features.dim() == 4, "psroi_pool: features must be (B, C, H, W), got ", features.sizes());
+  const auto type = features.scalar_type();
+  ACCEL_CHECK(
+      is_floating(type), "psroi_pool: features must be float16, bfloat16, float32 or float64, got ", type);
   check_rois(rois, features);
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       outputs >= 1 && pooled >= 1 && group >= 1,
       "psroi_pool: outputs, pooled and group must be 1 or more, got ", outputs, ", ", pooled, ", ", group);
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       features.size(1) == outputs * group * group,
       "psroi_pool: features must have outputs * group * group = ", outputs * group * group, " channels, got ",
       features.size(1));
-  TORCH_CHECK_VALUE(scale > 0 && std::isfinite(scale), "psroi_pool: scale must be positive, got ", scale);
+  ACCEL_CHECK(scale > 0 && std::isfinite(scale), "psroi_pool: scale must be positive, got ", scale);
 }
 
-inline void check_psroi_pool_backward(
-    const at::Tensor& gradient, const at::Tensor& rois, at::IntArrayRef shape, int64_t group) {
-  TORCH_CHECK_VALUE(
+inline void check_psroi_pool_backward(const Tensor& gradient, const Tensor& rois, Sizes shape, int64_t group) {
+  ACCEL_CHECK(
       gradient.dim() == 4 && gradient.size(0) == rois.size(0) && gradient.size(2) == gradient.size(3),
       "psroi_pool: the gradient must be (R, outputs, pooled, pooled) for rois ", rois.sizes(), ", got ",
       gradient.sizes());
-  TORCH_CHECK_VALUE(
+  ACCEL_CHECK(
       shape.size() == 4 && group >= 1 && shape[1] == gradient.size(1) * group * group,
       "psroi_pool: features ", shape, " and gradient ", gradient.sizes(), " do not belong together");
-  TORCH_CHECK_VALUE(
-      is_floating(gradient), "psroi_pool: the gradient must be float16, bfloat16, float32 or float64, got ",
-      gradient.scalar_type());
+  const auto type = gradient.scalar_type();
+  ACCEL_CHECK(
+      is_floating(type), "psroi_pool: the gradient must be float16, bfloat16, float32 or float64, got ", type);
   check_rois(rois, gradient);
 }
 

@@ -110,9 +110,9 @@ def test_the_reference_gradient_is_that_of_its_autograd():
 
 
 @layouts
-def test_gradcheck(psroi_pool, layout):
+def test_gradcheck(native, layout):
     features, rois = sample((2, 2 * 4, 3, 4), layout=layout, count=6)
-    assert torch.autograd.gradcheck(lambda maps: psroi_pool(maps, rois, 2, 3, 2), features.requires_grad_())
+    assert torch.autograd.gradcheck(lambda maps: native(maps, rois, 2, 3, 2), features.requires_grad_())
 
 
 @layouts
@@ -166,6 +166,23 @@ def test_views_give_what_their_copies_give(psroi_pool):
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: t.flip(2).transpose(2, 3),
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t[:1, :1, :1, :1].expand_as(t),
+    ],
+    ids=["transposed", "channels last", "expanded"],
+)
+def test_views_of_gradients_give_what_their_copies_give(native, view):
+    features, rois = sample(dtype=torch.float32)
+    slope = view(slope_for(native(features, rois, 3)))
+    backward = torch.ops.accel_ops.psroi_pool_backward
+    expected = reference.psroi_pool_backward(slope.contiguous(), rois, features.shape, 7, 0.0625)
+    torch.testing.assert_close(backward(slope, rois, features.shape, 7, 0.0625), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_results_on_the_cpu_repeat_exactly(native):
