@@ -22,7 +22,8 @@ def draw_boxes(
     thick = max(1, round(height / 300))
     size = min(max(height / 900, 0.4), 1.2)
     for box, k, text in reversed(list(zip(np.round(boxes).astype(int).tolist(), classes, texts, strict=True))):
-        colour = tuple(map(int, palette[k]))
+        red, green, blue = map(int, palette[k])
+        colour = red, green, blue
         cv2.rectangle(drawn, box[:2], box[2:], colour, thick)
         if text:
             _tag(drawn, box, text, colour, size)

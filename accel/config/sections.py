@@ -294,6 +294,9 @@ class RfcnLossConfig(Section):
     hardest: int = Field(128, ge=1)  # regions of an image that count
 
 
+LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig
+
+
 class ValidationConfig(Section):
     """mIoU or mAP measured while training; the weights with the best one are kept in checkpoints/best.
 
@@ -313,9 +316,7 @@ class TrainConfig(Section):
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     schedule: Schedule = Schedule()
-    loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig, Field(discriminator="name")] = (
-        CrossEntropyConfig()
-    )
+    loss: Annotated[LossConfig, Field(discriminator="name")] = CrossEntropyConfig()
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
     freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure any
     sync_batch_norm: bool = True  # on several devices, batch norms measure the whole batch, not each its part

@@ -79,22 +79,24 @@ def collate(clips: list[Clip]) -> Batch:
         return torch.from_numpy(np.stack(there)) if len(there) == len(arrays) else None
 
     labels = stack([c.labels for c in clips])
+    boxes = [c.boxes for c in clips]
     frames = torch.from_numpy(np.stack([c.frames for c in clips])).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
     flow = stack([c.flow for c in clips])
     return Batch(
         frames,
-        _stacked_boxes([c.boxes for c in clips]) if any(c.boxes is not None for c in clips) else labels,
+        labels if all(of_clip is None for of_clip in boxes) else _stacked_boxes(boxes),
         None if flow is None else flow.permute(0, 1, 4, 2, 3),
         tuple(c.name for c in clips),
     )
 
 
 def _stacked_boxes(boxes: list[np.ndarray | None]) -> Tensor | None:
-    if any(of_clip is None for of_clip in boxes):
+    there = [of_clip for of_clip in boxes if of_clip is not None]
+    if len(there) < len(boxes):
         return None
-    stacked = np.zeros((len(boxes), max(map(len, boxes)), 5), np.float32)
+    stacked = np.zeros((len(there), max(map(len, there)), 5), np.float32)
     stacked[..., 4] = -1
-    for row, of_clip in zip(stacked, boxes, strict=True):
+    for row, of_clip in zip(stacked, there, strict=True):
         row[: len(of_clip)] = of_clip
     return torch.from_numpy(stacked)
 

@@ -142,13 +142,13 @@ def _read_boxes(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         root = ElementTree.parse(path).getroot()
         found = [
-            (*(float(each.find("bndbox").findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax")), _INDEX[name])
+            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), _INDEX[name])
             for each in root.iter("object")
             if (name := (each.findtext("name") or "").strip().lower()) in _INDEX
         ]
     except FileNotFoundError:
         raise FileNotFoundError(not_there(path)) from None
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: no annotation of boxes ({error})") from None
     boxes = np.array(found, np.float32).reshape(-1, 5)
     boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)

@@ -171,13 +171,13 @@ def _viewed_boxes(boxes: np.ndarray, rows: _Span, columns: _Span, mirrored: bool
     boxes = boxes.astype(np.float32, copy=True)
     seen = np.ones(len(boxes), np.float32)
     for first, last, span in ((0, 2, columns), (1, 3, rows)):
-        edges = boxes[:, [first, last]] + np.float32([0, 1])  # both corners lie within a box
+        edges = boxes[:, [first, last]] + np.array([0, 1], np.float32)  # both corners lie within a box
         inside = edges.clip(span.start, span.start + span.window)
         seen *= (inside[:, 1] - inside[:, 0]) / np.maximum(edges[:, 1] - edges[:, 0], 1e-6)
         inside = (inside - span.start) * (span.size / span.window)
         if mirrored and span is columns:
             inside = span.size - inside[:, ::-1]
-        boxes[:, [first, last]] = inside + span.pad - np.float32([0, 1])
+        boxes[:, [first, last]] = inside + span.pad - np.array([0, 1], np.float32)
     large = (boxes[:, 2:4] - boxes[:, :2] >= 0).all(1)
     return boxes[large & (seen >= LEAST_SEEN)]
 

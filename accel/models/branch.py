@@ -39,7 +39,8 @@ class Branch(nn.Module, ABC):
         return self.predict(features)
 
     def forward(self, image: Tensor) -> Prediction:
-        return self.predict_within(self.features(image), tuple(image.shape[2:]))
+        height, width = image.shape[2:]
+        return self.predict_within(self.features(image), (height, width))
 
     def work(self, image: Tensor) -> Work:
         """What there is to do for `features`: in parts, if the backbone was cut into any."""

@@ -113,7 +113,8 @@ class DeepFeatureFlow(VideoModel):
 
     def _predicted(self, features: Tensor, image: Tensor) -> Prediction:
         """What the reference branch says of features (B, C, h, w) of a frame (B, 3, H, W)."""
-        return self.reference.predict_within(features, tuple(image.shape[2:]))
+        height, width = image.shape[2:]
+        return self.reference.predict_within(features, (height, width))
 
     def _reference_work(self, image: Tensor) -> Work:
         """What there is to do for the features of a key frame (B, 3, H, W), RGB minus the mean."""

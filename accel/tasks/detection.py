@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ class DetectionObjective(nn.Module):
         super().__init__()
         if not isinstance(getattr(model, "reference", None), RFCN):
             raise ValueError("train.loss rfcn: expected a model whose reference is an R-FCN")
-        self.model = model
+        self.model: Any = model
         self.anchors, self.hardest = anchors, hardest
 
     def forward(

@@ -77,7 +77,7 @@ class Task(ABC):
         self.class_names, self.palette = tuple(class_names), np.asarray(palette, np.uint8)
 
     @abstractmethod
-    def objective(self, model: VideoModel, loss: c.CrossEntropyConfig | c.OhemConfig | c.FlowLossConfig) -> nn.Module:
+    def objective(self, model: VideoModel, loss: c.LossConfig) -> nn.Module:
         """A module that holds the model and takes a batch's tensors to one loss."""
 
     @abstractmethod

@@ -13,6 +13,8 @@ part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 
 
 from __future__ import annotations
 
+from typing import Any
+
 import accel_ops
 import torch
 import torch.nn.functional as F
@@ -188,9 +190,10 @@ class DetectionResNet(BottleneckNet):
         x = self._before_stages(image)
         for before in self.stages[:stage]:
             x = before(x)
-        for before in self.stages[stage][:block]:
+        last: Any = self.stages[stage]  # a `Sequential`, or made fast
+        for before in last[:block]:
             x = before(x)
-        return self.stages[stage][block].summed(x)
+        return last[block].summed(x)
 
 
 # --- ResNet-18 and -34 --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class Boxes(NamedTuple):
     boxes: Tensor
     scores: Tensor
     classes: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment] # a tuple's own `count` is asked for by nobody
 
 
 @dataclass(frozen=True)

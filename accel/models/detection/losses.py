@@ -62,6 +62,7 @@ def losses_of(
     anchors, regions: what it should have said; moves in the deviations of `maps`.
     count, hardest: see `proposal_losses` and `region_losses`.
     """
+    assert said.maps is not None  # an `RFCN` gives them
     maps = said.maps.of_image(image)
     objects = maps.objects[0].unflatten(0, (2, -1)).permute(2, 3, 1, 0).flatten(0, 2)  # (h * w * A, 2)
     moves = maps.moves[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).flatten(0, 2)

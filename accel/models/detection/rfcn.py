@@ -3,6 +3,8 @@ Feature Flow's release (Zhu et al., CVPR 2017)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import accel_ops
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,9 @@ class FeatureNetwork(nn.Module):
     network: module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU come after it.
     """
 
-    def __init__(self, network: nn.Module, out_channels: int = 1024):
+    network: Any
+
+    def __init__(self, network: Any, out_channels: int = 1024):
         super().__init__()
         self.network = network
         self.last = nn.Conv2d(network.out_channels, out_channels, 3, padding=6, dilation=6)
@@ -46,7 +50,7 @@ class Heads(nn.Module):
         self.moves = nn.Conv2d(half, 4 * ANCHORS, 1)
         self.classes = nn.Conv2d(channels - half, (1 + num_classes) * BINS**2, 1)
         self.boxes = nn.Conv2d(channels - half, 2 * 4 * BINS**2, 1)
-        for layer in self.children():
+        for layer in (self.objects, self.moves, self.classes, self.boxes):
             initialise(layer)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -66,10 +70,11 @@ class RFCN(Branch):
     """
 
     task = "detection"
+    heads: Any  # `Heads`, or made fast
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         num_classes: int,
         proposing: Proposing | None = None,
         selection: Selection | None = None,
@@ -157,12 +162,14 @@ class SimplifiedRFCN(RFCN):
 
 def initialise(layer: nn.Conv2d) -> None:
     """As published."""
+    assert layer.bias is not None
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
 def _scale(layer: nn.Conv2d, factors: Tensor) -> None:
+    assert layer.bias is not None
     layer.weight.mul_(factors[:, None, None, None])
     layer.bias.mul_(factors)
 
@@ -172,6 +179,7 @@ def _second_half(layer: nn.Conv2d) -> nn.Conv2d:
     """A 1x1 convolution without the first half of its results."""
     kept = layer.out_channels // 2
     half = nn.Conv2d(layer.in_channels, kept, 1, device=layer.weight.device, dtype=layer.weight.dtype)
+    assert half.bias is not None and layer.bias is not None
     half.weight.copy_(layer.weight[kept:])
     half.bias.copy_(layer.bias[kept:])
     return half.requires_grad_(layer.weight.requires_grad)

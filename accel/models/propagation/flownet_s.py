@@ -54,6 +54,7 @@ class FlowNetS(nn.Module):
             self.bring_up_flow[str(level)] = nn.ConvTranspose2d(2, 2, 4, 2)
             previous = channels[skip] + scaled(out) + 2
         self.predict["2"] = nn.Conv2d(previous, 2, 3, padding=1)
+        self.last_channels = previous  # of the map that the last flow is predicted from
         self._initialise()
 
     def _initialise(self) -> None:
@@ -106,12 +107,15 @@ class ScaledFlowNetS(FlowNetS):
 
     def __init__(self, channels: int, width: float = 1.0):
         super().__init__(width)
-        self.scale = nn.Conv2d(self.predict["2"].in_channels, channels, 1)
+        self.scale = nn.Conv2d(self.last_channels, channels, 1)
+        assert self.scale.bias is not None
         # As published: at first everything is taken along as it is.
         nn.init.zeros_(self.scale.weight)
         nn.init.ones_(self.scale.bias)
 
-    def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override] # it says more than a flow
+        self, current: Tensor, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in cells and scale (B, channels, h, w)."""
         flows, features = self._levels(current, previous)
         return flows[-1], self.scale(features)
