@@ -14,6 +14,7 @@ from pathlib import Path
 
 from accel_ops import reference
 from accel_ops.operators.deform_conv import deform_conv
+from accel_ops.operators.psroi_pool import psroi_pool
 from accel_ops.operators.sample_attend import sample_attend
 from accel_ops.operators.upsample_argmax import upsample_argmax, upsample_argmax_margin
 from accel_ops.operators.warp import warp
@@ -22,6 +23,7 @@ __all__ = [
     "deform_conv",
     "library_file",
     "load",
+    "psroi_pool",
     "reference",
     "sample_attend",
     "upsample_argmax",

@@ -63,16 +63,26 @@ def published_params(parity) -> Callable[[str], dict[str, np.ndarray]]:
 
     They are a function of their names and shapes, the same that the stored outputs were made with.
     """
-    arrays: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+    arrays: dict[tuple[bool, str, tuple[int, ...]], np.ndarray] = {}
 
     def make(version: str) -> dict[str, np.ndarray]:
         nonlocal arrays
-        make_array = runpy.run_path(str(parity("weights.py")))["make_array"]
+        detects = version.endswith("rfcn")
+        script = parity("detection_weights.py" if detects else "weights.py")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(script.parent)  # one of them imports the other
+            made = runpy.run_path(str(script))
+        make_array = made["make_array"]
         with parity(f"{version}/params.csv").open() as file:
             rows = [(r["kind"], r["name"], tuple(map(int, r["shape"].split("x")))) for r in csv.DictReader(file)]
         # Versions share most parameters; those of the last one are kept.
-        arrays = {key: arrays[key] if key in arrays else make_array(*key) for key in ((n, s) for _, n, s in rows)}
-        return {f"{kind}:{name}": arrays[name, shape] for kind, name, shape in rows}
+        keys = [(detects, name, shape) for _, name, shape in rows]
+        arrays = {key: arrays[key] if key in arrays else make_array(*key[1:]) for key in keys}
+        params = {f"{kind}:{name}": arrays[detects, name, shape] for kind, name, shape in rows}
+        if detects:  # as in published files
+            boxes = {n: params[f"arg:{n}"] for n in ("rfcn_bbox_weight", "rfcn_bbox_bias")}
+            params |= {f"arg:{name}_test": made["fold_box_stds"](name, array) for name, array in boxes.items()}
+        return params
 
     return make
 

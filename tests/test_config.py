@@ -210,7 +210,10 @@ def test_settings_are_read_only(write):
         ("train.loss={threshold: 0.5}", ["train.loss.name: Field required"]),
         ("train.loss={name: cross_entropy, class_weights: [1, 2]}", ["train.loss.class_weights: 2 weights", "19"]),
         ("train.loss={name: cross_entropy, class_weights: [1, -2]}", ["train.loss.class_weights.1", "-2"]),
-        ("data.name=kitti", ["data.name", "'cityscapes', 'camvid', 'streetscape' or 'folder'", "got 'kitti'"]),
+        (
+            "data.name=kitti",
+            ["data.name", "'cityscapes', 'camvid', 'streetscape', 'folder' or 'imagenet_vid'", "got 'kitti'"],
+        ),
         ("train.steps=0", ["train.steps", "greater than or equal to 1", "got 0"]),
         ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),
         ("train.steps=", ["train.steps", "valid integer"]),

@@ -43,6 +43,7 @@ ORDER = (
     "measures",
     "visualize",
     "visualize_sampling",
+    "visualize_boxes",
     "weights",
     "tasks",
     # what is done with models

@@ -168,7 +168,13 @@ class PublishedConfig(Section):
 
     name: Literal["published"]
     version: str
-    num_classes: int = Field(19, ge=1, le=255)
+    num_classes: int = Field(19, ge=1, le=255)  # 30 by default for detectors, as published
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, values: Any) -> Any:
+        detects = isinstance(values, dict) and "rfcn" in str(values.get("version"))
+        return {"num_classes": 30} | values if detects else values
 
 
 ModelConfig = Annotated[
@@ -219,7 +225,8 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    name: Literal["cityscapes", "camvid", "streetscape", "folder"]  # folder: your own data and classes
+    # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
+    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid"]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
@@ -279,8 +286,19 @@ class FlowLossConfig(Section):
     name: Literal["flow"]
 
 
+class RfcnLossConfig(Section):
+    """The four losses of R-FCN, for detectors: class and box of anchors, and of the regions of highest loss."""
+
+    name: Literal["rfcn"]
+    anchors: int = Field(256, ge=2)  # of an image that count, half of them objects at most
+    hardest: int = Field(128, ge=1)  # regions of an image that count
+
+
+LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig
+
+
 class ValidationConfig(Section):
-    """mIoU measured during training. The weights with the best mIoU are kept in checkpoints/best.
+    """mIoU or mAP measured while training; the weights with the best one are kept in checkpoints/best.
 
     Their score on the same frames is too good. Use another split than the one for testing.
     """
@@ -298,9 +316,7 @@ class TrainConfig(Section):
     accumulate: int = Field(1, ge=1)  # batches whose mean gradient makes one step
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     schedule: Schedule = Schedule()
-    loss: Annotated[CrossEntropyConfig | OhemConfig | FlowLossConfig, Field(discriminator="name")] = (
-        CrossEntropyConfig()
-    )
+    loss: Annotated[LossConfig, Field(discriminator="name")] = CrossEntropyConfig()
     freeze: tuple[str, ...] = ()  # parts of the model (as in its attributes) that keep their weights
     freeze_norm: bool = False  # batch norms keep their statistics: for batches too small to measure them
     sync_batch_norm: bool = True  # on several devices, each batch norm measures the whole batch, not only its part

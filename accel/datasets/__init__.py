@@ -91,6 +91,18 @@ def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     return LabelledFolder(data_root(config), split, on_missing)
 
 
-BUILDERS = {"cityscapes": _cityscapes, "camvid": _camvid, "streetscape": _streetscape, "folder": _folder}
+def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.imagenet_vid import ImageNetVid
+
+    return ImageNetVid(data_root(config), split, on_missing)
+
+
+BUILDERS = {
+    "cityscapes": _cityscapes,
+    "camvid": _camvid,
+    "streetscape": _streetscape,
+    "folder": _folder,
+    "imagenet_vid": _imagenet_vid,
+}
 
 __all__ = ["Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]

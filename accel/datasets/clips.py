@@ -24,15 +24,18 @@ class Clip:
 
     frames: (T, H, W, 3) uint8 RGB.
     labels: (H, W) uint8 class indices of the last frame (255 = ignored), or None.
-    flow: (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from pixel (x, y) of
-        frame t+1 to the place of the same point in frame t. NaN if it was not visible there.
-    name: a readable name of the last frame, unique in its data set.
+    flow:   (T-1, H, W, 2) float32, or None. `flow[t, y, x]` is the displacement (dx, dy) in pixels from
+            pixel (x, y) of frame t+1 to where the same point was seen in frame t; NaN where it was not visible.
+    name:   what a person would call the last frame; unique in its data set.
+    boxes:  (M, 5) float32: x1, y1, x2, y2 in pixels of the last frame, both corners within, and the class index; or
+            None. M may be 0.
     """
 
     frames: np.ndarray
     labels: np.ndarray | None
     flow: np.ndarray | None
     name: str
+    boxes: np.ndarray | None = None
 
 
 def frames_to_tensor(frames: np.ndarray) -> Tensor:
@@ -42,12 +45,10 @@ def frames_to_tensor(frames: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked clips of one size.
+    """Clips of one size, stacked: frames (B, T, 3, H, W) uint8, labels (B, H, W) uint8 or None,
+    flow (B, T-1, 2, H, W) float32 in pixels with NaN where unknown, or None.
 
-    frames: (B, T, 3, H, W) uint8.
-    labels: (B, H, W) uint8, or None.
-    flow: (B, T-1, 2, H, W) float32 in pixels, with NaN if unknown, or None.
-    names: the names of the clips.
+    Where clips have boxes, these are the labels: (B, M, 5) float32 as in `Clip`, filled up with rows of class -1.
     """
 
     frames: Tensor
@@ -67,7 +68,7 @@ class Batch:
 
 
 def collate(clips: list[Clip]) -> Batch:
-    """Stack clips of equal length and size. Labels and flow are kept only if every clip has them."""
+    """Stack clips of equal length and size. Labels, boxes and flow are kept only if every clip has them."""
     shapes = {c.frames.shape for c in clips}
     if len(shapes) > 1:
         sizes = ", ".join(f"{c.name}: {c.frames.shape}" for c in clips)
@@ -77,32 +78,44 @@ def collate(clips: list[Clip]) -> Batch:
         there = [a for a in arrays if a is not None]
         return torch.from_numpy(np.stack(there)) if len(there) == len(arrays) else None
 
+    labels = stack([c.labels for c in clips])
+    boxes = [c.boxes for c in clips]
     frames = torch.from_numpy(np.stack([c.frames for c in clips])).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
     flow = stack([c.flow for c in clips])
     return Batch(
         frames,
-        stack([c.labels for c in clips]),
+        labels if all(of_clip is None for of_clip in boxes) else _stacked_boxes(boxes),
         None if flow is None else flow.permute(0, 1, 4, 2, 3),
         tuple(c.name for c in clips),
     )
 
 
+def _stacked_boxes(boxes: list[np.ndarray | None]) -> Tensor | None:
+    there = [of_clip for of_clip in boxes if of_clip is not None]
+    if len(there) < len(boxes):
+        return None
+    stacked = np.zeros((len(there), max(map(len, there)), 5), np.float32)
+    stacked[..., 4] = -1
+    for row, of_clip in zip(stacked, there, strict=True):
+        row[: len(of_clip)] = of_clip
+    return torch.from_numpy(stacked)
+
+
 class ClipDataset(Dataset, ABC):
     """Labelled frames of videos. Item i is one labelled frame; a clip ends in it.
 
-    class_names: the names of the K classes.
-    palette: their colours, (K, 3) uint8 RGB.
-    knows_flow: whether clips carry their exact flow.
-    generated: whether this program made the labels, so that they need no check.
-
-    `history(i)` is the number of frames of the same video directly before labelled frame i. It limits the length of a
-    clip that ends there.
+    `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
+    same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
+    whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
+    `may_be_short`: where a labelled frame has too few frames before it, training takes a shorter clip; else it leaves
+    that frame out.
     """
 
     class_names: tuple[str, ...]
     palette: np.ndarray
     knows_flow: bool = False
     generated: bool = False
+    may_be_short: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -22,12 +22,12 @@ _ORDER, _VIEW, _MOTION = 0, 1, 2  # the streams of random numbers of a seed
 class TrainingClips(Dataset):
     """Numbered training samples 0, 1, 2, ... without end. Each epoch of `len(self)` samples is one shuffled pass.
 
-    dataset: the data set of the clips.
-    length: the number of frames of a clip. Labelled frames with fewer than `length - 1` frames before them are left
-        out.
-    transform: the random augmentation. None: clips as stored.
-    motion: makes each clip from its labelled frame alone. The frames before it are then not needed.
-    seed: 0 or more.
+    dataset:   where the clips come from.
+    length:    frames a clip; labelled frames with fewer than `length - 1` frames before them are left out, or have
+               shorter clips where the data set says so (`may_be_short`).
+    transform: the random view; None: clips as stored.
+    motion:    makes each clip from its labelled frame alone; then frames before it are not needed.
+    seed:      0 or more.
 
     Raises ValueError if no labelled frame has enough frames before it.
     """
@@ -46,7 +46,8 @@ class TrainingClips(Dataset):
             raise ValueError(f"the seed must be 0 or more; got {seed}")
         self.stored = 1 if motion else length  # frames read of each clip
         histories = [dataset.history(i) for i in range(len(dataset))]
-        if max(histories, default=-1) < self.stored - 1:
+        least = 1 if dataset.may_be_short else self.stored
+        if max(histories, default=-1) < least - 1:
             raise ValueError(
                 f"no clip of {length} frames: none of the {len(histories)} labelled frames has "
                 f"{length - 1} frames directly before it "
@@ -54,7 +55,7 @@ class TrainingClips(Dataset):
             )
         self.dataset, self.length, self.transform, self.seed = dataset, length, transform, seed
         self.motion = motion
-        self.indices = np.array([i for i, history in enumerate(histories) if history >= self.stored - 1])
+        self.indices = np.array([i for i, history in enumerate(histories) if history >= least - 1])
 
     def __len__(self) -> int:
         """Return the number of samples of an epoch."""
@@ -71,7 +72,7 @@ class TrainingClips(Dataset):
         epoch, position = divmod(number, len(self))
         index = int(self.indices[_order(self.seed, epoch, len(self))[position]])
         try:
-            clip = self.dataset.clip(index, self.stored)
+            clip = self.dataset.clip(index, min(self.stored, self.dataset.history(index) + 1))
         except (ValueError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"training sample {number} (labelled frame {index}): {error}") from error

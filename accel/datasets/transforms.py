@@ -18,6 +18,7 @@ import numpy as np
 from accel.datasets.clips import Clip
 from accel.labels import IGNORED
 
+LEAST_SEEN = 0.25  # of a box within a crop, or nobody could tell what it is
 MEAN_COLOUR = (123, 116, 103)  # the published mean, rounded: what a model subtracts, so padding is zero to it
 
 
@@ -115,7 +116,8 @@ class ClipTransform:
             sign = -1 if mirrored else 1
             flow = flow * np.array([sign * columns.size / columns.window, rows.size / rows.window], np.float32)
             flow = _place(flow, rows, columns, np.nan)
-        return Clip(frames, labels, flow, clip.name)
+        boxes = None if clip.boxes is None else _viewed_boxes(clip.boxes, rows, columns, mirrored)
+        return Clip(frames, labels, flow, clip.name, boxes)
 
     def _recolour(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Change colours, blur and noise of frames (T, h, w, 3), uint8."""
@@ -162,6 +164,22 @@ def _cut(images: np.ndarray, rows: _Span, columns: _Span, mirrored: bool, interp
             window = cv2.resize(window, (columns.size, rows.size), interpolation=interpolation)
         target[...] = window[:, ::-1] if mirrored else window
     return cut
+
+
+def _viewed_boxes(boxes: np.ndarray, rows: _Span, columns: _Span, mirrored: bool) -> np.ndarray:
+    """What is seen of boxes (M, 5); those of which less than a pixel or `LEAST_SEEN` is seen are left out."""
+    boxes = boxes.astype(np.float32, copy=True)
+    seen = np.ones(len(boxes), np.float32)
+    for first, last, span in ((0, 2, columns), (1, 3, rows)):
+        edges = boxes[:, [first, last]] + np.array([0, 1], np.float32)  # both corners lie within a box
+        inside = edges.clip(span.start, span.start + span.window)
+        seen *= (inside[:, 1] - inside[:, 0]) / np.maximum(edges[:, 1] - edges[:, 0], 1e-6)
+        inside = (inside - span.start) * (span.size / span.window)
+        if mirrored and span is columns:
+            inside = span.size - inside[:, ::-1]
+        boxes[:, [first, last]] = inside + span.pad - np.array([0, 1], np.float32)
+    large = (boxes[:, 2:4] - boxes[:, :2] >= 0).all(1)
+    return boxes[large & (seen >= LEAST_SEEN)]
 
 
 def _place(images: np.ndarray, rows: _Span, columns: _Span, fill: float | tuple[int, ...]) -> np.ndarray:

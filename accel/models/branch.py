@@ -34,8 +34,13 @@ class Branch(nn.Module, ABC):
     def predict(self, features: Tensor) -> Prediction:
         """Return the prediction for the frames with these features (B, C, h, w)."""
 
+    def predict_within(self, features: Tensor, size: tuple[int, int]) -> Prediction:
+        """As `predict`, of frames of `size` (H, W): some branches have to know where in the last cells one ends."""
+        return self.predict(features)
+
     def forward(self, image: Tensor) -> Prediction:
-        return self.predict(self.features(image))
+        height, width = image.shape[2:]
+        return self.predict_within(self.features(image), (height, width))
 
     def work(self, image: Tensor) -> Work:
         """Return the work for `features`. It is in parts if the backbone was cut into any."""

@@ -1,32 +1,43 @@
-"""The networks of the Accel release, built as in its graphs."""
+"""The networks of the Accel and Deep Feature Flow releases, put together as their graphs are."""
 
 from __future__ import annotations
 
-from accel.models.backbones.published_resnets import resnet18, resnet34, resnet50, resnet101
-from accel.models.propagation.flow_warp import FlowWarp
-from accel.models.propagation.flownet_s import FlowNetS
+from accel.models.backbones.published_resnets import detection_resnet101, resnet18, resnet34, resnet50, resnet101
+from accel.models.detection.detections import Selection
+from accel.models.detection.rfcn import RFCN, FeatureNetwork
+from accel.models.propagation.flow_warp import FlowWarp, ScaledFlowWarp
+from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
+from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
+from accel.models.propagation.routes import KeyToCurrent
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, VideoModel
 
 BACKBONES = {"18": resnet18, "34": resnet34, "50": resnet50, "101": resnet101}
+GAUSSIAN_OFFSETS = 40
+DETECTORS = ("rfcn", "dff-rfcn", "lsts-rfcn", "lsts-rfcn-gaussian")
 VERSIONS = (
     *(f"accel-{depth}" for depth in BACKBONES),
     "dff",
     *(f"deeplab-{depth}" for depth in BACKBONES),
+    *DETECTORS,
 )
 
 
-def build_published(version: str, num_classes: int = 19) -> VideoModel:
-    """Build one of `VERSIONS` with fresh weights. `accel.weights.load_published` fills in the published ones.
+def build_published(version: str, num_classes: int | None = None) -> VideoModel:
+    """One of `VERSIONS`, with fresh weights (`accel.weights.load_published` fills in the published ones).
 
-    `deeplab-NN` are the branches alone, frame by frame. `dff` is Deep Feature Flow on DeepLab-101. `accel-18`, `-34`
-    and `-50` correct it with an update branch of that depth. `accel-101` uses DeepLab-101 for both branches and fuses
-    features.
+    `deeplab-NN` are the branches alone, frame by frame; `dff` is Deep Feature Flow on DeepLab-101;
+    `accel-18`, `-34` and `-50` correct that with an update branch of their depth; `accel-101` shares
+    DeepLab-101 between both branches and fuses features. `rfcn` finds objects frame by frame; `dff-rfcn` is Deep
+    Feature Flow on it, `lsts-rfcn` Learnable Spatio-Temporal Sampling, with the two kinds of offsets that its authors
+    give (81 that start as a grid, 40 that start normally distributed).
 
-    Raises ValueError for any other version.
+    num_classes: by default as published, see `published_classes`. Raises ValueError for any other version.
     """
-    check_version(version)
+    num_classes = published_classes(version) if num_classes is None else num_classes
+    if version in DETECTORS:
+        return _detector(version, num_classes)
     kind, _, depth = version.partition("-")
 
     def deeplab(depth: str) -> DeepLab:
@@ -40,6 +51,26 @@ def build_published(version: str, num_classes: int = 19) -> VideoModel:
     if depth == "101":
         return AccelShared(reference, propagation, FeatureFusion(reference.backbone.out_channels))
     return Accel(reference, propagation, deeplab(depth), ScoreFusion(num_classes))
+
+
+def _detector(version: str, num_classes: int) -> VideoModel:
+    """Frame by frame, detections are told from another probability on, as the test programs have it."""
+    backbone = FeatureNetwork(detection_resnet101())
+    reference = RFCN(backbone, num_classes, selection=Selection(1e-3 if version == "rfcn" else 1e-4))
+    if version == "rfcn":
+        return FrameByFrame(reference)
+    channels = backbone.out_channels
+    if version == "dff-rfcn":
+        return DeepFeatureFlow(reference, ScaledFlowWarp(ScaledFlowNetS(channels), KeyToCurrent()))
+    offsets = grid_offsets() if version == "lsts-rfcn" else gaussian_offsets(GAUSSIAN_OFFSETS)
+    network = backbone.network
+    return DeepFeatureFlow(reference, LearnedSampling(network.early, network.early_channels, channels, offsets))
+
+
+def published_classes(version: str) -> int:
+    """How many classes a published network has: Cityscapes' 19, or the 30 of ImageNet VID. ValueError as above."""
+    check_version(version)
+    return 30 if version in DETECTORS else 19
 
 
 def check_version(version: str) -> None:

@@ -11,6 +11,7 @@ from accel.fast.pointwise import Pointwise
 from accel.fast.streams import side_by_side
 from accel.models.branch import Branch, SplitBranch
 from accel.models.images import subtract_mean
+from accel.models.prediction import Prediction
 from accel.models.propagation.base import Propagation
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion, stretched
 from accel.models.state import Anchor, FrameState, PendingAnchor
@@ -69,11 +70,11 @@ class DeepFeatureFlow(VideoModel):
         anchor = Anchor.of(image, self.reference.features(image))
         if state is not None and self.remembers:
             anchor = Anchor(image, *self.propagation.update(state.anchor.memory, anchor.features))
-        return self.reference.predict(anchor.features), FrameState.at_key_frame(anchor)
+        return self._predicted(anchor.features, image), FrameState.at_key_frame(anchor)
 
     def next_frame(self, image, state):
         features, state = self._carried(subtract_mean(image), state)
-        return self.reference.predict(features), state
+        return self._predicted(features, image), state
 
     def advance(self, image, state):
         return self.propagation.route.skip(self.propagation, subtract_mean(image), state)
@@ -109,6 +110,11 @@ class DeepFeatureFlow(VideoModel):
         image: that frame, (B, 3, H, W), RGB minus the mean.
         """
         return self.propagation.route.carry(self.propagation, image, state)
+
+    def _predicted(self, features: Tensor, image: Tensor) -> Prediction:
+        """What the reference branch says of features (B, C, h, w) of a frame (B, 3, H, W)."""
+        height, width = image.shape[2:]
+        return self.reference.predict_within(features, (height, width))
 
     def _reference_work(self, image: Tensor) -> Work:
         """Return the work for the features of a key frame (B, 3, H, W), RGB minus the mean."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accel.models.video import VideoModel
+from accel.tasks.detection import Detection
 from accel.tasks.segmentation import Segmentation
 from accel.tasks.task import Score, Task, as_tensors
 
 if TYPE_CHECKING:
     from accel.datasets.clips import ClipDataset
 
-TASKS = {task.name: task for task in (Segmentation,)}
+TASKS = {task.name: task for task in (Segmentation, Detection)}
 
 
 def build_task(name: str, class_names: Sequence[str], palette: np.ndarray) -> Task:
@@ -32,4 +33,4 @@ def task_of(model: VideoModel, dataset: ClipDataset) -> Task:
     return build_task(model.task, dataset.class_names, dataset.palette)
 
 
-__all__ = ["TASKS", "Score", "Segmentation", "Task", "as_tensors", "build_task", "task_of"]
+__all__ = ["TASKS", "Detection", "Score", "Segmentation", "Task", "as_tensors", "build_task", "task_of"]

@@ -47,6 +47,8 @@ class Segmentation(Task):
             "cross_entropy": lambda: CrossEntropy(loss.class_weights),
             "ohem": lambda: OnlineHardExamples(loss.threshold, loss.min_kept),
         }
+        if loss.name not in losses:
+            raise ValueError(f"train.loss {loss.name}: is none of segmentation; there are {', '.join(losses)}")
         return SegmentationObjective(model, losses[loss.name]())
 
     def score(self):

@@ -79,7 +79,7 @@ class Task(ABC):
         self.class_names, self.palette = tuple(class_names), np.asarray(palette, np.uint8)
 
     @abstractmethod
-    def objective(self, model: VideoModel, loss: c.CrossEntropyConfig | c.OhemConfig | c.FlowLossConfig) -> nn.Module:
+    def objective(self, model: VideoModel, loss: c.LossConfig) -> nn.Module:
         """Return a module that holds the model and turns a batch's tensors into one loss."""
 
     @abstractmethod

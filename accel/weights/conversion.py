@@ -11,27 +11,32 @@ from typing import Any
 import torch
 
 from accel.config import PublishedConfig
-from accel.datasets import camvid, cityscapes
+from accel.datasets import camvid, cityscapes, imagenet_vid
 from accel.models import build_published
+from accel.models.published_models import DETECTORS
 from accel.weights.checkpoints import Description, describe_weights, load_weights, save_weights
 from accel.weights.mxnet_params import write_mxnet_params
 from accel.weights.published_params import BASE_FILE, Params, map_published, mxnet_params
+
+DETECTOR_FILES = {"rfcn": "rfcn_vid-0000.params", "dff-rfcn": BASE_FILE}  # their names in the release's folder `model`
 
 
 def from_mxnet(version: str, params: Sequence[Params], out: str | os.PathLike, overwrite: bool = False) -> int:
     """Write the published network `version` with the weights of `params` to the safetensors file `out`.
 
-    19 classes get the names of Cityscapes, 11 classes those of CamVid. Return the number of parameters. Raises the
-    errors of `load_published`, and FileExistsError if `out` exists, unless `overwrite`.
+    Classes are named as Cityscapes' where there are 19, as CamVid's where there are 11, and a detector's as ImageNet
+    VID's where there are 30. Returns the number of
+    parameters. Raises as `load_published` does, and FileExistsError if `out` exists, unless `overwrite`.
     """
     _check_target(out, [source for source in params if isinstance(source, str | os.PathLike)], overwrite)
     model = map_published(version, *params)
     reference: Any = model.reference
-    classes: int = reference.score_layer.out_channels
+    detects = version in DETECTORS
+    classes: int = reference.num_classes if detects else reference.score_layer.out_channels
     names = tuple(f"class {i}" for i in range(classes))
     colours = [colorsys.hsv_to_rgb(i / classes, 0.8, 0.9) for i in range(classes)]
     palette = [[round(255 * channel) for channel in colour] for colour in colours]
-    for data in (cityscapes, camvid):
+    for data in (imagenet_vid,) if detects else (cityscapes, camvid):
         if classes == len(data.CLASS_NAMES):
             names, palette = data.CLASS_NAMES, data.PALETTE.tolist()
     config = PublishedConfig(name="published", version=version, num_classes=classes)
@@ -67,17 +72,21 @@ def _check_target(out: str | os.PathLike, sources: Sequence[str | os.PathLike], 
 
 
 def find_published(version: str, folder: str | os.PathLike = "model") -> Path | None:
-    """Return the weights file of a published Accel network in `folder`. If necessary, make it there from the published
-    files.
+    """The weights file of a published network in `folder`, made there from the published files if need be.
 
-    It is `accel-18.safetensors`. It is made from `accel-18-0000.params`, together with the base file
-    `rfcn_dff_flownet_vid-0000.params` if that exists. None if there is neither.
+    That is `accel-18.safetensors`, or else `accel-18-0000.params`, together with the base file
+    `rfcn_dff_flownet_vid-0000.params` if that is there. That file alone is `dff-rfcn`; `rfcn` is
+    `rfcn_vid-0000.params`. None if there is neither.
     """
     folder = Path(folder)
-    converted, published = folder / f"{version}.safetensors", folder / f"{version}-0000.params"
+    converted = folder / f"{version}.safetensors"
+    published = folder / DETECTOR_FILES.get(version, f"{version}-0000.params")
     if not converted.is_file():
         if not published.is_file():
             return None
+        if version in DETECTORS:
+            from_mxnet(version, [published], converted)
+            return converted
         base = folder / BASE_FILE
         try:
             from_mxnet(version, [base, published] if base.is_file() else [published], converted)

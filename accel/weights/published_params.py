@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from accel.models.published_models import VERSIONS, build_published, check_version
+from accel.models.detection.maps import BINS
+from accel.models.published_models import DETECTORS, VERSIONS, build_published, check_version, published_classes
 from accel.models.video import VideoModel
 from accel.weights.checkpoints import few
 from accel.weights.mxnet_params import read_mxnet_params
+from accel.weights.published_boxes import with_test_boxes, with_trained_boxes
 
 Params = str | os.PathLike | Mapping[str, np.ndarray]
 
-# Its name in the release's folder `model`, for all versions but the DeepLabs.
+# Its name in the release's folder `model`, for all versions but the DeepLabs and the frame-by-frame detector.
 BASE_FILE = "rfcn_dff_flownet_vid-0000.params"
 # What the base file (Deep Feature Flow's detector) holds besides the flow network and a ResNet-101.
 RFCN = ("rpn_", "rfcn_", "feat_conv_3x3_", "Convolution5_scale_")
@@ -31,6 +33,14 @@ FLOW_LAYERS = {  # FlowNetS module to MXNet layer
     **{f"bring_up.{level}": f"deconv{level}" for level in (5, 4, 3, 2)},
     **{f"bring_up_flow.{level}": f"upsample_flow{level + 1}to{level}" for level in (5, 4, 3, 2)},
 }
+RFCN_LAYERS = {  # of `Heads`
+    "objects": "rpn_cls_score",
+    "moves": "rpn_bbox_pred",
+    "classes": "rfcn_cls",
+    "boxes": "rfcn_bbox",
+}
+
+UNUSED = ("offset",)  # what LSTS' files with normally distributed offsets hold, too
 
 MAX_CLASSES = 255  # as many as labels can tell apart
 
@@ -59,13 +69,9 @@ def map_published(version: str, *params: Params) -> VideoModel:
     """
     merged: dict[str, np.ndarray] = {}
     for source in params:
-        merged.update(bare_names(source if isinstance(source, Mapping) else read_mxnet_params(source)))
+        merged.update(bare_names(_read(source)))
     naming = max(namings(version), key=lambda n: sum(name in merged for name in n.all()))
-    score = merged.get(naming.parameters["reference.score_layer.weight"])
-    # A count that no score layer can have is told below, as a wrong shape.
-    num_classes = 19
-    if score is not None and score.shape[1:] == (1024, 1, 1) and score.shape[0] <= MAX_CLASSES:
-        num_classes = score.shape[0]
+    num_classes = _count_classes(version, naming, merged)
     with torch.device("meta"):
         model = build_published(version, num_classes)
     state = model.state_dict()
@@ -73,7 +79,8 @@ def map_published(version: str, *params: Params) -> VideoModel:
     kernel = upsampling_kernel(num_classes)
     expected = {name: tuple(state[key].shape) for key, name in naming.parameters.items()}
     expected |= dict.fromkeys(naming.kernels, kernel.shape)
-    left_over = sorted(merged.keys() - expected.keys())
+    unused = UNUSED if version in DETECTORS else ()
+    left_over = sorted(merged.keys() - expected.keys() - set(unused))
     problems = {
         "missing": sorted(expected.keys() - merged.keys()),
         "left over": [name for name in left_over if not name.startswith(RFCN)],
@@ -111,18 +118,42 @@ def map_published(version: str, *params: Params) -> VideoModel:
     return model.eval()
 
 
+def _read(source: Params) -> dict[str, np.ndarray]:
+    if isinstance(source, Mapping):
+        return with_trained_boxes(source)
+    try:
+        return with_trained_boxes(read_mxnet_params(source))
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if told.startswith(str(source)) else f"{source}: {told}") from None
+
+
+def _count_classes(version: str, naming: Naming, params: Mapping[str, np.ndarray]) -> int:
+    """As many as these parameters are for; as published where their shape cannot be, which is told later."""
+    detects = version in DETECTORS
+    layer = "heads.classes" if detects else "score_layer"
+    score = params.get(naming.parameters[f"reference.{layer}.weight"])
+    if score is None or score.shape[1:] != ((512, 1, 1) if detects else (1024, 1, 1)):
+        return published_classes(version)
+    count, rest = divmod(len(score), BINS**2) if detects else (len(score), 0)
+    count -= detects  # the background
+    return count if not rest and 1 <= count <= MAX_CLASSES else published_classes(version)
+
+
 def _likely_cause(version: str, given: Collection[str]) -> str:
     """Return which file was forgotten, or to which other version these parameters belong. Empty if unknown."""
 
     def there(naming: Naming) -> int:
         return sum(name in given for name in naming.parameters.values())
 
-    whole = [(there(n), v) for v in VERSIONS for n in namings(v) if v != version and there(n) == len(n.parameters)]
+    # A whole detector is what the base file is.
+    others = [v for v in VERSIONS if v != version and (version in DETECTORS or v not in DETECTORS)]
+    whole = [(there(n), v) for v in others for n in namings(v) if there(n) == len(n.parameters)]
     most, other = max(whole, default=(0, ""))
     if most > max(map(there, namings(version))):
         return f"they are those of {other}"
     kind = version.partition("-")[0]
-    if kind == "deeplab":
+    if kind == "deeplab" or version in DETECTORS:
         return ""
     (naming,) = namings(version)
     flow = [name for key, name in naming.parameters.items() if key.startswith("propagation.")]
@@ -149,6 +180,8 @@ def mxnet_params(version: str, model: VideoModel) -> dict[str, np.ndarray]:
     for key, name in naming.parameters.items():
         kind = "aux" if name.endswith(("_moving_mean", "_moving_var")) else "arg"
         params[f"{kind}:{name}"] = state[key].detach().cpu().float().numpy()
+    if version in DETECTORS:
+        return with_test_boxes(params)
     kernel = upsampling_kernel(state["reference.score_layer.weight"].shape[0])
     return params | {f"arg:{name}": kernel for name in naming.kernels}
 
@@ -215,7 +248,25 @@ class Naming:
         self.conv(f"{key}.score_layer", f"{head_prefix}score", bias=True)
         self.kernels.append(f"{head_prefix}upsampling_weight")
 
-    def resnet_v1(self, key: str, depth: str, prefix: str) -> None:
+    def detector(self, key: str) -> None:
+        """An R-FCN."""
+        self.resnet_v1(f"{key}.backbone.network", "101", "", deformable=False)
+        self.conv(f"{key}.backbone.last", "feat_conv_3x3", bias=True)
+        for ours, theirs in RFCN_LAYERS.items():
+            self.conv(f"{key}.heads.{ours}", theirs, bias=True)
+
+    def sampling(self, key: str) -> None:
+        """A `LearnedSampling`. key: with a dot at its end, or empty."""
+        self.parameters[f"{key}offsets"] = "init_offset"
+        for i, layer in enumerate((0, 2, 4), 1):
+            self.conv(f"{key}low_to_high.{layer}", f"low2high_conv{i}", bias=True)
+        for ours, theirs in (("key_to_key", "key2key"), ("key_to_current", "key2cur")):
+            self.conv(f"{key}{ours}.embed_memory", f"embedding_conv_feat_oldkey_{theirs}", bias=True)
+            self.conv(f"{key}{ours}.embed_current", f"embedding_conv_feat_newkey_{theirs}", bias=True)
+            for i in (1, 2, 3):
+                self.conv(f"{key}{ours}.quality.{i - 1}", f"quality_conv{i}_{theirs}", bias=True)
+
+    def resnet_v1(self, key: str, depth: str, prefix: str, deformable: bool = True) -> None:
         self.conv(f"{key}.conv1", f"{prefix}conv1")
         self.norm(f"{key}.bn1", f"{prefix}bn_conv1")
         depths = (3, 4, 6, 3) if depth == "50" else (3, 4, 23, 3)
@@ -223,7 +274,10 @@ class Naming:
             numbered = depth == "101" and stage in (1, 2)  # a, b1, b2, ... instead of a, b, c, ...
             for block in range(blocks):
                 letter = f"b{block}" if numbered and block else "abcdef"[block]
-                self.block(f"{key}.stages.{stage}.{block}", prefix, f"{stage + 2}{letter}", "abc")
+                here = f"{key}.stages.{stage}.{block}"
+                self.block(here, prefix, f"{stage + 2}{letter}", "abc")
+                if stage == 3 and deformable:
+                    self.offsets(here, prefix, f"5{letter}")
 
     def preact_resnet(self, key: str, depth: str, prefix: str) -> None:
         self.norm(f"{key}.bn_data", f"{prefix}bn_data", scale="gamma", shift="beta")
@@ -239,19 +293,23 @@ class Naming:
                 if block == 0:
                     self.conv(f"{here}.shortcut", f"{unit}_sc")
         for block in range(depths[3]):
-            self.block(f"{key}.conv5.{block}", prefix, f"5{'abc'[block]}", "ab")
+            label = f"5{'abc'[block]}"
+            self.block(f"{key}.conv5.{block}", prefix, label, "ab")
+            self.offsets(f"{key}.conv5.{block}", prefix, label)
         self.conv(f"{key}.upsampling", f"{prefix}feat_upsampling")
 
     def block(self, key: str, prefix: str, label: str, convolutions: str) -> None:
-        """Name a post-activated block with its convolutions a, b (, c). The b of conv5 is deformable."""
+        """A post-activated block: its convolutions a, b (, c)."""
         if label.endswith("a"):
             self.conv(f"{key}.shortcut.0", f"{prefix}res{label}_branch1")
             self.norm(f"{key}.shortcut.1", f"{prefix}bn{label}_branch1")
         for i in convolutions:
             self.conv(f"{key}.conv_{i}", f"{prefix}res{label}_branch2{i}")
             self.norm(f"{key}.bn_{i}", f"{prefix}bn{label}_branch2{i}")
-        if label.startswith("5"):
-            self.conv(f"{key}.conv_b.offset", f"{prefix}res{label}_branch2b_offset", bias=True)
+
+    def offsets(self, key: str, prefix: str, label: str) -> None:
+        """Those of a block whose b is deformable."""
+        self.conv(f"{key}.conv_b.offset", f"{prefix}res{label}_branch2b_offset", bias=True)
 
 
 def namings(version: str) -> list[Naming]:
@@ -267,7 +325,16 @@ def namings(version: str) -> list[Naming]:
             alone.append(naming)
         return alone
     naming = Naming()
-    naming.branch("reference", "101", "", "")
+    if version in DETECTORS:
+        naming.detector("reference")
+        if version == "rfcn":
+            return [naming]
+        if version.startswith("lsts-"):
+            naming.sampling("propagation.")
+            return [naming]
+        naming.conv("propagation.flow.scale", "Convolution5_scale", bias=True)
+    else:
+        naming.branch("reference", "101", "", "")
     for module, layer in FLOW_LAYERS.items():
         naming.conv(f"propagation.flow.{module}", layer, bias=True)
     if kind == "accel":

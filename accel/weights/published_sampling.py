@@ -21,14 +21,8 @@ def sampling_names() -> dict[str, str]:
 
     The network of the low-level features is not included: in the release it is part of the detector's ResNet.
     """
-    naming = Naming({"offsets": "init_offset"})
-    for i, layer in enumerate((0, 2, 4), 1):
-        naming.conv(f"low_to_high.{layer}", f"low2high_conv{i}", bias=True)
-    for ours, theirs in (("key_to_key", "key2key"), ("key_to_current", "key2cur")):
-        naming.conv(f"{ours}.embed_memory", f"embedding_conv_feat_oldkey_{theirs}", bias=True)
-        naming.conv(f"{ours}.embed_current", f"embedding_conv_feat_newkey_{theirs}", bias=True)
-        for i in (1, 2, 3):
-            naming.conv(f"{ours}.quality.{i - 1}", f"quality_conv{i}_{theirs}", bias=True)
+    naming = Naming()
+    naming.sampling("")
     return naming.parameters
 
 

@@ -115,16 +115,20 @@ inline Tensor in_form(const Tensor& tensor, ScalarType type, MemoryFormat layout
   return made;
 }
 
-// A matrix that is there in memory; whoever takes it keeps that.
+// A tensor that is there in memory; whoever takes it keeps that.
 template <typename T>
-Tensor matrix_at(T* data, int64_t rows, int64_t columns, int64_t row_step, int64_t column_step) {
-  const int64_t sizes[] = {rows, columns}, strides[] = {row_step, column_step};
+Tensor tensor_at(T* data, Sizes sizes, Sizes strides) {
   AtenTensorHandle made;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(
-      const_cast<std::remove_const_t<T>*>(data), 2, sizes, strides, 0,
+      const_cast<std::remove_const_t<T>*>(data), static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), 0,
       number_of(torch::headeronly::CppTypeToScalarType<std::remove_const_t<T>>::value), aoti_torch_device_type_cpu(), 0,
       &made));
   return Tensor(made);
+}
+
+template <typename T>
+Tensor matrix_at(T* data, int64_t rows, int64_t columns, int64_t row_step, int64_t column_step) {
+  return tensor_at(data, {rows, columns}, {row_step, column_step});
 }
 
 }  // namespace accel_ops

@@ -9,6 +9,12 @@ from accel_ops.reference.deform_conv import (
     deform_conv,
     deform_conv_backward,
 )
+from accel_ops.reference.psroi_pool import (
+    check_psroi_pool,
+    check_psroi_pool_backward,
+    psroi_pool,
+    psroi_pool_backward,
+)
 from accel_ops.reference.sample_attend import (
     check_sample_attend,
     check_sample_attend_backward,
@@ -34,6 +40,8 @@ __all__ = [
     "check_deform_conv",
     "check_deform_conv_backward",
     "check_frame_size",
+    "check_psroi_pool",
+    "check_psroi_pool_backward",
     "check_sample_attend",
     "check_sample_attend_backward",
     "check_upsample_argmax",
@@ -42,6 +50,8 @@ __all__ = [
     "deform_conv",
     "deform_conv_backward",
     "layout_of",
+    "psroi_pool",
+    "psroi_pool_backward",
     "sample_attend",
     "sample_attend_backward",
     "sample_attention",

@@ -273,12 +273,17 @@ def test_published_statistics_stay_as_they_are_in_training():
 def test_every_version_has_parameters_for_its_classes(version):
     with torch.device("meta"):
         model = build_published(version, 11)
-    assert model.reference.score_layer.out_channels == 11
+    if model.task == "detection":
+        assert model.reference.heads.classes.out_channels == 12 * 49
+    else:
+        assert model.reference.score_layer.out_channels == 11
     assert all(p.requires_grad for p in model.parameters())
 
 
 def test_an_unknown_version_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"no published network 'accel-19'; there are accel-18, .*deeplab-101"):
+    with pytest.raises(
+        ValueError, match=r"no published network 'accel-19'; there are accel-18, .*deeplab-101, .*dff-rfcn"
+    ):
         build_published("accel-19")
 
 

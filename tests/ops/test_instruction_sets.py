@@ -122,7 +122,8 @@ def test_every_set_gives_what_the_reference_gives(name, tmp_path_factory):
         pytest.skip(f"this processor has no {name}")
     environment = {**os.environ, "ACCEL_OPS_CPU": name, "ACCEL_OPS": "native", "OMP_NUM_THREADS": "1"}
     folder = Path(__file__).parent
-    files = [folder / f"test_{each}.py" for each in ("warp", "upsample_argmax", "deform_conv", "sample_attend")]
+    operators = ("warp", "upsample_argmax", "deform_conv", "sample_attend", "psroi_pool")
+    files = [folder / f"test_{each}.py" for each in operators]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         env=environment, cwd=folder.parents[1], capture_output=True, text=True, check=False,

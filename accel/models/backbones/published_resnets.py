@@ -1,15 +1,19 @@
-"""The four backbones of the Accel release (Jain et al., CVPR 2019), equal to its MXNet graphs.
+"""The feature networks of the Accel release (Jain et al., CVPR 2019) and of Deep Feature Flow's detectors (Zhu et al.,
+CVPR 2017), equal to their MXNet graphs.
 
-`ResNetV1` is ResNet-50 and -101 (He et al., CVPR 2016) with conv5 at stride 1, dilated and deformable. `PreActResNet`
-is ResNet-18 and -34. Its conv1 to conv4 are pre-activated (He et al., ECCV 2016). A deformable conv5 at stride 2 and a
-learned x2 upsampling back to 1/16 follow.
+`ResNetV1` is ResNet-50 and -101 (He et al., CVPR 2016) with conv5 at stride 1, dilated and deformable.
+`DetectionResNet` is ResNet-101 with conv5 at stride 1 and dilated.
+`PreActResNet` is ResNet-18 and -34: conv1 to conv4 pre-activated (He et al., ECCV 2016), then a deformable
+conv5 at stride 2 and a learned x2 upsampling back to 1/16.
 
-The graphs differ from other ResNets in these points. The stride of a bottleneck is in its first 1x1. The first pooling
-of the v1 networks has no padding and counts an incomplete last window. The pre-activated part has batch-norm epsilon
-2e-5 and normalises its input. Everything else has epsilon 1e-5 and frozen statistics.
+What the graphs say that another ResNet would do otherwise: the stride of a bottleneck sits in its first 1x1;
+the first pooling of `ResNetV1` has no padding and counts an incomplete last window; the pre-activated
+part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 1e-5 and frozen statistics.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import accel_ops
 import torch
@@ -93,23 +97,23 @@ class Bottleneck(nn.Module):
         self.bn_c = GlobalBatchNorm(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.summed(x).relu()
+
+    def summed(self, x: Tensor) -> Tensor:
+        """What goes into the last ReLU."""
         y = self.bn_a(self.conv_a(x)).relu()
         y = self.bn_b(self.conv_b(y)).relu()
-        return (self.shortcut(x) + self.bn_c(self.conv_c(y))).relu()
+        return self.shortcut(x) + self.bn_c(self.conv_c(y))
 
 
-class ResNetV1(nn.Module):
-    """Turns frames (B, 3, H, W), RGB minus the mean, into features (B, 32 * width, h, w), with conv5 at stride 1.
+class BottleneckNet(nn.Module):
+    """(B, 3, H, W) RGB minus the mean to (B, 32 * width, h, w) with conv5 at stride 1.
 
-    h is ceil(H/16). It is one less if H is 1 or 2 more than a multiple of 16, because the published pooling drops that
-    last row. The same holds for w.
-
-    depths: the numbers of blocks of conv2 to conv5.
-    offset_groups, offset_dilation: see `DeformableConv`.
-    width: the number of channels of conv1. 64 is published; a lower number makes a small network of the same structure.
+    depths: blocks of conv2 to conv5.
+    width: channels of conv1 (64 = published; less makes a small one of the same build).
     """
 
-    def __init__(self, depths: tuple[int, int, int, int], offset_groups: int, offset_dilation: int, width: int = 64):
+    def __init__(self, depths: tuple[int, int, int, int], width: int = 64):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = GlobalBatchNorm(width)
@@ -120,25 +124,77 @@ class ResNetV1(nn.Module):
             blocks = []
             for block in range(depth):
                 stride = 2 if block == 0 and stage in (1, 2) else 1
-                middle: nn.Module
-                if stage == 3:
-                    middle = DeformableConv(inner, offset_groups, offset_dilation)
-                else:
-                    middle = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+                middle = self._dilated(inner) if stage == 3 else nn.Conv2d(inner, inner, 3, padding=1, bias=False)
                 blocks.append(Bottleneck(channels, inner, stride, block == 0, middle))
                 channels = 4 * inner
             self.stages.append(nn.Sequential(*blocks))
+            if stage == 2:
+                self.early_channels = channels  # of conv4
         self.out_channels = channels
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         if min(image.shape[2:]) < 3:
             raise ValueError(f"frames must have 3 x 3 pixels or more, got {tuple(image.shape[2:])}")
-        x = self.bn1(self.conv1(image)).relu()
-        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = self._before_stages(image)
         for stage in self.stages:
             x = stage(x)
         return x
+
+    def _before_stages(self, image: Tensor) -> Tensor:
+        return self._pooled(self.bn1(self.conv1(image)).relu())
+
+    def _dilated(self, channels: int) -> nn.Module:
+        """The 3x3 convolution of conv5."""
+        raise NotImplementedError
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Halved, by the pooling after conv1."""
+        raise NotImplementedError
+
+
+class ResNetV1(BottleneckNet):
+    """Of the Accel release: conv5 is deformable.
+
+    h is ceil(H/16), but one less where H is 1 or 2 more than a multiple of 16: the published pooling drops
+    that last row. The same for w.
+
+    depths, width: see `BottleneckNet`.  offset_groups, offset_dilation: see `DeformableConv`.
+    """
+
+    def __init__(self, depths: tuple[int, int, int, int], offset_groups: int, offset_dilation: int, width: int = 64):
+        self.offset_settings = offset_groups, offset_dilation
+        super().__init__(depths, width)
+
+    def _dilated(self, channels: int) -> DeformableConv:
+        return DeformableConv(channels, *self.offset_settings)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+
+class DetectionResNet(BottleneckNet):
+    """Of Deep Feature Flow's detectors: conv5 is dilated; h is ceil(H/16), w is ceil(W/16)."""
+
+    EARLY = (2, 3)  # the last block of `early`: conv4's fourth
+
+    def _dilated(self, channels: int) -> nn.Conv2d:
+        return nn.Conv2d(channels, channels, 3, padding=2, dilation=2, bias=False)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, padding=1)
+
+    def early(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to low-level features (B, 16 * width, h, w): what goes into the last ReLU of
+        conv4's fourth block (of LSTS; Jiang et al., ECCV 2020, as in the authors' code)."""
+        stage, block = self.EARLY
+        x = self._before_stages(image)
+        for before in self.stages[:stage]:
+            x = before(x)
+        last: Any = self.stages[stage]  # a `Sequential`, or made fast
+        for before in last[:block]:
+            x = before(x)
+        return last[block].summed(x)
 
 
 # --- ResNet-18 and -34 --------------------------------------------------------------------------------------
@@ -258,3 +314,7 @@ def resnet50() -> ResNetV1:
 
 def resnet101() -> ResNetV1:
     return ResNetV1((3, 4, 23, 3), offset_groups=1, offset_dilation=1)
+
+
+def detection_resnet101() -> DetectionResNet:
+    return DetectionResNet((3, 4, 23, 3))

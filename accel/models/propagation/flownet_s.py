@@ -56,6 +56,7 @@ class FlowNetS(nn.Module):
             self.bring_up_flow[str(level)] = nn.ConvTranspose2d(2, 2, 4, 2)
             previous = channels[skip] + scaled(out) + 2
         self.predict["2"] = nn.Conv2d(previous, 2, 3, padding=1)
+        self.last_channels = previous  # of the map that the last flow is predicted from
         self._initialise()
 
     def _initialise(self) -> None:
@@ -74,8 +75,11 @@ class FlowNetS(nn.Module):
         return self.pyramid(current, previous)[-1]
 
     def pyramid(self, current: Tensor, previous: Tensor) -> list[Tensor]:
-        """Return the flow predicted at every level, coarse to fine, for multi-scale losses. The unit is always a cell
-        of 1/16 frame."""
+        """The flow predicted at every level, coarse to fine, all in cells of 1/16 frame; for multi-scale losses."""
+        return self._levels(current, previous)[0]
+
+    def _levels(self, current: Tensor, previous: Tensor) -> tuple[list[Tensor], Tensor]:
+        """`pyramid`, and the map (B, C, h, w) that its last flow is predicted from."""
         pair = torch.cat([current, previous], 1) / 255
         x = F.avg_pool2d(pair, 2, ceil_mode=True)
         skips = {}
@@ -91,8 +95,32 @@ class FlowNetS(nn.Module):
             up_flow = _crop(self.bring_up_flow[str(level)](flow), meets)
             x = torch.cat([meets, up, up_flow], 1)
         # The last level lies at 1/8 of the frame; features at 1/16.
-        flows.append(self.predict["2"](F.avg_pool2d(x, 2, ceil_mode=True)))
-        return [FLOW_SCALE * flow for flow in flows]
+        x = F.avg_pool2d(x, 2, ceil_mode=True)
+        flows.append(self.predict["2"](x))
+        return [FLOW_SCALE * flow for flow in flows], x
+
+
+class ScaledFlowNetS(FlowNetS):
+    """FlowNet-S of Deep Feature Flow's detector (Zhu et al., CVPR 2017), which also predicts a scale map: how much of
+    each channel to take along.
+
+    channels: of the features that are scaled.  width: see `FlowNetS`.
+    """
+
+    def __init__(self, channels: int, width: float = 1.0):
+        super().__init__(width)
+        self.scale = nn.Conv2d(self.last_channels, channels, 1)
+        assert self.scale.bias is not None
+        # As published: at first everything is taken along as it is.
+        nn.init.zeros_(self.scale.weight)
+        nn.init.ones_(self.scale.bias)
+
+    def forward(  # type: ignore[override] # it says more than a flow
+        self, current: Tensor, previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Two frames (B, 3, H, W), RGB minus the mean, to flow (B, 2, h, w) in cells and scale (B, channels, h, w)."""
+        flows, features = self._levels(current, previous)
+        return flows[-1], self.scale(features)
 
 
 def _crop(x: Tensor, like: Tensor) -> Tensor:

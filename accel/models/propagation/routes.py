@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 class Route(ABC):
-    """How the anchor of a state changes as frames pass."""
+    """How the anchor of a state goes with the frames that pass.
+
+    moves_on: whether it goes from frame to frame, so that a state is good for the frame after it alone.
+    """
+
+    moves_on: bool
 
     @abstractmethod
     def carry(self, propagation: Propagation, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
@@ -41,6 +46,8 @@ class Route(ABC):
 class FrameToFrame(Route):
     """Make each frame's features from those of the frame before it, so that the anchor moves on (Jain et al., Accel,
     CVPR 2019)."""
+
+    moves_on = True
 
     def carry(self, propagation, image, state):
         motion, pending = _beside_work(lambda: propagation.motion(image, state.image), state.pending, image)
@@ -78,6 +85,8 @@ class FrameToFrame(Route):
 class KeyToCurrent(Route):
     """Make each frame's features directly from those of the key frame, so that the anchor stays (Zhu et al., Deep
     Feature Flow, CVPR 2017; Jiang et al., Learnable Spatio-Temporal Sampling, ECCV 2020)."""
+
+    moves_on = False
 
     def carry(self, propagation, image, state):
         # The frame that takes over during this step is the one to compare with.

@@ -1,0 +1,156 @@
+"""ImageNet VID: videos with the boxes of 30 kinds of animals and vehicles (Russakovsky et al., IJCV 2015); and the
+pictures of ImageNet DET that show the same kinds, which are trained on, too. As Deep Feature Flow's release reads them:
+
+ROOT/ImageSets/LIST.txt              which frames: see `ImageNetVid`
+ROOT/Data/VID/VIDEO/NUMBER.JPEG      frames, from 000000 on; VIDEO is such as val/ILSVRC2015_val_00000000
+ROOT/Data/DET/NAME.JPEG              pictures
+ROOT/Annotations/VID/..., DET/...    the boxes of each, .xml
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from accel.datasets.clips import Clip, ClipDataset, OnMissing
+from accel.files.images import read_frames
+from accel.files.listing import not_there
+
+# By the synset that annotations name them by.
+_CLASSES = {
+    "n02691156": "airplane", "n02419796": "antelope", "n02131653": "bear", "n02834778": "bicycle",
+    "n01503061": "bird", "n02924116": "bus", "n02958343": "car", "n02402425": "cattle", "n02084071": "dog",
+    "n02121808": "domestic_cat", "n02503517": "elephant", "n02118333": "fox", "n02510455": "giant_panda",
+    "n02342885": "hamster", "n02374451": "horse", "n02129165": "lion", "n01674464": "lizard", "n02484322": "monkey",
+    "n03790512": "motorcycle", "n02324045": "rabbit", "n02509815": "red_panda", "n02411705": "sheep",
+    "n01726692": "snake", "n02355227": "squirrel", "n02129604": "tiger", "n04468005": "train", "n01662784": "turtle",
+    "n04530566": "watercraft", "n02062744": "whale", "n02391049": "zebra",
+}  # fmt: skip
+CLASS_NAMES = tuple(_CLASSES.values())
+PALETTE = np.array(
+    [[round(255 * channel) for channel in colorsys.hsv_to_rgb(k / 30, 0.8, 0.9)] for k in range(30)], np.uint8
+)
+_INDEX = {synset: k for k, synset in enumerate(_CLASSES)}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """kind: VID or DET.  video: its path; of a picture, its own.  number: of the file; None: a picture."""
+
+    kind: str
+    video: str
+    number: int | None
+
+    def path(self, before: int = 0) -> str:
+        return self.video if self.number is None else f"{self.video}/{self.number - before:06d}"
+
+
+class ImageNetVid(ClipDataset):
+    """The frames that lists of the release name, each with as many frames before it as its video has.
+
+    root:  the folder with ImageSets, Data and Annotations (ILSVRC2015).
+    split: names of lists in ImageSets, joined by +, such as DET_train_30classes+VID_train_15frames. Their lines are
+        NAME ID of pictures, VIDEO ID NUMBER LENGTH of frames, and VIDEO ID 0 LENGTH of whole videos in lists whose
+        name ends with _videos.
+    on_missing: called with a message for each frame of a list that is not there, which is then left out; None: it is
+        an error when it is read.
+
+    Clips may be shorter than asked for (`may_be_short`): pictures have no frames before them, and the first frames of
+    videos have few. Objects of other classes, which pictures have, are left out, and so are boxes without an inside.
+
+    Raises FileNotFoundError if a list is not there, and ValueError for a line of it that is not as it should be.
+    """
+
+    class_names, palette = CLASS_NAMES, PALETTE
+    may_be_short = True
+
+    def __init__(self, root: str | Path, split: str, on_missing: OnMissing | None = None):
+        self.root = Path(root)
+        self._frames = [frame for name in split.split("+") for frame in _read_list(self.root, name)]
+        if on_missing is not None:
+            self._frames = [frame for frame in self._frames if self._is_there(frame, on_missing)]
+        if not self._frames:
+            raise ValueError(f"{self.root}/ImageSets: no frame in {split}")
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def history(self, index: int) -> int:
+        return self._frames[index].number or 0
+
+    def place(self, index: int) -> tuple[str, int]:
+        frame = self._frames[index]
+        return f"{frame.kind}/{frame.video}", frame.number or 0
+
+    def name(self, index: int) -> str:
+        return self._frames[index].path()
+
+    def clip(self, index: int, length: int) -> Clip:
+        frame, history = self._frames[index], self.history(index)
+        if not 1 <= length <= history + 1:
+            raise ValueError(f"{self._image(frame)}: {history} frames come before it, a clip of {length} needs more")
+        frames = read_frames([self._image(frame, before) for before in reversed(range(length))])
+        boxes = _read_boxes(self.root / "Annotations" / frame.kind / f"{frame.path()}.xml", frames.shape[1:3])
+        return Clip(frames, None, None, self.name(index), boxes)
+
+    def _image(self, frame: _Frame, before: int = 0) -> Path:
+        return self.root / "Data" / frame.kind / f"{frame.path(before)}.JPEG"
+
+    def _is_there(self, frame: _Frame, on_missing: OnMissing) -> bool:
+        path = self._image(frame)
+        if path.is_file():
+            return True
+        on_missing(not_there(path))
+        return False
+
+
+def _read_list(root: Path, name: str) -> list[_Frame]:
+    path = root / "ImageSets" / f"{name}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{not_there(path)}: expected the lists of Deep Feature Flow's release in {path.parent}, and {root}/Data "
+            f"and {root}/Annotations beside it"
+        )
+    kind = name.partition("_")[0]
+    if kind not in ("VID", "DET"):
+        raise ValueError(f"{path}: expected a list whose name begins with VID_ or DET_")
+    frames: list[_Frame] = []
+    for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) not in (2, 4) or not all(word.isdecimal() for word in words[1:]) or ".." in words[0]:
+            raise ValueError(f"{path}, line {n}: expected NAME ID, or VIDEO ID NUMBER LENGTH; found {line!r:.100}")
+        if len(words) == 2:
+            video, _, number = words[0].rpartition("/")
+            is_frame = kind == "VID" and number.isdecimal()
+            frames.append(_Frame(kind, video, int(number)) if is_frame else _Frame(kind, words[0], None))
+        elif name.endswith("_videos"):
+            frames += [_Frame(kind, words[0], number) for number in range(int(words[3]))]
+        else:
+            frames.append(_Frame(kind, words[0], int(words[2])))
+    return frames
+
+
+def _read_boxes(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them."""
+    height, width = size
+    try:
+        root = ElementTree.parse(path).getroot()
+        found = [
+            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), _INDEX[name])
+            for each in root.iter("object")
+            if (name := (each.findtext("name") or "").strip().lower()) in _INDEX
+        ]
+    except FileNotFoundError:
+        raise FileNotFoundError(not_there(path)) from None
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path}: no annotation of boxes ({error})") from None
+    boxes = np.array(found, np.float32).reshape(-1, 5)
+    boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)
+    boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height - 1)
+    return boxes[(boxes[:, 2:4] >= boxes[:, :2]).all(1)]

@@ -1,0 +1,52 @@
+"""Anchors: the boxes that a region proposal network starts from (Ren et al., Faster R-CNN, 2015, sec. 3.1.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from accel.models.constants import constant
+from accel.models.strides import STRIDE
+
+SCALES = (8.0, 16.0, 32.0)  # sides, in cells
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+
+
+def anchors(
+    cells: tuple[int, int],
+    device: torch.device | str = "cpu",
+    scales: tuple[float, ...] = SCALES,
+    ratios: tuple[float, ...] = RATIOS,
+) -> Tensor:
+    """The anchors of a map of `cells` (h, w), (h * w * A, 4) float32 in pixels: by row, then column, then anchor.
+
+    Within a cell they are ordered by ratio, then by scale. As published, a ratio's sides are whole pixels before they
+    are scaled.
+    """
+    height, width = cells
+    of_cell = constant(_of_cell, scales, ratios, dtype=torch.float32, device=torch.device(device))
+    y = STRIDE * torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(cells)
+    x = STRIDE * torch.arange(width, device=device, dtype=torch.float32).expand(cells)
+    return (torch.stack([x, y, x, y], -1)[:, :, None] + of_cell).view(-1, 4)
+
+
+def _of_cell(
+    scales: tuple[float, ...], ratios: tuple[float, ...], dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """The anchors of the first cell, (A, 4)."""
+    centre = (STRIDE - 1) / 2
+    made = []
+    for ratio in ratios:
+        width = _rounded(math.sqrt(math.floor(STRIDE**2 / ratio)))
+        height = _rounded(width * ratio)
+        for scale in scales:
+            x, y = 0.5 * (scale * width - 1), 0.5 * (scale * height - 1)
+            made.append([centre - x, centre - y, centre + x, centre + y])
+    return torch.tensor(made, dtype=dtype, device=device)
+
+
+def _rounded(side: float) -> int:
+    """Halves up, as the published graphs round."""
+    return math.floor(side + 0.5)

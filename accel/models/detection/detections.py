@@ -1,0 +1,99 @@
+"""Detections: class probabilities and refined boxes of regions, and how they become the boxes of a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from accel.models.detection.boxes import clipped, decoded
+from accel.models.detection.maps import Maps
+from accel.models.detection.suppression import best_of_each_class
+from accel.models.prediction import Prediction
+
+
+class Boxes(NamedTuple):
+    """Of detection, best first. boxes: (B, N, 4) float32, x1, y1, x2, y2 in pixels of the frame, both corners within.
+
+    scores: (B, N) float32 probabilities.  classes: (B, N) int64 class indices.
+    count: (B,) int64, how many of the N are there; the others are zeros.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    count: Tensor  # type: ignore[assignment] # a tuple's own `count` is asked for by nobody
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which detections are told.
+
+    threshold: probability above which there are any.
+    most_overlap: intersection over union with a better one of the same class, at most.
+    most: in a frame, over all classes: N of `Boxes`. Published, equal scores at this limit all stay.
+    """
+
+    threshold: float = 1e-3
+    most_overlap: float = 0.3
+    most: int = 300
+
+
+@dataclass(frozen=True)
+class Detections(Prediction):
+    """What is said of the regions of a batch of images, before it is brought to the size of the frames.
+
+    regions: (B, R, 4), in pixels of the image that the network saw.
+    probabilities: (B, R, 1 + K): of the background, then of the classes.
+    deltas: (B, R, 4): what moves a region to the box of what is in it, see `boxes.decoded`; the same for all classes.
+    size: (H, W) of the image that the network saw.
+    maps: what regions and all else were worked out of: for the losses.
+    """
+
+    regions: Tensor
+    probabilities: Tensor
+    deltas: Tensor
+    size: tuple[int, int]
+    selection: Selection = Selection()
+    maps: Maps | None = None
+
+    def at(self, size: tuple[int, int]) -> Boxes:
+        """The boxes after non-maximum suppression of each class, in pixels of frames of `size` (H, W)."""
+        found = [self._best(boxes, *rest) for boxes, *rest in zip(*self.kept(size), strict=True)]
+        return Boxes(*map(torch.stack, zip(*found, strict=True)))
+
+    def kept(self, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The boxes (B, R, 4) at frames of `size`, float64; the classes' probabilities (B, K, R); and which boxes
+        suppression leaves each class (B, K, R) bool, however many."""
+        boxes = clipped(decoded(self.regions.double(), self.deltas.double()), self.size)
+        boxes = torch.stack([boxes[..., i] / self._scale(size, i % 2) for i in range(4)], -1)
+        scores = self.probabilities[..., 1:].transpose(1, 2)
+        candidates = scores > self.selection.threshold
+        stay = [
+            best_of_each_class(*of_frame, self.selection.most_overlap)
+            for of_frame in zip(boxes, scores, candidates, strict=True)
+        ]
+        return boxes, scores, torch.stack(stay)
+
+    def _scale(self, size: tuple[int, int], axis: int) -> float:
+        """How many pixels of the network's image a pixel of the frame is. axis: 0 for x, 1 for y."""
+        return self.size[1 - axis] / size[1 - axis]
+
+    def _best(self, boxes: Tensor, scores: Tensor, stay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of one frame: boxes (N, 4), scores (N,), classes (N,), count ()."""
+        most, regions = self.selection.most, len(boxes)
+        left = torch.where(stay, scores, -1).flatten()
+        if len(left) < most:
+            left = torch.nn.functional.pad(left, (0, most - len(left)), value=-1)
+        values, order = left.sort(descending=True, stable=True)
+        values, order = values[:most], order[:most]
+        there = values >= 0
+        chosen = boxes[order % regions] if regions else boxes.new_zeros(most, 4)
+        return (
+            torch.where(there[:, None], chosen, 0).float(),
+            torch.where(there, values, 0).float(),
+            torch.where(there, order // max(regions, 1), 0),
+            there.sum(),
+        )

@@ -1,0 +1,77 @@
+"""The four losses of R-FCN, of one image (Ren et al., 2015; Dai et al., 2016; as in Deep Feature Flow's release)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from accel.models.detection.detections import Detections
+from accel.models.detection.rfcn import RFCN
+from accel.models.detection.targets import IGNORED, AnchorTargets, RegionTargets
+
+
+class Losses(NamedTuple):
+    """Scalars. proposal_class, proposal_box: of the anchors.  region_class, region_box: of the regions."""
+
+    proposal_class: Tensor
+    proposal_box: Tensor
+    region_class: Tensor
+    region_box: Tensor
+
+    def total(self) -> Tensor:
+        return self.proposal_class + self.proposal_box + self.region_class + self.region_box
+
+
+def proposal_losses(objects: Tensor, moves: Tensor, targets: AnchorTargets, count: int = 256) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy over the labelled anchors; and the sum over the objects of the smooth L1
+    distances, divided by `count`.
+
+    objects: (N, 2), logits of background and object.  moves: (N, 4), in the units of the targets.
+    """
+    entropy = F.cross_entropy(objects, targets.labels, ignore_index=IGNORED, reduction="sum")
+    distance = F.smooth_l1_loss(moves, targets.moves, reduction="none").sum(1)
+    labelled = (targets.labels != IGNORED).sum().clamp_min(1)
+    return entropy / labelled, (distance * (targets.labels == 1)).sum() / count
+
+
+def region_losses(logits: Tensor, moves: Tensor, targets: RegionTargets, hardest: int = 128) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy over the hardest regions, and the sum over the objects among them of the smooth L1
+    distances, divided by `hardest` (Shrivastava et al., CVPR 2016, without suppression).
+
+    logits: (R, 1 + K).  moves: (R, 4), in the units of the targets.
+    """
+    entropy = F.cross_entropy(logits, targets.labels, reduction="none")
+    distance = F.smooth_l1_loss(moves, targets.moves, reduction="none").sum(1) * (targets.labels > 0)
+    kept = hardest_of(entropy.detach() + distance.detach(), hardest)
+    return entropy[kept].mean(), distance[kept].sum() / hardest
+
+
+def losses_of(
+    reference: RFCN,
+    said: Detections,
+    image: int,
+    anchors: AnchorTargets,
+    regions: RegionTargets,
+    count: int = 256,
+    hardest: int = 128,
+) -> Losses:
+    """Of one image of a batch that `reference` said this of.
+
+    anchors, regions: what it should have said; moves in the deviations of `maps`.
+    count, hardest: see `proposal_losses` and `region_losses`.
+    """
+    assert said.maps is not None  # an `RFCN` gives them
+    maps = said.maps.of_image(image)
+    objects = maps.objects[0].unflatten(0, (2, -1)).permute(2, 3, 1, 0).flatten(0, 2)  # (h * w * A, 2)
+    moves = maps.moves[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).flatten(0, 2)
+    logits, boxes = reference.judge(maps, regions.regions[None])
+    of_anchors = proposal_losses(objects, moves, anchors, count)
+    return Losses(*of_anchors, *region_losses(logits[0], boxes[0, :, 4:], regions, hardest))
+
+
+def hardest_of(losses: Tensor, count: int) -> Tensor:
+    """Indices of the highest of the losses (R,), at most so many; of equal ones, the last. Not a number counts as the
+    highest."""
+    return losses.flip(0).sort(descending=True, stable=True).indices[:count].neg() + len(losses) - 1

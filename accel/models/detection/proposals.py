@@ -1,0 +1,68 @@
+"""Proposals: the regions in which a region proposal network expects objects (Ren et al., Faster R-CNN, 2015)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from accel.models.detection.anchors import anchors
+from accel.models.detection.boxes import clipped, decoded, sides
+from accel.models.detection.suppression import best_of
+from accel.models.strides import STRIDE
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """How proposals are chosen, as MXNet's operators `Proposal` and `MultiProposal` do it.
+
+    before: the best so many go into suppression.  count: of proposals, always.
+    most_overlap: intersection over union with a better one, at most.
+    smallest_side: pixels; smaller boxes are grown by half of it on all sides, and come last.
+    """
+
+    before: int = 6000
+    count: int = 300
+    most_overlap: float = 0.7
+    smallest_side: float = 0.0
+
+
+@torch.no_grad()
+def propose(
+    scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: Proposing = Proposing()
+) -> tuple[Tensor, Tensor]:
+    """The regions (B, N, 4) of images of `size` (H, W), in pixels, best first, and their scores (B, N).
+
+    scores: (B, A, h, w), the probability that an anchor has an object.
+    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor, see `boxes.decoded`.
+
+    Where suppression leaves fewer than N, they are repeated from the first on. Cells that do not lie wholly within the
+    image get the score -1: they come last, but are there. Without a gradient, as published.
+    """
+    batch, count, height, width = scores.shape
+    scores = scores.float().permute(0, 2, 3, 1)  # (B, h, w, A)
+    whole = torch.zeros_like(scores, dtype=torch.bool)
+    whole[:, : size[0] // STRIDE, : size[1] // STRIDE] = True
+    scores = torch.where(whole, scores, -1).reshape(batch, -1)
+    deltas = deltas.float().view(batch, count, 4, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
+    boxes = clipped(decoded(anchors((height, width), scores.device), deltas), size)
+    if proposing.smallest_side > 0:
+        boxes, scores = _grown(boxes, scores, proposing.smallest_side)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    scores, order = scores[:, : proposing.before], order[:, : proposing.before]
+    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    chosen = torch.stack([_filled(best_of(each, proposing.most_overlap, proposing.count), proposing) for each in boxes])
+    return boxes.gather(1, chosen[..., None].expand(-1, -1, 4)), scores.gather(1, chosen)
+
+
+def _grown(boxes: Tensor, scores: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    small = (sides(boxes) < smallest).any(-1)
+    half = smallest / 2
+    grown = torch.cat([boxes[..., :2] - half, boxes[..., 2:] + half], -1)
+    return torch.where(small[..., None], grown, boxes), torch.where(small, -1, scores)
+
+
+def _filled(indices: Tensor, proposing: Proposing) -> Tensor:
+    """Indices repeated from the first on until there are enough."""
+    return indices[torch.arange(proposing.count, device=indices.device) % len(indices)]

@@ -1,0 +1,193 @@
+"""R-FCN: regions are proposed, and position-sensitive maps say what is in them (Dai et al., NeurIPS 2016), as in Deep
+Feature Flow's release (Zhu et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import accel_ops
+import torch
+from torch import Tensor, nn
+
+from accel.fast.preparation import Preparation
+from accel.models.branch import Branch
+from accel.models.constants import constant
+from accel.models.detection.anchors import RATIOS, SCALES
+from accel.models.detection.detections import Detections, Selection
+from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
+from accel.models.detection.proposals import Proposing, propose
+from accel.models.strides import STRIDE
+
+ANCHORS = len(RATIOS) * len(SCALES)
+
+
+class FeatureNetwork(nn.Module):
+    """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
+
+    network: module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU come after it.
+    """
+
+    network: Any
+
+    def __init__(self, network: Any, out_channels: int = 1024):
+        super().__init__()
+        self.network = network
+        self.last = nn.Conv2d(network.out_channels, out_channels, 3, padding=6, dilation=6)
+        self.out_channels = out_channels
+        initialise(self.last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(self.network(image)).relu()
+
+
+class Heads(nn.Module):
+    """Four 1x1 convolutions: the first half of the channels proposes regions, the second says what is in them."""
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        half = channels // 2
+        self.objects = nn.Conv2d(half, 2 * ANCHORS, 1)
+        self.moves = nn.Conv2d(half, 4 * ANCHORS, 1)
+        self.classes = nn.Conv2d(channels - half, (1 + num_classes) * BINS**2, 1)
+        self.boxes = nn.Conv2d(channels - half, 2 * 4 * BINS**2, 1)
+        for layer in (self.objects, self.moves, self.classes, self.boxes):
+            initialise(layer)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(B, C, h, w) to `Maps`, in float32 for half types: they decide what is found."""
+        features = features.to(self.objects.weight.dtype)
+        proposing, judging = features.tensor_split([self.objects.in_channels], 1)
+        return self.objects(proposing), self.moves(proposing), self.classes(judging), self.boxes(judging)
+
+
+class RFCN(Branch):
+    """One image to detections.
+
+    backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)), such
+        as `FeatureNetwork`.
+    num_classes: K, without the background.
+    proposing, selection: how regions are proposed, and which detections are told; by default as published.
+    """
+
+    task = "detection"
+    heads: Any  # `Heads`, or made fast
+
+    def __init__(
+        self,
+        backbone: Any,
+        num_classes: int,
+        proposing: Proposing | None = None,
+        selection: Selection | None = None,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.heads = Heads(backbone.out_channels, num_classes)
+        self.num_classes = num_classes
+        self.proposing, self.selection = proposing or Proposing(), selection or Selection()
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        return self.backbone(image)
+
+    def maps(self, features: Tensor) -> Maps:
+        """What is said of each cell of features (B, C, h, w)."""
+        return Maps(*self.heads(features))
+
+    def propose(self, maps: Maps, size: tuple[int, int]) -> Tensor:
+        """The regions (B, R, 4) of images of `size` (H, W), in pixels, without a gradient."""
+        return propose(maps.objectness(), self._anchor_moves(maps), size, self.proposing)[0]
+
+    def judge(self, maps: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """What is in regions (B, R, 4): logits (B, R, 1 + K) and boxes (B, R, 8), as in `Maps`, means of all bins."""
+        index = torch.arange(len(regions), device=regions.device, dtype=torch.float32)
+        index = index[:, None, None].expand(*regions.shape[:2], 1)
+        rois = torch.cat([index, regions.float()], -1).flatten(0, 1)
+        said = []
+        for each in (maps.classes, maps.boxes):
+            pooled = accel_ops.psroi_pool(each, rois, each.shape[1] // BINS**2, BINS, BINS, 1 / STRIDE)
+            said.append(pooled.mean((2, 3)).unflatten(0, regions.shape[:2]))
+        return said[0], said[1]
+
+    def predict_within(self, features: Tensor, size: tuple[int, int]) -> Detections:
+        maps = self.maps(features)
+        regions = self.propose(maps, size)
+        logits, boxes = self.judge(maps, regions)
+        return Detections(regions, logits.softmax(-1), self._moves(boxes), size, self.selection, maps)
+
+    def predict(self, features: Tensor) -> Detections:
+        """Of frames that end where the last cells do."""
+        height, width = features.shape[2:]
+        return self.predict_within(features, (STRIDE * height, STRIDE * width))
+
+    def simplified(self, linear: bool = True) -> Branch:
+        return SimplifiedRFCN(self)
+
+    def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
+        self.backbone = preparation.network(self.backbone, parts=parts)
+        self.heads = preparation.by_shape(self.heads)
+
+    def _anchor_moves(self, maps: Maps) -> Tensor:
+        """dx, dy, dw, dh of each anchor, (B, 4A, h, w)."""
+        return maps.moves * _column(PROPOSAL_DEVIATIONS * ANCHORS, maps.moves)[:, None, None]
+
+    def _moves(self, boxes: Tensor) -> Tensor:
+        """dx, dy, dw, dh of each region, (B, R, 4), from what `judge` says."""
+        return boxes[..., 4:] * _column(BOX_DEVIATIONS, boxes)
+
+
+class SimplifiedRFCN(RFCN):
+    """An `RFCN` for inference: without the background's boxes, and with the deviations within the weights.
+
+    original: whose layers it takes over.
+    """
+
+    def __init__(self, original: RFCN):
+        Branch.__init__(self)
+        self.backbone, self.heads = original.backbone, original.heads
+        self.num_classes, self.proposing, self.selection = original.num_classes, original.proposing, original.selection
+        _scale(self.heads.moves, _column(PROPOSAL_DEVIATIONS * ANCHORS, self.heads.moves.weight))
+        self.heads.boxes = _second_half(self.heads.boxes)
+        deviations = _column(BOX_DEVIATIONS, self.heads.boxes.weight)
+        _scale(self.heads.boxes, deviations.repeat_interleave(BINS**2))
+
+    def simplified(self, linear: bool = True) -> Branch:
+        return self
+
+    def _anchor_moves(self, maps: Maps) -> Tensor:
+        return maps.moves
+
+    def _moves(self, boxes: Tensor) -> Tensor:
+        return boxes
+
+
+def initialise(layer: nn.Conv2d) -> None:
+    """As published."""
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def _scale(layer: nn.Conv2d, factors: Tensor) -> None:
+    assert layer.bias is not None
+    layer.weight.mul_(factors[:, None, None, None])
+    layer.bias.mul_(factors)
+
+
+@torch.no_grad()
+def _second_half(layer: nn.Conv2d) -> nn.Conv2d:
+    """A 1x1 convolution without the first half of its results."""
+    kept = layer.out_channels // 2
+    half = nn.Conv2d(layer.in_channels, kept, 1, device=layer.weight.device, dtype=layer.weight.dtype)
+    assert half.bias is not None and layer.bias is not None
+    half.weight.copy_(layer.weight[kept:])
+    half.bias.copy_(layer.bias[kept:])
+    return half.requires_grad_(layer.weight.requires_grad)
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return constant(_numbers, values, dtype=like.dtype, device=like.device)
+
+
+def _numbers(values: tuple[float, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)

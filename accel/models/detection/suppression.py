@@ -1,0 +1,59 @@
+"""Greedy non-maximum suppression: the best box stays, those that overlap it too much go; and so on with the rest.
+
+torchvision's counts sides as x2 - x1, and goes on after enough boxes are found.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from accel.models.detection.boxes import overlaps
+
+BLOCK = 256  # boxes that are compared with each other at once
+
+
+def best_of(boxes: Tensor, most_overlap: float, most: int) -> Tensor:
+    """Which of the boxes (N, 4), best first, stay: their indices (n,), best first, at most so many.
+
+    most_overlap: intersection over union with a better one; at most so much stays.
+    """
+    kept, found = boxes[:0], []
+    for start in range(0, len(boxes), BLOCK):
+        block = boxes[start : start + BLOCK]
+        free = ~(overlaps(kept, block) > most_overlap).any(0)
+        free = _survivors(free[None], (overlaps(block, block) > most_overlap).triu(1)[None])[0]
+        indices = free.nonzero()[:, 0]
+        found.append(start + indices)
+        kept = torch.cat([kept, block[indices]])
+        if len(kept) >= most:
+            break
+    return torch.cat(found)[:most] if found else torch.empty(0, dtype=torch.long, device=boxes.device)
+
+
+def best_of_each_class(boxes: Tensor, scores: Tensor, candidates: Tensor, most_overlap: float) -> Tensor:
+    """Which boxes stay for each class, (K, N) bool. All classes share the boxes, and are suppressed on their own.
+
+    boxes: (N, 4).  scores: (K, N); of equal ones the first box is the better.  candidates: (K, N) bool.
+    """
+    scores = scores.contiguous()
+    index = torch.arange(len(boxes), device=boxes.device)
+    better = scores[:, :, None] > scores[:, None, :]  # (K, better, worse)
+    better |= (scores[:, :, None] == scores[:, None, :]) & (index[:, None] < index)
+    return _survivors(candidates, better & (overlaps(boxes, boxes) > most_overlap))
+
+
+def _survivors(candidates: Tensor, beaten: Tensor) -> Tensor:
+    """Which of the candidates (K, N) stay, where those that stay drive out others, (K, driver, driven) bool.
+
+    A better box is never driven out by a worse one. So what is said of the best is right from the start, after one
+    round also what is said of the second best, and so on; mostly all of it is right after a few rounds.
+    """
+    beaten = beaten.to(torch.float32).contiguous()
+    kept = candidates
+    while True:
+        # A sum of zeros and ones, exact.
+        now = candidates & (torch.bmm(kept[:, None].to(beaten.dtype), beaten)[:, 0] == 0)
+        if torch.equal(now, kept):
+            return kept
+        kept = now
