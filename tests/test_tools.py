@@ -185,7 +185,7 @@ def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_pa
     second = f"{{base: {base}, output: {tmp_path}/b, init: {{reference: {tmp_path}/c}}}}"
     recipe.write_text(f"stages: [{{base: {base}, output: {tmp_path}/a}}, {second}]")
     assert tool("train", "--cfg", recipe, "--device", "cpu") == 2
-    mistake = f"{tmp_path}/b: init.reference: no run at {tmp_path}/c, and no stage before this one makes it"
+    mistake = f"{tmp_path}/b: init.reference: no run at {tmp_path}/c, and no earlier stage makes it"
     assert capsys.readouterr().err.strip() == f"error: {mistake}"
     assert not (tmp_path / "a").exists()
 
