@@ -44,7 +44,7 @@ def find_compiler() -> list[str]:
     try:
         words = [asked] if shutil.which(asked) else shlex.split(asked)  # a path with a blank in it, or "ccache g++"
     except ValueError as error:
-        raise CannotBuild(f"CXX={asked} is no command ({error})") from None
+        raise CannotBuild(f"CXX={asked} is not a command ({error})") from None
     path = shutil.which(words[0]) if words else None
     if path is None:
         name = words[0] if words else repr(asked)

@@ -63,7 +63,7 @@ def safe_path(path: Path) -> Path:
         # In a folder with the sticky bit, such as /tmp, a name can be taken but not taken over.
         if open_to_all and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
             raise CannotBuild(
-                f"{path} is not safe to load: everyone can write to {place}: take that away (chmod o-w) or set "
+                f"{path} is not safe to load: everyone can write to {place}: forbid that (chmod o-w) or set "
                 "ACCEL_OPS_CACHE to a folder of your own"
             )
     return path

@@ -111,7 +111,7 @@ def test_all_videos_of_a_folder_are_labelled_and_the_rest_is_named(label, tmp_pa
         "c.3gp",
         "d.gif",
     ]
-    assert "2 files or folders are no part of a video that is read (notes.txt, thumb.jpg)" in said
+    assert "2 files or folders are not part of any video (notes.txt, thumb.jpg)" in said
 
 
 def test_a_name_with_colons_is_a_files(label, tmp_path):

@@ -182,7 +182,7 @@ def test_a_recipe_whose_links_lead_nowhere_does_not_begin(tool, tiny_run, tmp_pa
     second = f"{{base: {base}, output: {tmp_path}/b, init: {{reference: {tmp_path}/c}}}}"
     recipe.write_text(f"stages: [{{base: {base}, output: {tmp_path}/a}}, {second}]")
     assert tool("train", "--cfg", recipe, "--device", "cpu") == 2
-    mistake = f"{tmp_path}/b: init.reference: no run at {tmp_path}/c, and no stage before this one makes it"
+    mistake = f"{tmp_path}/b: init.reference: no run at {tmp_path}/c, and no earlier stage makes it"
     assert capsys.readouterr().err.strip() == f"error: {mistake}"
     assert not (tmp_path / "a").exists()
 
@@ -1029,7 +1029,7 @@ def untrained_weights(folder, name, **parts):
         (["--predictions", "p"], ["--predictions needs --official"]),
         (["--official", "--predictions", "/dev/null"], ["/dev/null: not a folder"]),
         (["--official", "--predictions", "."], ["holds", "need a new or an empty folder"]),
-        (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "--temporal, --json out"]),
+        (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "leave out --temporal, --json"]),
         (["--submission", "."], ["no Cityscapes test split"]),
         (["--submission", ".", "--split", "val"], ["holds", "need a new or an empty folder"]),
         (["--submission", "s", "--split", "val", "--interval", "5"], ["3 frames come directly before it", "needs 4"]),

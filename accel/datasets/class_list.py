@@ -31,7 +31,7 @@ _FORM = (
     'expected "NAME" or "R G B NAME", colours up to 255, or "VALUE = NAME" with the value that the class has in the '
     "labels, up to 255"
 )
-_OTHER_FORMS = "; CVAT's labelmap.txt and tables with a first line like name,r,g,b are understood, too"
+_OTHER_FORMS = "; CVAT's labelmap.txt and tables with a first line like name,r,g,b are accepted too"
 
 _WITH_VALUE = re.compile(r"([0-9]{1,3})\s*=\s*(.+)")
 _COMMENT = re.compile(r"#(\s.*|\s*label:.*)?")

@@ -72,7 +72,7 @@ def collate(clips: list[Clip]) -> Batch:
     shapes = {c.frames.shape for c in clips}
     if len(shapes) > 1:
         sizes = ", ".join(f"{c.name}: {c.frames.shape}" for c in clips)
-        raise ValueError(f"clips of one batch must have one size (crop or resize them); got {sizes}")
+        raise ValueError(f"clips of one batch must have the same size (crop or resize them); got {sizes}")
 
     def stack(arrays: list[np.ndarray | None]) -> Tensor | None:
         there = [a for a in arrays if a is not None]

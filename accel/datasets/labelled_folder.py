@@ -167,7 +167,7 @@ def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMis
     numbers: dict[str, int] = {}
     for number, path in enumerate(images):
         if path.stem in numbers:
-            raise ValueError(f"{images[numbers[path.stem]]} and {path}: two images of one name; which one is labelled?")
+            raise ValueError(f"{images[numbers[path.stem]]} and {path}: two images have this name; which is labelled?")
         numbers[path.stem] = number
     found = []
     for label in frame_files(labels):

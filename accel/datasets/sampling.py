@@ -41,7 +41,7 @@ class TrainingClips(Dataset):
         motion: SimulatedMotion | None = None,
     ):
         if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
+            raise ValueError(f"a clip has at least one frame; got {length}")
         if seed < 0:
             raise ValueError(f"the seed must be 0 or more; got {seed}")
         self.stored = 1 if motion else length  # frames read of each clip
@@ -68,7 +68,7 @@ class TrainingClips(Dataset):
         """
         number = int(number)
         if number < 0:
-            raise IndexError(f"samples are numbered from 0; asked for {number}")
+            raise IndexError(f"samples are numbered from 0; got {number}")
         epoch, position = divmod(number, len(self))
         index = int(self.indices[_order(self.seed, epoch, len(self))[position]])
         try:

@@ -49,7 +49,7 @@ class StoredClips(ClipDataset):
 
     def clip(self, index: int, length: int) -> Clip:
         if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
+            raise ValueError(f"a clip has at least one frame; got {length}")
         history = self.history(index)
         if length - 1 > history:
             raise ValueError(

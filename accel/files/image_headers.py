@@ -90,7 +90,7 @@ def examine(data: bytes, path: str | Path) -> ImageHeader:
             refuse_too_large(header.width, header.height, path)
             return header
     raise ValueError(
-        f"{path}: damaged, or not an image (PNG, JPEG, BMP, WebP and TIFF are; it starts with {data[:8]!r})"
+        f"{path}: damaged, or not an image (expected PNG, JPEG, BMP, WebP or TIFF; it starts with {data[:8]!r})"
     )
 
 

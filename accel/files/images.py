@@ -58,7 +58,7 @@ def read_frames(
         if image.shape[:2] != size:
             turned = f"; {path} is turned as its EXIF orientation says" if orientation(path) != 1 else ""
             raise ValueError(
-                f"{path} and {label_path} must be of one size; found {image.shape[1]} x {image.shape[0]} "
+                f"{path} and {label_path} must have the same size; found {image.shape[1]} x {image.shape[0]} "
                 f"and {size[1]} x {size[0]} (width x height){turned}"
             )
         if frames is None:

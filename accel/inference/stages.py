@@ -138,7 +138,7 @@ class ReadAhead(Generic[T, U]):
         self._thread.join(PATIENCE)
         if self._thread.is_alive():
             warnings.warn(
-                f"a source has not given its next frame for {PATIENCE:g} s since its stream ended: left to its thread",
+                f"a source has not given its next frame for {PATIENCE:g} s since its stream ended; its thread stays",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -90,7 +90,7 @@ class TrimapMatrix:
     def __add__(self, other: TrimapMatrix) -> TrimapMatrix:
         """Return the matrices of both sets together. Raises ValueError for different widths or numbers of classes."""
         if self.widths != other.widths:
-            raise ValueError(f"trimaps of widths {self.widths} and {other.widths} do not add up")
+            raise ValueError(f"trimaps of widths {self.widths} and {other.widths} cannot be added")
         total = TrimapMatrix(self.counts.shape[-1], self.widths)
         ours, theirs = ((each.counts, each.strays, each.ignored) for each in (self, other))
         total.counts, total.strays, total.ignored = add_counts(ours, theirs)

@@ -167,5 +167,5 @@ def add_counts(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return the sums of counts, strays and ignored pixels, on the device of the first. Raises ValueError for different
     numbers of classes."""
     if a[0].shape != b[0].shape:
-        raise ValueError(f"confusion matrices of {a[0].shape[-1]} and {b[0].shape[-1]} classes do not add up")
+        raise ValueError(f"confusion matrices of {a[0].shape[-1]} and {b[0].shape[-1]} classes cannot be added")
     return tuple(one + other.to(one.device) for one, other in zip(a, b, strict=True))

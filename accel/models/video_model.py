@@ -127,7 +127,7 @@ class VideoModel(nn.Module, ABC):
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size must be (height, width) in pixels, got {tuple(size)}")
         if self.is_optimized:
-            raise ValueError("this model is optimised already: call `optimized` of the one that it was made from")
+            raise ValueError("this model is already optimised: call `optimized` of the original model")
         if sizes < 1:
             raise ValueError(f"sizes must be 1 or more, got {sizes}")
         device = self.device if device is None else choose_device(str(device))

@@ -108,7 +108,7 @@ class Checkpoints:
                 return step
             console.print(f"warning: {self.path(step)} is damaged ({fault}): trying the one before")
         if steps:
-            raise ValueError(f"{self.folder}: no checkpoint is whole; --overwrite begins the run anew")
+            raise ValueError(f"{self.folder}: all checkpoints are damaged; --overwrite begins the run again")
         return None
 
     def fault(self, step: int) -> str:

@@ -158,7 +158,7 @@ class Loop:
         progress.skipped_in_a_row += 1
         what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient became {norm}"
         if progress.skipped_in_a_row < self.settings.max_skipped:
-            console.print(f"{self.config.output}: the {what} at step {step}: left out")
+            console.print(f"{self.config.output}: the {what} at step {step}: skipped")
             return
         bad = next((part for part in parts if not part.loss.isfinite()), None)
         looked_at = bad or parts[-1]
@@ -176,7 +176,7 @@ class Loop:
         raise ValueError(
             f"{self.config.output}: the {what} at step {step} (samples {names}; "
             f"learning rate {rate:.3g}), for {progress.skipped_in_a_row} steps in a row; {fault}. A lower "
-            "train.optimizer.lr or train.clip_norm may help; train.max_skipped says how many steps may be left out"
+            "train.optimizer.lr or train.clip_norm may help; train.max_skipped sets how many steps may be skipped"
         )
 
     def _validate(self, signals: StopSignals, watch: Watch, log: RunLog | None) -> Signals | None:

@@ -48,9 +48,7 @@ def check_starts(stages: Sequence[Config]) -> None:
         for part, source in stage.init.items():
             run = Path(source.partition("#")[0])
             if run not in made and not run.exists():
-                raise FileNotFoundError(
-                    f"{stage.output}: init.{part}: no run at {run}, and no stage before this one makes it"
-                )
+                raise FileNotFoundError(f"{stage.output}: init.{part}: no run at {run}, and no earlier stage makes it")
         made.add(stage.output)
 
 
@@ -69,7 +67,7 @@ def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     try:
         difference = _difference(config)
     except FileNotFoundError:
-        difference = "those are not there"
+        difference = "its settings are missing"
     if difference:
         raise FileExistsError(
             f"{folder} holds a run with other settings ({difference}); choose another output=FOLDER, or --overwrite"
@@ -78,8 +76,7 @@ def may_go_on(config: Config, resume: bool, overwrite: bool) -> bool:
     other = other_start(config) if done or checkpoints.steps() else ""
     if other:
         raise FileExistsError(
-            f"{folder} started from other weights than those that are in {other} now; choose another output=FOLDER, "
-            "or --overwrite"
+            f"{folder} started from other weights than {other} holds now; choose another output=FOLDER, or --overwrite"
         )
     if done:
         raise FileExistsError(f"{folder}: another process has just finished this run")

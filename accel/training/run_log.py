@@ -125,7 +125,7 @@ def _length_up_to(path: Path, start: int, validated: int) -> int:
             entry = _read(line)
         except (ValueError, KeyError, TypeError, RecursionError):
             console.print(
-                f"warning: {path}, line {number}: not a step with its values; it and what follows are dropped"
+                f"warning: {path}, line {number}: not a step with its values; this line and all after it are dropped"
             )
             break
         if entry["step"] > (validated if any(name.startswith(VALIDATION) for name in entry) else start):

@@ -60,7 +60,7 @@ class VideoFolder:
         """Describe what is left out."""
         count = len(self.left_out)
         some = "1 file or folder is" if count == 1 else f"{count} files or folders are"
-        return f"{self.source}: {some} no part of a video that is read ({self._some_left_out()})"
+        return f"{self.source}: {some} not part of any video ({self._some_left_out()})"
 
     def _some_left_out(self) -> str:
         folder = str(self.source)  # nothing is left out of a camera

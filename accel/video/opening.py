@@ -56,7 +56,7 @@ def _camera(source: str | int, on_damage: OnDamage | None) -> CameraReader:
     except ValueError as error:
         if isinstance(source, int):
             raise
-        raise ValueError(f"{error} Nor is there a file or folder {source!r} here") from error
+        raise ValueError(f"{error} There is no file or folder {source!r} here either") from error
 
 
 def source_name(source: str | Path | int) -> str:

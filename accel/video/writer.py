@@ -72,7 +72,7 @@ class VideoWriter:
         if self._container is None:
             self._told = time is not None
         if (time is not None) != self._told or (time is None and self.fps is None):
-            wanted = "a time for every frame" if self.fps is None or self._told else "none, as the frames before it"
+            wanted = "a time for every frame" if self.fps is None or self._told else "none, like the frames before it"
             raise ValueError(f"{self.path}: frame {self.frames} has time {time}; expected {wanted}")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise ValueError(f"{self.path}: frame {frame.dtype} {frame.shape}; expected uint8 (H, W, 3) RGB")

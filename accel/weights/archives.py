@@ -18,9 +18,9 @@ def check_archive(path: str | Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise ValueError(f"no whole archive: {error}") from None
+        raise ValueError(f"not an intact archive: {error}") from None
     size = Path(path).stat().st_size
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("compressed entries; expected them stored as they are")
     if sum(entry.file_size for entry in entries) > size:
-        raise ValueError(f"entries of more bytes than the {size} of the file")
+        raise ValueError(f"its entries are larger than the file ({size} bytes)")

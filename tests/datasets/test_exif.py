@@ -83,7 +83,7 @@ def test_the_check_names_images_that_carry_one(tmp_path):
     assert line.endswith(f": {images[0]}, {images[1]}") and "1 warning" not in found.problems
     (problem,) = found.problems
     assert problem.startswith(f"{images[1]}: 6 x 9 pixels, turned as its EXIF orientation says, but ")
-    with pytest.raises(ValueError, match="of one size; found 6 x 9 and 9 x 6 .*3.jpg is turned as its EXIF"):
+    with pytest.raises(ValueError, match="the same size; found 6 x 9 and 9 x 6 .*3.jpg is turned as its EXIF"):
         LabelledFolder(tmp_path, "train").clip(3, 1)
 
 

@@ -96,7 +96,7 @@ def test_a_label_without_its_image_is_named_or_left_out(root):
         (lambda root: (root / "classes.txt").unlink(), r"classes\.txt: no such file; expected the classes, one a line"),
         (lambda root: (root / "train").rename(root / "val"), r"no labelled images at .*train: expected .*images/NAME"),
         (lambda root: write_labels(root / "train/labels/other/x.png", 0), r"labels of a video, but there is no folder"),
-        (lambda root: write_image(root / "train/images/a.jpg", 0), r"two images of one name"),
+        (lambda root: write_image(root / "train/images/a.jpg", 0), r"two images have this name"),
         (lambda root: [p.unlink() for p in (root / "train/labels").rglob("*.png")], r"train/labels has no NAME\.png"),
     ],
 )

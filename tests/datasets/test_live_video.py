@@ -240,7 +240,7 @@ def test_a_folder_that_is_there_is_no_camera(tmp_path, monkeypatch, name):
         assert VideoFolder(source).videos() == [os.path.basename(name)]
     os.rename(name, "elsewhere")
     if name.isdigit():
-        with pytest.raises(ValueError, match=f"camera {int(name)}: .* Nor is there a file or folder '{name}' here"):
+        with pytest.raises(ValueError, match=f"camera {int(name)}: .* There is no file or folder '{name}' here either"):
             open_video(name)
 
 

@@ -77,7 +77,7 @@ def test_pictures_beside_videos_are_left_out(tmp_path):
     videos = VideoFolder(tmp_path)
     assert videos.videos() == ["a.mp4", "b.mp4"]
     assert [path.name for path in videos.left_out] == ["deeper", "thumb.png"]
-    assert "2 files or folders are no part of a video that is read (deeper/, thumb.png)" in videos.describe_left_out()
+    assert "2 files or folders are not part of any video (deeper/, thumb.png)" in videos.describe_left_out()
     with pytest.raises(
         ValueError, match=r"holds 2 video files \(a.mp4, b.mp4\) and 1 image files; expected the frames"
     ):
@@ -112,7 +112,7 @@ def test_what_else_lies_beside_frames_is_named(tmp_path):
         (folder / f"{number}.txt").touch()
     videos = VideoFolder(folder)
     assert videos.videos() == ["street"]
-    assert "8 files or folders are no part" in videos.describe_left_out()
+    assert "8 files or folders are not part" in videos.describe_left_out()
     assert "(0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)" in videos.describe_left_out()
 
 

@@ -124,7 +124,7 @@ def test_trimaps_of_parts_add_up():
     for predicted, truth in (a, b):
         both.update(*map(torch.from_numpy, (predicted, truth, trimap_bands(truth, (1, 2, 4)))))
     assert torch.equal((counted(*a) + counted(*b)).counts, both.counts)
-    with pytest.raises(ValueError, match=r"trimaps of widths \(1, 2, 4\) and \(1,\) do not add up"):
+    with pytest.raises(ValueError, match=r"trimaps of widths \(1, 2, 4\) and \(1,\) cannot be added"):
         counted(*a) + counted(*b, widths=(1,))
 
 

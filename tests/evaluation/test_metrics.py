@@ -175,7 +175,7 @@ def test_splitting_the_set_over_processes_changes_nothing(parts):
 
 
 def test_matrices_of_different_classes_do_not_add_up():
-    with pytest.raises(ValueError, match="confusion matrices of 3 and 4 classes do not add up"):
+    with pytest.raises(ValueError, match="confusion matrices of 3 and 4 classes cannot be added"):
         ConfusionMatrix(3) + ConfusionMatrix(4)
 
 

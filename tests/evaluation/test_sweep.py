@@ -286,7 +286,7 @@ def test_what_was_not_swept_has_no_result():
     assert result_of(farthest, dataset.class_names, 4, average=False).by_distance.keys() == {3}
     with pytest.raises(ValueError, match="interval 4 was swept at its farthest distance only"):
         result_of(farthest, dataset.class_names, 4)
-    with pytest.raises(ValueError, match="do not add up"):
+    with pytest.raises(ValueError, match="cannot be added"):
         tally + farthest
 
 

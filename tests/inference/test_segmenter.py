@@ -362,7 +362,7 @@ def test_a_consumers_error_does_not_wait_for_a_stalled_source(every_thread_ends,
         assert stalled.wait(SOON)
         raise MishapError
 
-    with pytest.raises(MishapError), pytest.warns(RuntimeWarning, match="left to its thread"):
+    with pytest.raises(MishapError), pytest.warns(RuntimeWarning, match="its thread stays"):
         segment().run(stalling(), consume)
     (left,) = (thread for thread in threading.enumerate() if thread.name == "accel-read")
     release.set()

@@ -165,7 +165,7 @@ def test_modules_of_which_nothing_is_known_are_optimised_too():
         clip = clip_of(SIZE, 3)
         fast = enlivened(model).optimized(SIZE, torch.float32, compile=False)
         assert_same(scores_of(fast, clip), scores_of(model, clip), 1e-3)
-        with pytest.raises(ValueError, match="optimised already"):
+        with pytest.raises(ValueError, match="already optimised"):
             fast.optimized(SIZE)
 
 
@@ -301,7 +301,7 @@ def test_user_mistakes_are_told():
         model.optimized(SIZE, device="cuda:9")
     fast = model.optimized(SIZE, compile=False)
     for twice in (fast, model.optimized()):
-        with pytest.raises(ValueError, match="optimised already"):
+        with pytest.raises(ValueError, match="already optimised"):
             twice.optimized(SIZE)
     with pytest.raises(ValueError, match=r"optimised for frames \[1, 3, 64, 96\], got \[1, 3, 64, 64\]"):
         fast.key_frame(torch.zeros(1, 3, 64, 64))

@@ -292,7 +292,7 @@ def test_cxx_may_be_a_path_with_a_blank(place, compiler, monkeypatch):
     ("cxx", "error"),
     [
         ("no_such_launcher g++", "the C\\+\\+ compiler no_such_launcher was not found: CXX names it"),
-        ("g++ '", "CXX=g\\+\\+ ' is no command"),
+        ("g++ '", "CXX=g\\+\\+ ' is not a command"),
         (" ", "the C\\+\\+ compiler ' ' was not found"),
     ],
 )

@@ -37,7 +37,7 @@ def test_the_weights_a_run_started_from_decide_whether_it_is_done(tiny_config, t
     )
     os.utime(first.output / WEIGHTS, (0, 0))
     assert not is_done(second)
-    with pytest.raises(FileExistsError, match="started from other weights than those that are in .*first now"):
+    with pytest.raises(FileExistsError, match="started from other weights than .*first holds now"):
         train(second, "cpu")
     train(second, "cpu", overwrite=True)
     assert is_done(second)

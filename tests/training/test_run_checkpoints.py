@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_taken(three, name
 def test_no_whole_checkpoint_is_an_error_and_not_a_new_beginning(three):
     for step in three.steps():
         (three.path(step) / "optimizer.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match="no checkpoint is whole; --overwrite"):
+    with pytest.raises(ValueError, match="all checkpoints are damaged; --overwrite"):
         three.newest()
 
 

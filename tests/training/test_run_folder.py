@@ -118,7 +118,7 @@ def test_an_unfinished_run_whose_start_has_other_weights_by_now_does_not_go_on(s
     before = first.stat()
     first.write_bytes(b"others!")
     os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(FileExistsError, match="started from other weights than those that are in .*first now"):
+    with pytest.raises(FileExistsError, match="started from other weights than .*first holds now"):
         may_go_on(config, resume=True, overwrite=False)
     first.unlink()  # what is gone was not trained again
     assert may_go_on(config, resume=True, overwrite=False)
@@ -173,7 +173,7 @@ def test_other_data_and_other_weights_at_another_place_are_others(started, tiny_
         may_go_on(tiny_config("frame_by_frame", other), resume=True, overwrite=False)
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     (tmp_path / "second/weights.safetensors").write_bytes(b"others")
-    with pytest.raises(FileExistsError, match="other weights than those that are in .*second now"):
+    with pytest.raises(FileExistsError, match="other weights than .*second holds now"):
         other = f"init={{all: {tmp_path / 'second'}}}"
         may_go_on(tiny_config("frame_by_frame", other), resume=True, overwrite=False)
 

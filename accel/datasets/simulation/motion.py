@@ -100,12 +100,12 @@ class SimulatedMotion:
         surroundings. These move as the scene does. If older frames show them, the flow is right there too.
         """
         if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
+            raise ValueError(f"a clip has at least one frame; got {length}")
         still = np.ascontiguousarray(clip.frames[-1])
         size = still.shape[:2]
         labels = np.full(size, IGNORED, np.uint8) if clip.labels is None else clip.labels
         if labels.shape != size:
-            raise ValueError(f"{clip.name}: frame {size} and labels {labels.shape} (H, W) must be of one size")
+            raise ValueError(f"{clip.name}: frame {size} and labels {labels.shape} (H, W) must have the same size")
 
         horizon = self._horizon(labels, rng)
         camera = self._camera(length, size, horizon, rng)

@@ -26,7 +26,7 @@ class SimulatedClips(ClipDataset):
 
     def __init__(self, stills: ClipDataset, motion: SimulatedMotion, length: int, seed: int = 0):
         if length < 1:
-            raise ValueError(f"a clip has at least one frame; asked for {length}")
+            raise ValueError(f"a clip has at least one frame; got {length}")
         self.stills, self.motion, self.length, self.seed = stills, motion, length, seed
         self.class_names, self.palette = stills.class_names, stills.palette
         self.generated = stills.generated

@@ -120,7 +120,7 @@ def scene_of(root: str | Path, path: str | Path) -> tuple[StreetScene, int]:
     if description["version"] != VERSION:
         raise ValueError(
             f"{Path(root) / DESCRIPTION}: found version {description['version']!r}, expected {VERSION}; "
-            "its scenes cannot be drawn again: generate them anew in another root"
+            "its scenes cannot be drawn again: generate new ones in another root"
         )
     return StreetScene(description["seed"], split, int(name[2]), tuple(description["size"])), int(name[3])
 

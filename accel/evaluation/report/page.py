@@ -85,7 +85,7 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
         _section("Class by class", _text("classes") + _figure(plots, "classes") + tables.class_table(sweep))
     )
     matrix = tables.confusion_table(best, last[best], sweep.class_names)
-    title = f"What is taken for what: {best}, interval {last[best].interval}"
+    title = f"Confusions between classes: {best}, interval {last[best].interval}"
     sections.append(_section(title, _text("confusion") + _figure(plots, "confusion") + _folded("As numbers", matrix)))
     if "boundary" in plots:
         content = _text("boundary") + _figure(plots, "boundary") + tables.boundary_table(sweep)
@@ -105,19 +105,19 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
 
 
 _TEXTS = {
-    "speed": "Up is more accurate, left is faster. Each point is a model at one interval, which is the number in it: "
-    "frames from one key frame to the next. 1+ is a model that labels every frame afresh: all intervals are alike.",
-    "distance": "A frame some way behind its key frame is labelled with the help of features that were carried along. "
-    "The longer the way, the more can go wrong. The plot has each model at its longest interval.",
-    "classes": "The IoU of a class: of all pixels that have it, are given it or both, the share that is both. A dash: "
-    "no pixel has the class and none was given it, so it does not count for the mean.",
-    "confusion": "Each row has the pixels of one true class and adds up to 100. What stands off the diagonal is wrong. "
+    "speed": "Higher is more accurate, further left is faster. Each point is a model at one interval. The number in it "
+    "is the interval. 1+ is a model that labels every frame by itself: all intervals give the same result.",
+    "distance": "A frame after its key frame is labelled with features that were carried along from the key frame. "
+    "The greater the distance, the more errors are possible. The plot shows each model at its longest interval.",
+    "classes": "The IoU of a class: of all pixels that have the class or were predicted as it, the share with both. A "
+    "dash: no pixel has the class and none was predicted as it, so it does not count for the mean.",
+    "confusion": "Each row has the pixels of one true class and adds up to 100. Pixels off the diagonal are wrong. "
     "Shares under 0.5 per cent are left blank.",
-    "boundary": "mIoU of the pixels that are at most so far from a border between two classes of the ground truth "
-    "(a trimap). What is carried along goes wrong there first.",
+    "boundary": "mIoU of the pixels near a border between two classes of the ground truth (a trimap), within the given "
+    "distance. Features that were carried along go wrong there first.",
     "temporal": "Consistency: mIoU between the labels of a frame and those of the frame before, moved along the "
     "optical flow. Flicker: the share of pixels that change their label and change it back within three frames. "
-    "Neither needs ground truth, and a model that always says road is perfectly steady: read them beside mIoU.",
+    "Neither needs ground truth. A model that always predicts road is perfectly steady, so compare mIoU too.",
 }
 
 

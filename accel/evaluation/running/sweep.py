@@ -77,7 +77,7 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Return the sum. Raises ValueError for tallies of different sweeps."""
         if (self.intervals, self.average) != (other.intervals, other.average):
-            raise ValueError(f"tallies of the intervals {self.intervals} and {other.intervals} do not add up")
+            raise ValueError(f"tallies of the intervals {self.intervals} and {other.intervals} cannot be added")
         scores = dict(self.scores)
         for place, score in other.scores.items():
             scores[place] = scores[place] + score if place in scores else score

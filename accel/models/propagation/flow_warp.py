@@ -55,7 +55,7 @@ class FlowWarp(Propagation):
             return accel_ops.warp(features, _finer(flow, features.shape[2:], finer))
         missing = [f - m for f, m in zip(flow.shape[2:], features.shape[2:], strict=True)]
         if any(n not in (0, 1) for n in missing):
-            raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} are not of one frame size")
+            raise ValueError(f"features {tuple(features.shape)} and flow {tuple(flow.shape)} do not fit each other")
         if any(missing):
             features, flow = _stretch(features, flow)
         return accel_ops.warp(features, flow)

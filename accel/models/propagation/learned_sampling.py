@@ -19,9 +19,9 @@ class LearnedSampling(Propagation):
     """Propagation without flow, by attention over learned offsets: Learnable Spatio-Temporal Sampling (Jiang et al.,
     Learning Where to Focus for Efficient Video Object Detection, ECCV 2020, sec. 3, as in the authors' code).
 
-    Each frame is compared with the key frame by its low-level features. Low2High turns these into features like those
-    of the reference backbone (*dense feature aggregation*). Each new key frame is compared with the memory of the key
-    frames before it (*sparsely recursive feature updating*).
+    Each frame is compared with the key frame by its low-level features, which Low2High turns into features like those
+    of the reference backbone: *dense feature aggregation*. Each new key frame is compared with the memory of the key
+    frames before it: *sparsely recursive feature updating*.
 
     low_level: a network, or a method of a network in another part of the model. It turns frames (B, 3, H, W), RGB minus
         the mean, into (B, `low_channels`, h, w).
