@@ -24,6 +24,7 @@ class FeatureNetwork(nn.Module):
     """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
 
     network: module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU come after it.
+        `LearnedSampling` also asks it for low-level features: a method `early`, and `early_channels`.
     """
 
     def __init__(self, network: nn.Module, out_channels: int = 1024):
