@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from accel.commands.label import main as label
 from accel.config import load_config, parse_model
 from accel.inference.loading import load_model
 from accel.models import DeepFeatureFlow, LearnedSampling, build_model
@@ -16,6 +17,7 @@ from accel.models.detection.rfcn import RFCN
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.routes import KeyToCurrent
 from accel.training.trainer import train
+from accel.video.opening import open_video
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 REFERENCE = {"name": "rfcn", "encoder": "tu-test_resnet", "channels": 8, "sides": [64, 96], "regions": 20}
@@ -49,7 +51,7 @@ def write_vid(root):
     return root
 
 
-def test_it_is_trained_validated_and_loaded(tmp_path):
+def test_it_is_trained_validated_and_labels_videos(tmp_path):
     root = write_vid(tmp_path / "vid")
     values = {
         "output": str(tmp_path / "run"),
@@ -83,6 +85,14 @@ def test_it_is_trained_validated_and_loaded(tmp_path):
     with torch.no_grad():
         said = model.key_frame(torch.zeros(1, 3, 48, 72))[0].at((48, 72))
     assert said.boxes.shape == (1, 300, 4)
+
+    label([str(root / "Data/VID/train/a"), "--model", str(tmp_path / "run"), "--output", str(tmp_path / "out")])
+    files = sorted((tmp_path / "out/labels").iterdir())
+    assert [file.name for file in files] == [f"{number:06d}.jsonl" for number in range(6)]
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert all(line.keys() == {"class", "score", "box"} for line in lines)
+    with open_video(tmp_path / "out/video.mp4") as video:
+        assert len(list(video)) == 6
 
 
 def test_detectors_are_built_from_configurations():
