@@ -1070,7 +1070,7 @@ def untrained_weights(folder, name, **parts):
         (["--predictions", "p"], ["--predictions needs --official"]),
         (["--official", "--predictions", "/dev/null"], ["/dev/null: not a folder"]),
         (["--official", "--predictions", "."], ["holds", "need a new or an empty folder"]),
-        (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "leave out --temporal, --json"]),
+        (["--submission", ".", "--json", "x", "--temporal"], ["--submission only writes", "out --temporal, --json"]),
         (["--submission", "."], ["no Cityscapes test split"]),
         (["--submission", ".", "--split", "val"], ["holds", "need a new or an empty folder"]),
         (["--submission", "s", "--split", "val", "--interval", "5"], ["3 frames come directly before it", "needs 4"]),
