@@ -5,7 +5,7 @@ kernels are loaded, and compiled if need be, by the first call (`accel_ops.build
 `accel_ops.reference`, plain PyTorch, does the same more slowly.
 
 To add an operator: its schema to csrc/schemas.inc, its definition to reference/, its kernels to csrc/, and a file to
-operators/.
+operators/. A CPU kernel includes csrc/tensor.h, and nothing of ATen.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def library_file(device: str = "cpu") -> Path:
     """The library with the kernels for tensors on `device` ("cpu" or "cuda"), compiled if need be.
 
     For programs that have libtorch and no Python: loaded with `dlopen`, it defines the operators and their kernels.
-    It runs with the version of torch and on the kind of processor or GPU that are here.
+    It runs on the kind of processor or GPU that is here; one for CPUs with torch 2.11 and later, one for GPUs with the
+    version that is here.
 
     Raises:
         ValueError: if it can be neither found nor compiled; names what is missing.
