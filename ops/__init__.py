@@ -5,7 +5,7 @@ call loads its kernels and, if necessary, compiles them (`accel_ops.build`). Wit
 plain PyTorch, does the same more slowly.
 
 To add an operator, add its schema to csrc/schemas.inc, its definition to reference/, its kernels to csrc/, and a file
-to operators/.
+to operators/. A CPU kernel includes csrc/tensor.h, and nothing of ATen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def library_file(device: str = "cpu") -> Path:
     """Return the library with the kernels for tensors on `device` ("cpu" or "cuda"). It is compiled if necessary.
 
     This is for programs that have libtorch and no Python. Loaded with `dlopen`, the library defines the operators and
-    their kernels. It runs with this version of torch and on this kind of processor or GPU.
+    their kernels. It runs on this kind of processor or GPU: one for CPUs with torch 2.11 and later, one for GPUs with
+    this version.
 
     Raises:
         ValueError: if it can be neither found nor compiled. The message names what is missing.
