@@ -14,7 +14,7 @@ from accel.cli import Parser
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("version", help="accel-18, -34, -50 or -101; dff; deeplab-18, -34, -50 or -101")
+    parser.add_argument("version", help="accel-18, -34, -50 or -101; dff; deeplab-18, -34, -50 or -101; rfcn, dff-rfcn")
     parser.add_argument("--params", nargs="+", required=True, help="weights to convert; of several files, later win")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--to-mxnet", action="store_true", help="from a .safetensors file or run, to a .params file")

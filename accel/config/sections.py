@@ -73,8 +73,25 @@ class PyramidConfig(Section):
     enlarge: Literal[1, 2] = 1  # the encoder sees the frame so many times enlarged: small things better, but slower
 
 
+class RfcnConfig(Section):
+    """Detector: `accel.models.detection.rfcn`."""
+
+    name: Literal["rfcn"]
+    encoder: str  # any segmentation-models-pytorch encoder
+    pretrained: bool = False  # ImageNet weights
+    channels: int = Field(1024, ge=2, le=8192)  # of the features that are carried from frame to frame
+    # Frames are resized so that the shorter side has so many pixels, unless the longer one had more than these; null:
+    # they are taken as they come.
+    sides: tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]] | None = (600, 1000)
+    regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame
+    threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
+
+
 BranchConfig = Annotated[
-    Annotated[DeepLabConfig, Tag("deeplab")] | Annotated[PyramidConfig, Tag("pyramid")], _named("deeplab")
+    Annotated[DeepLabConfig, Tag("deeplab")]
+    | Annotated[PyramidConfig, Tag("pyramid")]
+    | Annotated[RfcnConfig, Tag("rfcn")],
+    _named("deeplab"),
 ]
 
 
@@ -130,9 +147,9 @@ class PropagatingConfig(Section):
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
             raise ValueError(f"`propagation: {self.propagation.name}` takes the place of `flow`; leave out one of them")
-        if self.propagation is not None and self.reference.name != "deeplab":
+        if self.propagation is not None and self.reference.name == "pyramid":
             raise ValueError(
-                f"`propagation: {self.propagation.name}` carries the features of a deeplab; "
+                f"`propagation: {self.propagation.name}` carries the features of a deeplab or rfcn; "
                 f"`reference: {self.reference.name}` goes with `flow`"
             )
         return self

@@ -10,11 +10,16 @@ from torch import nn
 from accel.models.backbones.pyramid import PyramidBackbone
 from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.branch import Branch
+from accel.models.detection.detections import Selection
+from accel.models.detection.proposals import Proposing
+from accel.models.detection.resizing import Resizing
+from accel.models.detection.rfcn import RFCN, FeatureNetwork
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.classical_flow import DenseInverseSearch
-from accel.models.propagation.flow_warp import FlowWarp
-from accel.models.propagation.flownet_s import FlowNetS
+from accel.models.propagation.flow_warp import FlowWarp, ScaledFlowWarp
+from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
 from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
+from accel.models.propagation.routes import KeyToCurrent
 from accel.models.published_models import build_published
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.feature_pyramid import FeaturePyramid
@@ -47,6 +52,17 @@ def _pyramid(config: c.PyramidConfig, num_classes: int) -> FeaturePyramid:
     return FeaturePyramid(backbone, num_classes)
 
 
+def _rfcn(config: c.RfcnConfig, num_classes: int, early_blocks: int | None = None) -> RFCN:
+    network = SmpBackbone(config.encoder, config.pretrained, early_blocks=early_blocks)
+    return RFCN(
+        FeatureNetwork(network, config.channels),
+        num_classes,
+        Proposing(count=config.regions),
+        Selection(config.threshold),
+        None if config.sides is None else Resizing(*config.sides),
+    )
+
+
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
     return FrameByFrame(_branch(config.reference, config.num_classes))
 
@@ -54,13 +70,25 @@ def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
 def _reference(config: c.PropagatingConfig) -> Branch:
     if config.propagation is None or config.propagation.encoder is not None:
         return _branch(config.reference, config.num_classes)
-    assert config.reference.name == "deeplab", "its configuration says so"
-    return _deeplab(config.reference, config.num_classes, config.propagation.blocks)
+    reference = config.reference
+    assert reference.name in ("deeplab", "rfcn"), "its configuration says so"
+    with_early = _rfcn if reference.name == "rfcn" else _deeplab
+    return with_early(reference, config.num_classes, config.propagation.blocks)
 
 
 def _propagation(config: c.PropagatingConfig, reference: Branch) -> Propagation:
-    settings = config.propagation
-    return FlowWarp(_flow(config.flow)) if settings is None else _learned_sampling(settings, reference)
+    if config.propagation is not None:
+        return _learned_sampling(config.propagation, reference)
+    if isinstance(reference, RFCN):
+        return _from_key_frame(config.flow, reference.backbone.out_channels)
+    return FlowWarp(_flow(config.flow))
+
+
+def _from_key_frame(config: c.FlowConfig, channels: int) -> FlowWarp:
+    """As Deep Feature Flow's detector has it: straight from the key frame, with a scale map."""
+    if config.name == "flownet_s":
+        return ScaledFlowWarp(ScaledFlowNetS(channels, config.width), KeyToCurrent())
+    return FlowWarp(_flow(config), KeyToCurrent())
 
 
 def _flow(config: c.FlowConfig) -> nn.Module:
@@ -69,7 +97,9 @@ def _flow(config: c.FlowConfig) -> nn.Module:
 
 def _learned_sampling(settings: c.LearnedSamplingConfig, reference: Branch) -> LearnedSampling:
     backbone = reference.backbone
+    channels = backbone.out_channels
     if settings.encoder is None:
+        backbone = getattr(backbone, "network", backbone)  # within a `FeatureNetwork`
         low_level, low_channels = backbone.early, backbone.early_channels
     else:
         own = SmpBackbone(settings.encoder, settings.pretrained, EARLY, settings.blocks)
@@ -78,7 +108,7 @@ def _learned_sampling(settings: c.LearnedSamplingConfig, reference: Branch) -> L
     return LearnedSampling(
         low_level,
         low_channels,
-        backbone.out_channels,
+        channels,
         offsets=starts[settings.offsets](settings.radius),
         embedding=settings.embedding,
         update_ratio=settings.update_ratio,
@@ -113,7 +143,7 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
-BRANCHES: dict[str, Callable[..., Branch]] = {"deeplab": _deeplab, "pyramid": _pyramid}
+BRANCHES: dict[str, Callable[..., Branch]] = {"deeplab": _deeplab, "pyramid": _pyramid, "rfcn": _rfcn}
 BUILDERS: dict[str, Callable[..., VideoModel]] = {
     "frame_by_frame": _frame_by_frame,
     "deep_feature_flow": _deep_feature_flow,
@@ -123,6 +153,7 @@ BUILDERS: dict[str, Callable[..., VideoModel]] = {
 }
 
 __all__ = [
+    "RFCN",
     "Accel",
     "AccelShared",
     "DeepFeatureFlow",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from accel.fast.parts import Work, work_of
 from accel.fast.pointwise import Pointwise
 from accel.fast.preparation import Preparation
+from accel.models.images import subtract_mean
 from accel.models.prediction import Prediction
 
 
@@ -25,6 +26,14 @@ class Branch(nn.Module, ABC):
 
     task: str
     backbone: Any  # of accel.models.backbones, or made fast: what it has beside `forward` differs
+
+    def seen(self, image: Tensor) -> Tensor:
+        """Frames (B, 3, H, W) as they come, uint8 or float in 0..255, to what it looks at: RGB minus the mean."""
+        return subtract_mean(image)
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of what `seen` makes of frames of `size`."""
+        return size
 
     @abstractmethod
     def features(self, image: Tensor) -> Tensor:

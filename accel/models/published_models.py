@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accel.models.backbones.published_resnets import detection_resnet101, resnet18, resnet34, resnet50, resnet101
 from accel.models.detection.detections import Selection
+from accel.models.detection.resizing import Resizing
 from accel.models.detection.rfcn import RFCN, FeatureNetwork
 from accel.models.propagation.flow_warp import FlowWarp, ScaledFlowWarp
 from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
@@ -56,7 +57,8 @@ def build_published(version: str, num_classes: int | None = None) -> VideoModel:
 def _detector(version: str, num_classes: int) -> VideoModel:
     """Frame by frame, detections are told from another probability on, as the test programs have it."""
     backbone = FeatureNetwork(detection_resnet101())
-    reference = RFCN(backbone, num_classes, selection=Selection(1e-3 if version == "rfcn" else 1e-4))
+    selection = Selection(1e-3 if version == "rfcn" else 1e-4)
+    reference = RFCN(backbone, num_classes, selection=selection, resizing=Resizing())
     if version == "rfcn":
         return FrameByFrame(reference)
     channels = backbone.out_channels

@@ -28,7 +28,7 @@ class FrameByFrame(VideoModel):
         self.reference, self.task = reference, reference.task
 
     def key_frame(self, image, state=None):
-        return self.reference(subtract_mean(image)), None
+        return self.reference(self.reference.seen(image)), None
 
     def next_frame(self, image, state):
         return self.key_frame(image)
@@ -41,6 +41,9 @@ class FrameByFrame(VideoModel):
 
     def check_spreads_key_frames(self):
         """All its frames are alike."""
+
+    def seen_size(self, size):
+        return self.reference.seen_size(size)
 
     def simplified(self):
         self.reference = self.reference.simplified()
@@ -65,19 +68,23 @@ class DeepFeatureFlow(VideoModel):
     def constituents(self):
         return {"reference branch": FrameByFrame(self.reference)}
 
+    def seen_size(self, size):
+        return self.reference.seen_size(size)
+
     def key_frame(self, image, state=None):
-        image = subtract_mean(image)
+        image = self.reference.seen(image)
         anchor = Anchor.of(image, self.reference.features(image))
         if state is not None and self.remembers:
             anchor = Anchor(image, *self.propagation.update(state.anchor.memory, anchor.features))
         return self._predicted(anchor.features, image), FrameState.at_key_frame(anchor)
 
     def next_frame(self, image, state):
-        features, state = self._carried(subtract_mean(image), state)
+        image = self.reference.seen(image)
+        features, state = self._carried(image, state)
         return self._predicted(features, image), state
 
     def advance(self, image, state):
-        return self.propagation.route.skip(self.propagation, subtract_mean(image), state)
+        return self.propagation.route.skip(self.propagation, self.reference.seen(image), state)
 
     def renew(self, state, frames):
         if frames < 1:

@@ -83,6 +83,10 @@ class VideoModel(nn.Module, ABC):
         """Whether `renew` does anything but raise ValueError."""
         return type(self).renew is not VideoModel.renew
 
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of the images that its networks see of frames of `size`, and that its states hold."""
+        return size
+
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready for frames of `size` (H, W), where that takes time that no frame should have to wait for."""
 
@@ -132,7 +136,7 @@ class VideoModel(nn.Module, ABC):
     def _optimized_for(self, size: tuple[int, int], settings: Settings) -> VideoModel:
         """`optimized`, for arguments that it has checked."""
         fast = copy.deepcopy(self).eval().requires_grad_(False).simplified().to(settings.device)
-        preparation = Preparation(size, settings)
+        preparation = Preparation(fast.seen_size(size), settings)
         fast.make_fast(preparation)
         _, state = fast.key_frame(preparation.frame)
         fast.next_frame(preparation.frame, state)
@@ -200,6 +204,7 @@ class AnySize(VideoModel):
         super().__init__()
         self.model, self.settings = model, settings
         self.task, self.carries_state = model.task, model.carries_state
+        self.frame_sizes: dict[tuple[int, int], tuple[int, int]] = {}  # by the sizes that networks see of them
         self.fast: BySize[VideoModel] = BySize(lambda size: model._optimized_for(size, settings), sizes)
 
     @property
@@ -211,7 +216,9 @@ class AnySize(VideoModel):
         return self.model.remembers
 
     def key_frame(self, image, state=None):
-        return self.fast[_size(image)].key_frame(image, state)
+        size = _size(image)
+        self.frame_sizes[self.seen_size(size)] = size
+        return self.fast[size].key_frame(image, state)
 
     def check_spreads_key_frames(self):
         if self.settings.parts < 2 or not self.model.renews:
@@ -226,13 +233,22 @@ class AnySize(VideoModel):
     def advance(self, image, state):
         return self._after(image, state).advance(image, state)
 
+    def seen_size(self, size):
+        return self.model.seen_size(size)
+
     def renew(self, state, frames):
-        return None if state is None else self.fast[_size(state.image)].renew(state, frames)  # None: frame by frame
+        if state is None:  # frame by frame
+            return None
+        seen = _size(state.image)
+        # Frames of several sizes may be seen alike. Any of their models will do.
+        return self.fast[self.frame_sizes.get(seen, seen)].renew(state, frames)
 
     def _after(self, image: Tensor, state: Any) -> VideoModel:
         """The model for this frame, which follows the one that gave `state`."""
         size = _size(image)
-        if state is not None and _size(state.image) != size:
+        seen = self.seen_size(size)
+        self.frame_sizes[seen] = size
+        if state is not None and _size(state.image) != seen:
             raise ValueError(f"no key frame of {size[0]}x{size[1]} pixels came before this frame")
         return self.fast[size]
 

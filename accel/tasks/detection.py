@@ -147,6 +147,8 @@ class DetectionObjective(nn.Module):
         if boxes is None or boxes.dim() != 3:
             raise ValueError("train.loss: these clips have no boxes to train on")
         said = self.model(frames, refreshed)
+        scales = said.scales(tuple(frames.shape[3:]))  # to the pixels of what the network sees
+        boxes = torch.cat([boxes[..., :4] * boxes.new_tensor(scales * 2), boxes[..., 4:]], -1)
         every = anchors(tuple(said.maps.moves.shape[2:]), frames.device)
         of_images = [self._of(said, image, every, truth[truth[:, 4] >= 0]) for image, truth in enumerate(boxes)]
         return Losses(*(torch.stack(each).mean() for each in zip(*of_images, strict=True)))

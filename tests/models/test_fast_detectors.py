@@ -32,7 +32,7 @@ def test_it_gives_the_same_detections(name):
         torch.testing.assert_close(ours.deltas, expected.deltas, rtol=0, atol=1e-4)
         ours, expected = ours.at(SIZE), expected.at(SIZE)
         assert torch.equal(ours.count, expected.count) and torch.equal(ours.classes, expected.classes)
-        assert expected.count > 3
+        assert expected.count > 2
         torch.testing.assert_close(ours.boxes, expected.boxes, rtol=0, atol=1e-2)
 
 

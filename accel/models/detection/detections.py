@@ -10,6 +10,7 @@ from torch import Tensor
 
 from accel.models.detection.boxes import clipped, decoded
 from accel.models.detection.maps import Maps
+from accel.models.detection.resizing import Resizing
 from accel.models.detection.suppression import best_of_each_class
 from accel.models.prediction import Prediction
 
@@ -49,6 +50,7 @@ class Detections(Prediction):
     probabilities: (B, R, 1 + K): of the background, then of the classes.
     deltas: (B, R, 4): what moves a region to the box of what is in it, see `boxes.decoded`; the same for all classes.
     size: (H, W) of the image that the network saw.
+    resizing: how frames became that image; None: however that may have been, it shows all of them.
     maps: what regions and all else were worked out of: for the losses.
     """
 
@@ -57,6 +59,7 @@ class Detections(Prediction):
     deltas: Tensor
     size: tuple[int, int]
     selection: Selection = Selection()
+    resizing: Resizing | None = None
     maps: Maps | None = None
 
     def at(self, size: tuple[int, int]) -> Boxes:
@@ -68,7 +71,8 @@ class Detections(Prediction):
         """The boxes (B, R, 4) at frames of `size`, float64; the classes' probabilities (B, K, R); and which boxes
         suppression leaves each class (B, K, R) bool, however many."""
         boxes = clipped(decoded(self.regions.double(), self.deltas.double()), self.size)
-        boxes = torch.stack([boxes[..., i] / self._scale(size, i % 2) for i in range(4)], -1)
+        scales = self.scales(size)
+        boxes = torch.stack([boxes[..., i] / scales[i % 2] for i in range(4)], -1)
         scores = self.probabilities[..., 1:].transpose(1, 2)
         candidates = scores > self.selection.threshold
         stay = [
@@ -77,9 +81,11 @@ class Detections(Prediction):
         ]
         return boxes, scores, torch.stack(stay)
 
-    def _scale(self, size: tuple[int, int], axis: int) -> float:
-        """How many pixels of the network's image a pixel of the frame is. axis: 0 for x, 1 for y."""
-        return self.size[1 - axis] / size[1 - axis]
+    def scales(self, size: tuple[int, int]) -> tuple[float, float]:
+        """How many pixels of the network's image a pixel of frames of `size` (H, W) is, along x and along y."""
+        if self.resizing is not None:
+            return (self.resizing.scale(size),) * 2
+        return self.size[1] / size[1], self.size[0] / size[0]
 
     def _best(self, boxes: Tensor, scores: Tensor, stay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of one frame: boxes (N, 4), scores (N,), classes (N,), count ()."""

@@ -16,6 +16,7 @@ from accel.models.detection.anchors import RATIOS, SCALES
 from accel.models.detection.detections import Detections, Selection
 from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
 from accel.models.detection.proposals import Proposing, propose
+from accel.models.detection.resizing import Resizing
 from accel.models.strides import STRIDE
 
 ANCHORS = len(RATIOS) * len(SCALES)
@@ -25,6 +26,7 @@ class FeatureNetwork(nn.Module):
     """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
 
     network: module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU come after it.
+        `LearnedSampling` also asks it for low-level features: a method `early`, and `early_channels`.
     """
 
     network: Any
@@ -66,6 +68,7 @@ class RFCN(Branch):
     backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)), such
         as `FeatureNetwork`.
     num_classes: K, without the background.
+    resizing: what is done to frames before it looks at them; None: nothing. Boxes are those of the frames in any case.
     proposing, selection: how regions are proposed, and which detections are told; by default as published.
     """
 
@@ -78,12 +81,20 @@ class RFCN(Branch):
         num_classes: int,
         proposing: Proposing | None = None,
         selection: Selection | None = None,
+        resizing: Resizing | None = None,
     ):
         super().__init__()
         self.backbone = backbone
         self.heads = Heads(backbone.out_channels, num_classes)
         self.num_classes = num_classes
         self.proposing, self.selection = proposing or Proposing(), selection or Selection()
+        self.resizing = resizing
+
+    def seen(self, image: Tensor) -> Tensor:
+        return super().seen(image if self.resizing is None else self.resizing(image))
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size if self.resizing is None else self.resizing.size(size)
 
     def features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
@@ -112,7 +123,8 @@ class RFCN(Branch):
         maps = self.maps(features)
         regions = self.propose(maps, size)
         logits, boxes = self.judge(maps, regions)
-        return Detections(regions, logits.softmax(-1), self._moves(boxes), size, self.selection, maps)
+        moves = self._moves(boxes)
+        return Detections(regions, logits.softmax(-1), moves, size, self.selection, self.resizing, maps)
 
     def predict(self, features: Tensor) -> Detections:
         """Of frames that end where the last cells do."""
@@ -144,7 +156,8 @@ class SimplifiedRFCN(RFCN):
     def __init__(self, original: RFCN):
         Branch.__init__(self)
         self.backbone, self.heads = original.backbone, original.heads
-        self.num_classes, self.proposing, self.selection = original.num_classes, original.proposing, original.selection
+        self.num_classes, self.resizing = original.num_classes, original.resizing
+        self.proposing, self.selection = original.proposing, original.selection
         _scale(self.heads.moves, _column(PROPOSAL_DEVIATIONS * ANCHORS, self.heads.moves.weight))
         self.heads.boxes = _second_half(self.heads.boxes)
         deviations = _column(BOX_DEVIATIONS, self.heads.boxes.weight)

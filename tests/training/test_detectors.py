@@ -1,0 +1,135 @@
+"""A detector trained by the same loop, on a tiny ImageNet VID: losses, validation by mAP, weights that load."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from accel.commands.label import main as label
+from accel.config import load_config, parse_model
+from accel.inference.loading import load_model
+from accel.models import DeepFeatureFlow, LearnedSampling, build_model
+from accel.models.detection.rfcn import RFCN
+from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.routes import KeyToCurrent
+from accel.training.trainer import train
+from accel.video.opening import open_video
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+REFERENCE = {"name": "rfcn", "encoder": "tu-test_resnet", "channels": 8, "sides": [64, 96], "regions": 20}
+CAR = "n02958343"
+
+
+def write_vid(root):
+    """One video of 6 frames for training, one picture, one video of 2 frames to score; a bright car in each."""
+    rng = np.random.default_rng(0)
+    lists = {
+        "VID_train_15frames": "train/a 1 0 6\ntrain/a 1 5 6\n",
+        "DET_train_30classes": "train/p 1\n",
+        "VID_val_videos": "val/b 1 0 2\n",
+    }
+    (root / "ImageSets").mkdir(parents=True)
+    for name, lines in lists.items():
+        (root / "ImageSets" / f"{name}.txt").write_text(lines)
+    names = [*(("VID", f"train/a/{n:06d}") for n in range(6)), ("DET", "train/p")]
+    names += [("VID", f"val/b/{n:06d}") for n in range(2)]
+    for kind, name in names:
+        image = rng.integers(0, 80, (48, 72, 3), np.uint8)
+        left = int(rng.integers(0, 30))
+        image[10:35, left : left + 35] += 150
+        path = root / "Data" / kind / f"{name}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image)
+        boxes = root / "Annotations" / kind / f"{name}.xml"
+        boxes.parent.mkdir(parents=True, exist_ok=True)
+        corners = f"<xmin>{left}</xmin><ymin>10</ymin><xmax>{left + 34}</xmax><ymax>34</ymax>"
+        boxes.write_text(f"<annotation><object><name>{CAR}</name><bndbox>{corners}</bndbox></object></annotation>")
+    return root
+
+
+def test_it_is_trained_validated_and_labels_videos(tmp_path):
+    root = write_vid(tmp_path / "vid")
+    values = {
+        "output": str(tmp_path / "run"),
+        "model": {"name": "deep_feature_flow", "num_classes": 30, "reference": REFERENCE, "flow": {"width": 1 / 16}},
+        "data": {
+            "name": "imagenet_vid",
+            "root": str(root),
+            "train_split": "DET_train_30classes+VID_train_15frames",
+            "test_split": "VID_val_videos",
+            "clip_length": 4,
+        },
+        "train": {
+            "steps": 3,
+            "batch_size": 1,
+            "optimizer": {"name": "sgd", "lr": 0.001},
+            "loss": {"name": "rfcn"},
+            "workers": 0,
+            "log_every": 1,
+            "validation": {"split": "VID_val_videos", "every": 3, "interval": 2},
+        },
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values))
+    config = load_config(path)
+    train(config)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert any("map" in key for line in lines for key in line), lines
+    model = load_model(tmp_path / "run", device="cpu")
+    assert model.task == "detection" and isinstance(model, DeepFeatureFlow)
+    with torch.no_grad():
+        said = model.key_frame(torch.zeros(1, 3, 48, 72))[0].at((48, 72))
+    assert said.boxes.shape == (1, 300, 4)
+
+    label([str(root / "Data/VID/train/a"), "--model", str(tmp_path / "run"), "--output", str(tmp_path / "out")])
+    files = sorted((tmp_path / "out/labels").iterdir())
+    assert [file.name for file in files] == [f"{number:06d}.jsonl" for number in range(6)]
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    assert all(line.keys() == {"class", "score", "box"} for line in lines)
+    with open_video(tmp_path / "out/video.mp4") as video:
+        assert len(list(video)) == 6
+
+
+def test_detectors_are_built_from_configurations():
+    values = {"name": "deep_feature_flow", "num_classes": 4, "reference": REFERENCE}
+    model = build_model(parse_model(values | {"flow": {"width": 1 / 16}}, "test"))
+    assert isinstance(model.reference, RFCN) and isinstance(model.propagation, ScaledFlowWarp)
+    assert isinstance(model.propagation.route, KeyToCurrent) and model.seen_size((48, 72)) == (64, 96)
+    sampling = {"name": "learned_sampling", "embedding": 8, "radius": 1}
+    model = build_model(parse_model(values | {"propagation": sampling}, "test"))
+    assert isinstance(model.propagation, LearnedSampling)
+    model.eval()
+    with torch.no_grad():
+        _, state = model.key_frame(torch.zeros(1, 3, 48, 72))
+        said, _ = model.next_frame(torch.zeros(1, 3, 48, 72), state)
+    assert said.probabilities.shape == (1, 20, 5)
+    alone = {"name": "frame_by_frame", "num_classes": 4, "reference": REFERENCE | {"sides": None}}
+    alone = build_model(parse_model(alone, "test"))
+    assert alone.seen_size((48, 72)) == (48, 72)
+    accel = values | {"name": "accel", "update": REFERENCE, "flow": {"name": "dis"}}
+    with pytest.raises(ValueError, match="Accel fuses class scores; RFCN is for detection"):
+        build_model(parse_model(accel, "test"))
+
+
+@pytest.mark.parametrize("name", ["rfcn/rfcn", "dff_rfcn/dff_rfcn", "lsts_rfcn/lsts_rfcn"])
+def test_published_trainings_fit_their_models(name):
+    from accel.training.freezing import freeze
+    from accel.training.optimizers import build_optimizer, learning_rate
+
+    config = load_config(EXPERIMENTS / f"{name}.yaml")
+    with torch.device("meta"):
+        model = build_model(config.model)
+    freeze(model, config.train.freeze)
+    kept = {n for n, p in model.named_parameters() if not p.requires_grad}
+    network = "reference.backbone.network."
+    starts = tuple(network + part for part in ("conv1.", "bn1.", "stages.0."))
+    assert kept == {n for n, _ in model.named_parameters() if n.startswith(starts)}
+    build_optimizer(model, config.train)
+    rates = [learning_rate(step, config.train) for step in (0, config.train.steps // 2, config.train.steps - 1)]
+    assert rates[0] == rates[1] == pytest.approx(10 * rates[2])
+    assert rates[0] / config.train.batch_size == pytest.approx(2.5e-4)  # as published, where gradients are summed
