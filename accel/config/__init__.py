@@ -17,6 +17,7 @@ from accel.config.sections import (
     PropagatingConfig,
     PublishedConfig,
     PyramidConfig,
+    RfcnConfig,
     TrainConfig,
     without_pretrained,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "PropagatingConfig",
     "PublishedConfig",
     "PyramidConfig",
+    "RfcnConfig",
     "TrainConfig",
     "dump_config",
     "load_config",

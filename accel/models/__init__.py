@@ -71,9 +71,10 @@ def _reference(config: c.PropagatingConfig) -> Branch:
     if config.propagation is None or config.propagation.encoder is not None:
         return _branch(config.reference, config.num_classes)
     reference = config.reference
-    assert reference.name in ("deeplab", "rfcn"), "its configuration says so"
-    with_early = _rfcn if reference.name == "rfcn" else _deeplab
-    return with_early(reference, config.num_classes, config.propagation.blocks)
+    if reference.name == "rfcn":
+        return _rfcn(reference, config.num_classes, config.propagation.blocks)
+    assert reference.name == "deeplab", "its configuration says so"
+    return _deeplab(reference, config.num_classes, config.propagation.blocks)
 
 
 def _propagation(config: c.PropagatingConfig, reference: Branch) -> Propagation:
