@@ -1,4 +1,4 @@
-"""Video models, and how to build them from a configuration."""
+"""Video models and how to build them from a configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # models alone do without the configuration's libraries
 
 
 def build_model(config: c.ModelConfig) -> VideoModel:
-    """Build a model with fresh weights. Branches with `pretrained` get ImageNet weights."""
+    """A model with fresh weights (ImageNet's where a branch says `pretrained`)."""
     build: Callable[..., VideoModel] = BUILDERS[config.name]
     return build(config)
 
@@ -70,10 +70,11 @@ def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
 def _reference(config: c.PropagatingConfig) -> Branch:
     if config.propagation is None or config.propagation.encoder is not None:
         return _branch(config.reference, config.num_classes)
-    assert config.reference.name != "pyramid", "its configuration says so"
-    if config.reference.name == "rfcn":
-        return _rfcn(config.reference, config.num_classes, config.propagation.blocks)
-    return _deeplab(config.reference, config.num_classes, config.propagation.blocks)
+    reference = config.reference
+    if reference.name == "rfcn":
+        return _rfcn(reference, config.num_classes, config.propagation.blocks)
+    assert reference.name == "deeplab", "its configuration says so"
+    return _deeplab(reference, config.num_classes, config.propagation.blocks)
 
 
 def _propagation(config: c.PropagatingConfig, reference: Branch) -> Propagation:

@@ -33,7 +33,7 @@ class Resizing:
         """Frames (B, 3, H, W), uint8 or float, resized; float unless they have the size already."""
         if image.dim() != 4 or 0 in image.shape:  # told where the mean is subtracted
             return image
-        size = (image.shape[2], image.shape[3])
+        size = image.shape[2], image.shape[3]
         if self.size(size) == size:
             return image
         image = image if image.is_floating_point() else image.float()
