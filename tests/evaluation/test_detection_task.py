@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from films import Films
+from box_films import NAMES, PALETTE_OF_THREE, BoxFilms
 from small_detectors import small_detector
 
 from accel.config.sections import CrossEntropyConfig, RfcnLossConfig
@@ -25,8 +25,6 @@ from accel.video.opening import open_video
 from accel.video.writer import VideoWriter
 
 SIZE = (48, 64)
-NAMES = ("car", "person", "bicycle")
-PALETTE_OF_THREE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 
 
 @pytest.fixture
@@ -97,16 +95,6 @@ def test_vid_has_30_classes_in_the_order_of_the_alphabet():
 
 
 # --- scoring --------------------------------------------------------------------------------------------------
-
-
-class BoxFilms(Films):
-    """Films whose frames have one box each, of a class that they take turns in."""
-
-    class_names, palette = NAMES, PALETTE_OF_THREE
-
-    def clip(self, index, length):
-        boxes = np.array([[4, 6, 40, 30, index % 3]], np.float32)
-        return replace(super().clip(index, length), labels=None, boxes=boxes)
 
 
 def test_scores_are_counted_and_add_up(task):
