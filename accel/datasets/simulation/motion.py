@@ -93,7 +93,7 @@ class SimulatedMotion:
         """Return a clip of `length` frames that ends in the last frame of `clip`, which is not moved.
 
         frames: (length, H, W, 3) uint8. The last is the still, apart from noise and motion blur.
-        labels: the clip's own. None counts as unlabelled.
+        labels, boxes: the clip's own. None counts as unlabelled.
         flow: (length-1, H, W, 2) float32, NaN if an object hides the point in the older frame, or if it is outside.
 
         Places that the still does not show, beyond its border and behind its objects, are filled with mirrored
@@ -116,7 +116,7 @@ class SimulatedMotion:
             frames = _blurred_by_motion(frames, flow, shutter=rng.uniform(0.2, 0.6))
         flow[hidden] = np.nan
         self._expose(frames, rng)
-        return Clip(frames, clip.labels, flow, clip.name)
+        return Clip(frames, clip.labels, flow, clip.name, clip.boxes)
 
     # --- the scene --------------------------------------------------------------------------------------------
 
