@@ -49,7 +49,8 @@ def score_whole_videos(
         numbers = [number for number, _ in frames]
         if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise ValueError(f"{video}: labelled frames {numbers[0]} to {numbers[-1]} have gaps; expected each of them")
-    task, scores = task_of(model, dataset), {}
+    task = task_of(model, dataset)
+    scores: dict[int, Score] = {}
     with bar("scoring", len(dataset), quiet) as progress:
         done = 0
         for frames in videos.values():
