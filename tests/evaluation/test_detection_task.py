@@ -12,6 +12,7 @@ from small_detectors import small_detector
 from accel.config.sections import CrossEntropyConfig, RfcnLossConfig
 from accel.datasets.clips import Clip, collate
 from accel.datasets.imagenet_vid import CLASS_NAMES, PALETTE
+from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
 from accel.evaluation.running.sweep import sweep
 from accel.inference.segmenter import Segmenter
@@ -163,6 +164,12 @@ def test_boxes_follow_the_view():
         np.testing.assert_allclose(seen[0, :4], [columns[0], rows[0], columns[-1], rows[-1]], atol=1.01)
     mirrored = ClipTransform(flip=1.0)(clip, np.random.default_rng(0)).boxes
     assert mirrored.tolist() == [[50, 10, 79, 29, 1], [0, 50, 9, 59, 0]]  # as published: width - x2 - 1
+
+
+def test_boxes_stay_where_they_are_when_motion_is_simulated():
+    clip = clip_with([[10, 8, 60, 50, 2]])
+    moved = SimulatedMotion(NAMES)(clip, 3, np.random.default_rng(0))
+    assert len(moved.frames) == 3 and np.array_equal(moved.boxes, clip.boxes)
 
 
 @pytest.mark.parametrize("name", ["frame_by_frame", "deep_feature_flow"])

@@ -93,7 +93,7 @@ class SimulatedMotion:
         """A clip of `length` frames that ends in the last frame of `clip`, which stays where it is.
 
         frames: (length, H, W, 3) uint8; the last is the still, but for noise and motion blur.
-        labels: the clip's own; None counts as unlabelled.
+        labels, boxes: the clip's own; None counts as unlabelled.
         flow:   (length-1, H, W, 2) float32, NaN where a thing hides the point in the older frame, or it lies outside.
         What the still does not show - beyond its border, behind its things - is filled with mirrored surroundings,
         which move as the scene does: where older frames show them, the flow is right, too.
@@ -115,7 +115,7 @@ class SimulatedMotion:
             frames = _blurred_by_motion(frames, flow, shutter=rng.uniform(0.2, 0.6))
         flow[hidden] = np.nan
         self._expose(frames, rng)
-        return Clip(frames, clip.labels, flow, clip.name)
+        return Clip(frames, clip.labels, flow, clip.name, clip.boxes)
 
     # --- the scene --------------------------------------------------------------------------------------------
 

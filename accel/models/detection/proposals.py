@@ -46,12 +46,16 @@ def propose(
     whole[:, : size[0] // STRIDE, : size[1] // STRIDE] = True
     scores = torch.where(whole, scores, -1).reshape(batch, -1)
     deltas = deltas.float().view(batch, count, 4, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
-    boxes = clipped(decoded(anchors((height, width), scores.device), deltas), size)
+    every = anchors((height, width), scores.device).expand(batch, -1, -1)
     if proposing.smallest_side > 0:
-        boxes, scores = _grown(boxes, scores, proposing.smallest_side)
+        boxes, scores = _grown(clipped(decoded(every, deltas), size), scores, proposing.smallest_side)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, : proposing.before], order[:, : proposing.before]
-    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    rows = order[..., None].expand(-1, -1, 4)
+    if proposing.smallest_side > 0:
+        boxes = boxes.gather(1, rows)
+    else:  # only the best are decoded
+        boxes = clipped(decoded(every.gather(1, rows), deltas.gather(1, rows)), size)
     chosen = torch.stack([_filled(best_of(each, proposing.most_overlap, proposing.count), proposing) for each in boxes])
     return boxes.gather(1, chosen[..., None].expand(-1, -1, 4)), scores.gather(1, chosen)
 

@@ -56,9 +56,9 @@ class Heads(nn.Module):
             initialise(layer)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, h, w) to `Maps`, in float32 for half types: they decide what is found."""
-        features = features.to(self.objects.weight.dtype)
+        """(B, C, h, w) to `Maps`, each half computed in the type of its layers."""
         proposing, judging = features.tensor_split([self.objects.in_channels], 1)
+        proposing, judging = proposing.to(self.objects.weight.dtype), judging.to(self.classes.weight.dtype)
         return self.objects(proposing), self.moves(proposing), self.classes(judging), self.boxes(judging)
 
 
@@ -116,7 +116,8 @@ class RFCN(Branch):
         said = []
         for each in (maps.classes, maps.boxes):
             pooled = accel_ops.psroi_pool(each, rois, each.shape[1] // BINS**2, BINS, BINS, 1 / STRIDE)
-            said.append(pooled.mean((2, 3)).unflatten(0, regions.shape[:2]))
+            wide = torch.promote_types(pooled.dtype, torch.float32)
+            said.append(pooled.mean((2, 3), dtype=wide).unflatten(0, regions.shape[:2]))
         return said[0], said[1]
 
     def predict_within(self, features: Tensor, size: tuple[int, int]) -> Detections:
@@ -136,6 +137,9 @@ class RFCN(Branch):
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
         self.backbone = preparation.network(self.backbone, parts=parts)
+        # What is said of regions is a mean over many cells, and bears half types. Which regions there are, does not.
+        preparation.layer(self.heads.classes)
+        preparation.layer(self.heads.boxes)
         self.heads = preparation.by_shape(self.heads)
 
     def _anchor_moves(self, maps: Maps) -> Tensor:

@@ -1,6 +1,6 @@
 """Greedy non-maximum suppression: the best box stays, those that overlap it too much go; and so on with the rest.
 
-torchvision's counts sides as x2 - x1, and goes on after enough boxes are found.
+torchvision's counts sides as x2 - x1, and goes on after enough boxes are found: that takes longer.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ def best_of(boxes: Tensor, most_overlap: float, most: int) -> Tensor:
     kept, found = boxes[:0], []
     for start in range(0, len(boxes), BLOCK):
         block = boxes[start : start + BLOCK]
-        free = ~(overlaps(kept, block) > most_overlap).any(0)
-        free = _survivors(free[None], (overlaps(block, block) > most_overlap).triu(1)[None])[0]
-        indices = free.nonzero()[:, 0]
-        found.append(start + indices)
-        kept = torch.cat([kept, block[indices]])
+        left = (~(overlaps(kept, block) > most_overlap).any(0)).nonzero()[:, 0]
+        block = block[left]  # mostly few, once many are kept
+        free = torch.ones(1, len(block), dtype=torch.bool, device=boxes.device)
+        stay = _survivors(free, (overlaps(block, block) > most_overlap).triu(1)[None])[0].nonzero()[:, 0]
+        found.append(start + left[stay])
+        kept = torch.cat([kept, block[stay]])
         if len(kept) >= most:
             break
     return torch.cat(found)[:most] if found else torch.empty(0, dtype=torch.long, device=boxes.device)
