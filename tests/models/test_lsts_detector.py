@@ -60,6 +60,7 @@ def test_low_level_features_are_taken_before_the_relu_of_the_fourth_block(model)
     assert torch.equal(early.relu(), x)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_optimised_it_finds_the_same(model):
     fast = model.optimized(SIZE, dtype=torch.float32, compile=False)

@@ -17,7 +17,8 @@ KEPT = slice(None, None, 32)  # of 1024 channels
 ROWS = slice(None, None, 30)  # of 300 regions
 
 
-@pytest.fixture(scope="module", params=INTERVALS)
+# Deep Feature Flow's key frames are R-FCN's: one version is enough for every day, and one size of frames.
+@pytest.fixture(scope="module", params=[pytest.param("rfcn", marks=pytest.mark.slow), "dff-rfcn"])
 def network(request, published_params):
     """(version, model)."""
     model = load_published(request.param, published_params(request.param))
@@ -58,7 +59,8 @@ def detections_of(prediction, size):
 
 
 @pytest.mark.parametrize(
-    "golden", ["golden.npz", "golden-odd.npz", pytest.param("golden-resized.npz", marks=pytest.mark.slow)]
+    "golden",
+    ["golden-odd.npz", *(pytest.param(f"golden{kind}.npz", marks=pytest.mark.slow) for kind in ("", "-resized"))],
 )
 def test_every_stage_agrees_with_mxnet(network, golden, parity):
     version, model = network

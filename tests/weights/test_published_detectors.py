@@ -50,7 +50,8 @@ def test_weights_go_in_and_come_out_equal(version, published_params):
 @pytest.mark.parametrize("version", ["lsts-rfcn", "lsts-rfcn-gaussian"])
 def test_lsts_files_hold_what_its_facts_say(version):
     named, count = shapes(version), 81 if version == "lsts-rfcn" else 40
-    beyond = {name: shape for name, shape in named.items() if name not in shapes("rfcn")}
+    of_rfcn = shapes("rfcn")
+    beyond = {name: shape for name, shape in named.items() if name not in of_rfcn}
     assert beyond["init_offset"] == (count, 2)
     assert beyond["embedding_conv_feat_newkey_key2cur_weight"] == (256, 1024, 1, 1)
     assert beyond["quality_conv2_key2key_weight"] == (16, 256, 3, 3)
