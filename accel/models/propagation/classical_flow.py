@@ -69,7 +69,8 @@ class PixelSearch:
         # A frame of under 91 pixels changes the settings of the object, for good.
         if getattr(own, "size", None) != now.shape:
             preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}")
-            own.search, own.size = cv2.DISOpticalFlow.create(preset), now.shape
+            create = cv2.DISOpticalFlow_create  # type: ignore[attr-defined] # not in OpenCV's types
+            own.search, own.size = create(preset), now.shape
         with _threads_of_pytorch:
             flow = own.search.calc(now, before, None)
         return flow[:height, :width]
