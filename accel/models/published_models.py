@@ -36,6 +36,7 @@ def build_published(version: str, num_classes: int | None = None) -> VideoModel:
 
     num_classes: by default as published, see `published_classes`. Raises ValueError for any other version.
     """
+    check_version(version)
     num_classes = published_classes(version) if num_classes is None else num_classes
     if version in DETECTORS:
         return _detector(version, num_classes)
