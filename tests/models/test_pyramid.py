@@ -253,7 +253,8 @@ def test_a_branch_is_a_deeplab_unless_it_names_another():
         (
             pyramid(8),
             {"propagation": {"name": "learned_sampling"}},
-            r"`propagation: learned_sampling` carries the features of a deeplab or rfcn; `reference: pyramid` needs `flow`",
+            "`propagation: learned_sampling` carries the features of a deeplab or rfcn; "
+            "`reference: pyramid` needs `flow`",
         ),
     ],
 )
