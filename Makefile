@@ -16,10 +16,12 @@ else
 	$(BIN)/python tools/demo.py --interval 5 --num_ex 10 --compare
 endif
 
-# Up to four tests at a time, each on one thread: more threads would wait for each other. Neighbours, which share what
-# they need, stay together; a process that has done its share takes from another's.
+# Up to four tests at a time, each on one thread: more threads would wait for each other. One more than there are cores,
+# because some tests wait for a clock. Neighbours, which share what they need, stay together; a process that has done its
+# share takes from another's.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist=worksteal \
+		--numprocesses=$$($(BIN)/python -c "import os; print(min(4, os.cpu_count() + 1))")
 
 lint: install
 	$(BIN)/ruff check .
