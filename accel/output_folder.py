@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TextIO
 
+from accel.wording import few
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -157,10 +159,9 @@ class OutputFolder:
         return file.relative_to(self.path).as_posix()
 
     def _not_ours(self, names: Sequence[str]) -> ValueError:
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         return ValueError(
             f"{self.path}: holds files that no run of this program has listed in {LIST} "
-            f"({', '.join(names[:MAX_NAMED])}{more}); choose another folder, or move them away"
+            f"({few(names, MAX_NAMED)}); choose another folder, or move them away"
         )
 
 

@@ -22,6 +22,7 @@ ORDER = (
     # what knows nothing of video models: constants, files, processes, the machine
     "_version",
     "labels",
+    "wording",
     "files",
     "output_folder",
     "interrupts",

@@ -20,6 +20,7 @@ from accel.files.exif import orientation
 from accel.files.images import read_image
 from accel.progress import Bar, bar, console
 from accel.threads import usable_cores
+from accel.wording import few
 
 if TYPE_CHECKING:
     from accel.config import Config, DataConfig
@@ -185,10 +186,9 @@ def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Fin
 
 
 def _turned(images: Sequence[Path]) -> str:
-    more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
     return (
         f"{_number(images, 'image')} with an EXIF orientation, turned as it says; labels are read as stored, and must "
-        f"fit the turned image: {', '.join(map(str, images[:MAX_NAMED]))}{more}"
+        f"fit the turned image: {few([str(image) for image in images], MAX_NAMED)}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from accel.labels import IGNORED, MANY_IGNORED, NEARLY_ALL_IGNORED, percent
+from accel.wording import few
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
@@ -134,6 +135,5 @@ def is_doubtful(counts: LabelCounts, use: Use) -> bool:
 
 def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
     """Return classes as the subject of a sentence, with its verb."""
-    shown = ", ".join(f"{k} {names[k]!r:.80}" for k in classes[:MAX_NAMED])
-    more = f" and {len(classes) - MAX_NAMED} more" if len(classes) > MAX_NAMED else ""
-    return f"class {shown} occurs" if len(classes) == 1 else f"classes {shown}{more} occur"
+    shown = few([f"{k} {names[k]!r:.80}" for k in classes], MAX_NAMED)
+    return f"class {shown} occurs" if len(classes) == 1 else f"classes {shown} occur"

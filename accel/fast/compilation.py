@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from accel.fast.graphs import CudaGraph
 from accel.fast.parts import Parts
 from accel.fast.streams import streams_of
-from accel.fast.tracing import TracingError, first_line, functional, is_of_the_machine, trace
+from accel.fast.tracing import TracingError, functional, is_of_the_machine, trace
+from accel.wording import first_line
 
 
 def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:

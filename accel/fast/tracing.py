@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
+from accel.wording import first_line
+
 # The tracer calls the network's own code with stand-ins for tensors. Where that code asks them for what they do not
 # have, such as numbers, it fails in ways of its own. What is missing here (no disk, no module, an interrupt) says
 # nothing about the network.
@@ -76,7 +78,3 @@ def is_of_the_machine(error: BaseException) -> bool:
     # PyTorch has no class for want of memory on the CPU, nor in cuBLAS and cuDNN.
     words = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

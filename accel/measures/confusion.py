@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from accel.labels import IGNORED, MANY_IGNORED, percent
+from accel.wording import few
 
 _VALUES = 256  # that a uint8 label can have
 _MAX_NAMED = 8  # classes in a line
@@ -105,9 +106,7 @@ def caveats(scored: int, classes: int, missing: Sequence[str], ignored: float) -
     if scored < classes:
         parts.append(f"mean of {scored} of {classes} classes")
     if missing:
-        more = len(missing) - _MAX_NAMED
-        shown = ", ".join(f"{name!r:.80}" for name in missing[:_MAX_NAMED])
-        parts.append(f"no label has {shown}{f' and {more} more' if more > 0 else ''}")
+        parts.append(f"no label has {few([f'{name!r:.80}' for name in missing], _MAX_NAMED)}")
     if ignored > MANY_IGNORED:
         parts.append(f"{percent(ignored)}% of the labels' pixels are ignored")
     return "; ".join(parts)

@@ -23,9 +23,11 @@ from accel.models.detection.targets import anchor_targets, region_targets, some_
 from accel.models.video import VideoModel
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
+from accel.wording import few
 
 SHOWN = 0.5  # score of a box that is drawn; files have them all
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most
+MAX_NAMED = 3  # classes in a line
 
 
 class BoxTruth(NamedTuple):
@@ -118,7 +120,7 @@ class MeanAveragePrecision(Score):
         missing = [class_names[k] for k in np.flatnonzero(self.counts.true == 0)]
         if not missing:
             return ""
-        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        named = few(missing, MAX_NAMED)
         return f"{len(class_names) - len(missing)} of {len(class_names)} classes; no box of {named}"
 
 

@@ -20,6 +20,7 @@ from accel.datasets.sampling import StepSampler, TrainingClips, init_worker
 from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
 from accel.training.launch import STOPPING
+from accel.wording import first_line
 
 DYING = 0.5  # seconds
 
@@ -120,7 +121,7 @@ def _deaths_unnoticed() -> Iterator[None]:
 
 
 def _death(error: Exception) -> ChildProcessError:
-    told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    told = first_line(error).rstrip(". ")
     return ChildProcessError(f"a data worker died ({told}); if the machine ran out of memory, fewer train.workers help")
 
 

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from accel.training.launch import launcher_is_gone
 from accel.training.signals import Stopped
+from accel.wording import first_line
 
 BEAT = 1.0  # seconds between two looks
 LOST = 20.0  # seconds after which a process that gives no sign of life counts as gone
@@ -107,7 +108,7 @@ class Watch:
                     )
             except (dist.DistError, RuntimeError) as error:
                 if not self.ending.is_set():
-                    self._end(f"process 0 of {self.size} is gone ({_line(error)})")
+                    self._end(f"process 0 of {self.size} is gone ({first_line(error)})")
             if late > self.timeout + SLACK:
                 others = [f"process {rank}: {_told(sign)}" for rank, (sign, _) in signs.items() if rank != self.rank]
                 self._end(
@@ -152,10 +153,6 @@ def _is_broken_connection(error: BaseException | None) -> bool:
 
 def _told(sign: dict) -> str:
     return f"step {sign['step']}, {sign['what']}" if sign else "starting"
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _place() -> str:

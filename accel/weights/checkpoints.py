@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from accel import wording
 from accel.config import ModelConfig, parse_model
 from accel.files.whole_files import whole_path, write_whole
 from accel.weights.archives import check_archive
@@ -22,6 +23,7 @@ from accel.weights.checksums import sha256_of
 
 WEIGHTS, PRETRAINED = "weights.safetensors", "model.safetensors"  # of a run's folder, and of one to give away
 MAX_NAMED = 3  # parameters named in an error
+MAX_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def save_weights(path: Path, model: nn.Module, description: Description, dtype: 
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # what the system said, in the library's words
-            raise OSError(f"{path}: cannot be written ({_line(error)})") from None
+            raise OSError(f"{path}: cannot be written ({reason(error)})") from None
         return sha256_of(temporary)
 
 
@@ -89,13 +91,13 @@ def describe_weights(path: str | Path) -> Description:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors file ({_line(error)})") from None
+        raise ValueError(f"{path}: not a safetensors file ({reason(error)})") from None
     if metadata.get("format") != "accel":
         raise ValueError(f"{path}: not weights of this program (no `format: accel` in its metadata)")
     try:
         return _described(metadata)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged metadata ({_line(error)})") from None
+        raise ValueError(f"{path}: damaged metadata ({reason(error)})") from None
 
 
 def _described(metadata: dict[str, str]) -> Description:
@@ -131,7 +133,7 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missin
             _refuse_other_architecture(path, expected, shapes, keep_missing)  # before anything is read
             stored = {name: file.get_tensor(stored) for name, stored in names.items()}
     except (SafetensorError, OSError, RuntimeError, OverflowError, KeyError) as error:
-        raise ValueError(f"{path}: not a safetensors file ({_line(error)})") from None
+        raise ValueError(f"{path}: not a safetensors file ({reason(error)})") from None
     for name, tensor in stored.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise ValueError(f"{path}: damaged: {name} is {tensor.dtype}, expected {expected[name].dtype}")
@@ -189,15 +191,14 @@ def load_state(path: Path) -> dict[str, Any]:
         check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: not the state of a run ({_line(error)})") from None
+        raise ValueError(f"{path}: not the state of a run ({reason(error)})") from None
 
 
 def few(names: Sequence[str]) -> str:
     """Return the first of many names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(f"{name:.100}" for name in names[:MAX_NAMED]) + more
+    return wording.few([f"{name:.100}" for name in names], MAX_NAMED)
 
 
-def _line(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the first line of the error, shortened if necessary."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return wording.first_line(error)[:MAX_REASON]

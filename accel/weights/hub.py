@@ -12,7 +12,7 @@ import torch
 
 from accel.files.whole_files import write_whole
 from accel.weights.cards import Subject, card_page
-from accel.weights.checkpoints import PRETRAINED, Description, save_weights
+from accel.weights.checkpoints import PRETRAINED, Description, reason, save_weights
 from accel.weights.checksums import SUMS, check_sum, write_sums
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def push_to_hub(
             api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Weights and model card")
         except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-            raise ValueError(f"{ADDRESS}{repository}: not uploaded ({_line(error)})") from None
+            raise ValueError(f"{ADDRESS}{repository}: not uploaded ({reason(error)})") from None
     return f"{ADDRESS}{repository}"
 
 
@@ -116,11 +116,11 @@ def fetch(address: str) -> Path:
     try:
         weights = get(PRETRAINED)
     except HFValidationError as error:
-        raise ValueError(f"{address}: {_line(error)}") from None
+        raise ValueError(f"{address}: {reason(error)}") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise FileNotFoundError(f"{address}: not in the cache, and the hub cannot be reached (offline?)") from None
     except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise FileNotFoundError(f"{address}: cannot be fetched ({_line(error)})") from None
+        raise FileNotFoundError(f"{address}: cannot be fetched ({reason(error)})") from None
     try:
         sums = get(SUMS)
     except (EntryNotFoundError, HfHubHTTPError, OSError):
@@ -152,7 +152,3 @@ def _refuse_others(folder: Path) -> None:
     if others or (any(folder.iterdir()) and not (folder / PRETRAINED).is_file()):
         what = others[0] if others else next(folder.iterdir()).name
         raise FileExistsError(f"{folder}: holds {what}; expected a new or an empty folder, or an earlier model")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

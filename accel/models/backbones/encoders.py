@@ -11,6 +11,7 @@ from torch import nn
 
 from accel.models.backbones import efficientnet_lite
 from accel.models.strides import STRIDE
+from accel.wording import first_line
 
 WHOLE = 5  # stages of every encoder
 HUB_TIMEOUT = 5.0  # seconds
@@ -143,7 +144,3 @@ def _offline_if_unreachable() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

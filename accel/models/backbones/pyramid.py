@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from accel.models.backbones import efficientnet_lite
-from accel.models.backbones.encoders import WHOLE, first_line, make_encoder, pixel_scaling
+from accel.models.backbones.encoders import WHOLE, make_encoder, pixel_scaling
 from accel.models.backbones.smp import SMALLEST, TRIAL, scaled
+from accel.wording import first_line
 
 STRIDES = (4, 8, 16)
 COARSEST = 32  # stride of what encoders make

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from accel.models.backbones.encoders import (
     WHOLE,
     PixelScaling,
-    first_line,
     make_encoder,
     pixel_scaling,
     start_as_identity,
@@ -20,6 +19,7 @@ from accel.models.backbones.encoders import (
 from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.strides import STRIDE
+from accel.wording import first_line
 
 EARLY = 4  # the stage of every encoder that ends at 1/16 of the frame
 SMALLEST = 64  # pixels; the spatial reduction in some encoders needs more than one cell
