@@ -65,6 +65,10 @@ class DeepFeatureFlow(VideoModel):
     def remembers(self):
         return self.propagation.remembers
 
+    @property
+    def moves_on(self):
+        return self.propagation.route.moves_on
+
     def constituents(self):
         return {"reference branch": FrameByFrame(self.reference)}
 

@@ -43,6 +43,12 @@ class VideoModel(nn.Module, ABC):
         state."""
         return False
 
+    @property
+    def moves_on(self) -> bool:
+        """Return whether features are carried from frame to frame, so that a state is good for the frame after it
+        alone. Otherwise it is good for any frame that is compared with its key frame."""
+        return False
+
     @abstractmethod
     def key_frame(self, image: Tensor, state: Any = None) -> tuple[Prediction, Any]:
         """Run the full model on this frame, without regard to time. Return the prediction and the new state.
@@ -228,6 +234,10 @@ class AnySize(VideoModel):
     @property
     def remembers(self) -> bool:
         return self.model.remembers
+
+    @property
+    def moves_on(self) -> bool:
+        return self.model.moves_on
 
     def key_frame(self, image, state=None):
         size = _size(image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor
 
@@ -13,7 +13,14 @@ from accel.playing.player import Playable, Step
 from accel.playing.schedules import Decision, check_interval
 
 
-def play_centred(model: Playable, frames: Iterable[Tensor], interval: int) -> Iterator[Step]:
+class Centrable(Playable, Protocol):
+    """The calls that `play_centred` makes on a model. `accel.models.VideoModel` documents each of them."""
+
+    @property
+    def moves_on(self) -> bool: ...
+
+
+def play_centred(model: Centrable, frames: Iterable[Tensor], interval: int) -> Iterator[Step]:
     """What a model says of the frames (B, 3, H, W) of a video, in order, with a key frame in each segment of `interval`
     frames: at interval / 2 - 1, rounded down, so 4, 14, 24, ... of 10; in a last segment that ends before it, its last
     frame (Jiang et al., LSTS, ECCV 2020, as in the authors' code).
@@ -25,7 +32,7 @@ def play_centred(model: Playable, frames: Iterable[Tensor], interval: int) -> It
     go back to a frame before its key frame, and for frames of two sizes.
     """
     check_interval(interval)
-    if _moves_on(model):
+    if model.moves_on:
         raise ValueError(
             f"key frames in the middle of their segments: {type(model).__name__} carries features from frame to frame; "
             "expected a model that compares each frame with the key frame"
@@ -33,7 +40,7 @@ def play_centred(model: Playable, frames: Iterable[Tensor], interval: int) -> It
     return _segments(model, iter(frames), interval)
 
 
-def _segments(model: Playable, frames: Iterator[Tensor], interval: int) -> Iterator[Step]:
+def _segments(model: Centrable, frames: Iterator[Tensor], interval: int) -> Iterator[Step]:
     middle, state, size = max(interval // 2 - 1, 0), None, None
     while segment := list(islice(frames, interval)):
         for frame in segment:
@@ -48,9 +55,3 @@ def _segments(model: Playable, frames: Iterator[Tensor], interval: int) -> Itera
                 yield Step(of_key, decision, 0)
             else:
                 yield Step(model.next_frame(frame, state)[0], Decision.CURRENT, abs(number - key))
-
-
-def _moves_on(model: Any) -> bool:
-    """Whether a model's features go with the frames, so that each state is good for the next frame alone."""
-    propagation = getattr(model, "propagation", None)
-    return propagation is not None and propagation.route.moves_on

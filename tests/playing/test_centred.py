@@ -14,6 +14,8 @@ SIZE = (34, 50)
 class Teller:
     """Says which frame it was shown, and which key frame it had. Frames are numbered by their value."""
 
+    moves_on = False
+
     def key_frame(self, image, state=None):
         number = int(image[0, 0, 0, 0])
         return (number, number, state), number
@@ -74,5 +76,7 @@ def test_what_cannot_be_played_so_is_told():
         play_centred(Teller(), [], 0)
     with pytest.raises(ValueError, match="DeepFeatureFlow carries features from frame to frame"):
         play_centred(small("deep_feature_flow"), [], 3)
+    with pytest.raises(ValueError, match="AnySize carries features from frame to frame"):
+        play_centred(small("deep_feature_flow").optimized(), [], 3)
     with pytest.raises(ValueError, match=r"a frame of \(3, 3\) among frames of \(2, 2\)"):
         list(play_centred(Teller(), [*numbered(1), torch.zeros(1, 3, 3, 3)], 2))
