@@ -13,6 +13,7 @@ part has batch-norm epsilon 2e-5 and normalises its input; all else has epsilon 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import accel_ops
@@ -106,7 +107,7 @@ class Bottleneck(nn.Module):
         return self.shortcut(x) + self.bn_c(self.conv_c(y))
 
 
-class BottleneckNet(nn.Module):
+class BottleneckNet(nn.Module, ABC):
     """(B, 3, H, W) RGB minus the mean to (B, 32 * width, h, w) with conv5 at stride 1.
 
     depths: blocks of conv2 to conv5.
@@ -144,13 +145,13 @@ class BottleneckNet(nn.Module):
     def _before_stages(self, image: Tensor) -> Tensor:
         return self._pooled(self.bn1(self.conv1(image)).relu())
 
+    @abstractmethod
     def _dilated(self, channels: int) -> nn.Module:
         """The 3x3 convolution of conv5."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pooled(self, x: Tensor) -> Tensor:
         """Halved, by the pooling after conv1."""
-        raise NotImplementedError
 
 
 class ResNetV1(BottleneckNet):

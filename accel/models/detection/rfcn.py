@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from accel.fast.preparation import Preparation
 from accel.models.branch import Branch
-from accel.models.constants import constant
+from accel.models.constants import per_channel
 from accel.models.detection.anchors import RATIOS, SCALES
 from accel.models.detection.detections import Detections, Selection
 from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
 from accel.models.detection.proposals import Proposing, propose
 from accel.models.detection.resizing import Resizing
+from accel.models.small_weights import small_weights
 from accel.models.strides import STRIDE
 
 ANCHORS = len(RATIOS) * len(SCALES)
@@ -36,7 +37,7 @@ class FeatureNetwork(nn.Module):
         self.network = network
         self.last = nn.Conv2d(network.out_channels, out_channels, 3, padding=6, dilation=6)
         self.out_channels = out_channels
-        initialise(self.last)
+        small_weights(self.last)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.last(self.network(image)).relu()
@@ -52,8 +53,7 @@ class Heads(nn.Module):
         self.moves = nn.Conv2d(half, 4 * ANCHORS, 1)
         self.classes = nn.Conv2d(channels - half, (1 + num_classes) * BINS**2, 1)
         self.boxes = nn.Conv2d(channels - half, 2 * 4 * BINS**2, 1)
-        for layer in (self.objects, self.moves, self.classes, self.boxes):
-            initialise(layer)
+        small_weights(self)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """(B, C, h, w) to `Maps`, each half computed in the type of its layers."""
@@ -144,11 +144,11 @@ class RFCN(Branch):
 
     def _anchor_moves(self, maps: Maps) -> Tensor:
         """dx, dy, dw, dh of each anchor, (B, 4A, h, w)."""
-        return maps.moves * _column(PROPOSAL_DEVIATIONS * ANCHORS, maps.moves)[:, None, None]
+        return maps.moves * per_channel(PROPOSAL_DEVIATIONS * ANCHORS, maps.moves)
 
     def _moves(self, boxes: Tensor) -> Tensor:
         """dx, dy, dw, dh of each region, (B, R, 4), from what `judge` says."""
-        return boxes[..., 4:] * _column(BOX_DEVIATIONS, boxes)
+        return boxes[..., 4:] * per_channel(BOX_DEVIATIONS, boxes).flatten()
 
 
 class SimplifiedRFCN(RFCN):
@@ -162,9 +162,9 @@ class SimplifiedRFCN(RFCN):
         self.backbone, self.heads = original.backbone, original.heads
         self.num_classes, self.resizing = original.num_classes, original.resizing
         self.proposing, self.selection = original.proposing, original.selection
-        _scale(self.heads.moves, _column(PROPOSAL_DEVIATIONS * ANCHORS, self.heads.moves.weight))
+        _scale(self.heads.moves, per_channel(PROPOSAL_DEVIATIONS * ANCHORS, self.heads.moves.weight).flatten())
         self.heads.boxes = _second_half(self.heads.boxes)
-        deviations = _column(BOX_DEVIATIONS, self.heads.boxes.weight)
+        deviations = per_channel(BOX_DEVIATIONS, self.heads.boxes.weight).flatten()
         _scale(self.heads.boxes, deviations.repeat_interleave(BINS**2))
 
     def simplified(self, linear: bool = True) -> Branch:
@@ -175,13 +175,6 @@ class SimplifiedRFCN(RFCN):
 
     def _moves(self, boxes: Tensor) -> Tensor:
         return boxes
-
-
-def initialise(layer: nn.Conv2d) -> None:
-    """As published."""
-    assert layer.bias is not None
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
@@ -200,11 +193,3 @@ def _second_half(layer: nn.Conv2d) -> nn.Conv2d:
     half.weight.copy_(layer.weight[kept:])
     half.bias.copy_(layer.bias[kept:])
     return half.requires_grad_(layer.weight.requires_grad)
-
-
-def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return constant(_numbers, values, dtype=like.dtype, device=like.device)
-
-
-def _numbers(values: tuple[float, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)

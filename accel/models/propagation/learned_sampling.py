@@ -13,6 +13,7 @@ from accel.fast.preparation import Preparation
 from accel.models.constants import constant
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.routes import KeyToCurrent
+from accel.models.small_weights import small_weights
 
 
 class LearnedSampling(Propagation):
@@ -59,7 +60,7 @@ class LearnedSampling(Propagation):
         self.key_to_key: Any = Aggregation(channels, embedding)
         self.update_ratio = update_ratio
         for module in (self.low_to_high, self.key_to_current, self.key_to_key):
-            _initialise(module)
+            small_weights(module)  # so that at first all offsets have the same weight
 
     def motion(self, current: Tensor, previous: Tensor) -> Tensor:
         """Describe the current frame by features (B, C, h, w), which find the matching places in earlier frames."""
@@ -206,12 +207,3 @@ def grid_offsets(radius: int = 4) -> Tensor:
 def gaussian_offsets(count: int = 81, deviation: float = 1.0) -> Tensor:
     """Return normally distributed offsets (count, 2), drawn from PyTorch's generator."""
     return deviation * torch.randn(count, 2)
-
-
-def _initialise(module: nn.Module) -> None:
-    """Set small weights, as published, so that at first all offsets have the same weight."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
