@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from accel.config import DataConfig, load_config, load_stages
-from accel.config.experiments import EXPERIMENTS
+from accel.config import DataConfig, load_config
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.clips import long_enough
-from accel.demo_models import table_folder, weights_for_scenes, weights_for_video
+from accel.demo_models import scenes, table_folder, weights_for_scenes, weights_for_video
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
@@ -204,9 +203,7 @@ def _data(options: Options) -> DataConfig:
     if data_root(cityscapes).is_dir():
         return cityscapes
     console.print(f"no Cityscapes at {data_root(cityscapes)}: using generated street scenes")
-    demo = load_stages(EXPERIMENTS / "demo" / "demo18.yaml")[-1].data
-    snippets = demo.snippets | {demo.test_split: max(options.num_ex, demo.snippets[demo.test_split])}
-    return demo.model_copy(update={"snippets": snippets})
+    return scenes(options.num_ex)
 
 
 def _dataset(data: DataConfig) -> ClipDataset:

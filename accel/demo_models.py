@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-from accel.config import Config, load_stages
+from accel.config import Config, DataConfig, load_stages
 from accel.config.experiments import EXPERIMENTS
 from accel.datasets import ClipDataset, build_dataset
 from accel.datasets.clips import frames_to_tensor
@@ -66,6 +66,13 @@ def weights_for_scenes(version: str | None, device: str, train: bool) -> Path:
     return train_demo(version, device)[-1].output
 
 
+def scenes(at_least: int = 0) -> DataConfig:
+    """Return the demo's data: generated scenes. at_least: how many there are to be to show."""
+    data = load_stages(EXPERIMENTS / "demo" / f"demo{VERSION}.yaml")[-1].data
+    snippets = data.snippets | {data.test_split: max(at_least, data.snippets[data.test_split])}
+    return data.model_copy(update={"snippets": snippets})
+
+
 def train_demo(version: str | None, device: str) -> list[Config]:
     """The stages of a demo's recipe, trained by now. KeyboardInterrupt if Ctrl-C ended that."""
     from accel.training.signals import Stopped
@@ -99,7 +106,6 @@ def compare_demo_models(version: str | None, interval: int, output: Path, device
     FixedInterval(interval)
     folder = table_folder(output)
     chosen = choose_device(device)
-    data = load_stages(EXPERIMENTS / "demo" / f"demo{VERSION}.yaml")[-1].data
     path = None if train or version is not None else shipped(FOR_SCENES)
     models: dict[str, VideoModel]
     if path is not None:
@@ -108,9 +114,9 @@ def compare_demo_models(version: str | None, interval: int, output: Path, device
         sources = dict.fromkeys(models, str(path))
     else:
         stages = {_title(stage): stage for stage in train_demo(version, device)}
-        data = next(iter(stages.values())).data
         models = {name: load_model(stage.output, stage.model, chosen) for name, stage in stages.items()}
         sources = {name: str(stage.output) for name, stage in stages.items()}
+    data = scenes()
     dataset = build_dataset(data, data.test_split)
     origin = Origin.of(sources, chosen)
     results = _results(models, dataset, interval)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from accel import demo, demo_models
+from accel import demo_models
 from accel.config import load_config
 from accel.output_folder import LIST
 from accel.weights.checksums import sha256_of, write_sums
@@ -22,8 +22,7 @@ def trained(trained_run, scenes_made_here, tool, monkeypatch):
     """The run that the demo's recipe would end in. Scenes are few and small."""
     *_, last = demo_models.load_stages(demo_models.EXPERIMENTS / "demo/demo18.yaml", OF_TEST_SIZE)
     stage = last.model_copy(update={"output": trained_run, "model": load_config(trained_run / "config.yaml").model})
-    for module in (demo, demo_models):
-        monkeypatch.setattr(module, "load_stages", lambda _: [stage])
+    monkeypatch.setattr(demo_models, "load_stages", lambda _: [stage])
     monkeypatch.setattr(demo_models, "train_demo", lambda version, device: [stage])
     return trained_run
 

@@ -765,10 +765,11 @@ def test_the_demo_as_typed_uses_cityscapes_when_it_is_there(tool, trained, tiny_
 
 def test_without_cityscapes_the_demo_generates_scenes(tool, trained, scenes_made_here, tmp_path, capsys, monkeypatch):
     """Of the demo's size, but few."""
-    from accel import demo
+    from accel import demo_models
 
-    stages = demo.load_stages(demo.EXPERIMENTS / "demo/demo18.yaml", ["data.snippets={val: 1}", "data.size=[64, 128]"])
-    monkeypatch.setattr(demo, "load_stages", lambda _: stages)
+    recipe = demo_models.EXPERIMENTS / "demo/demo18.yaml"
+    stages = demo_models.load_stages(recipe, ["data.snippets={val: 1}", "data.size=[64, 128]"])
+    monkeypatch.setattr(demo_models, "load_stages", lambda _: stages)
     options = ["--interval", 5, "--num_ex", 2, "--device", "cpu"]
     assert tool("demo", "--checkpoint", trained[-1], *options) == 0
     assert "no Cityscapes at data/cityscapes: using generated street scenes" in capsys.readouterr().out
