@@ -38,7 +38,7 @@ def test_a_card_states_what_the_shipped_file_scores(shipped, tiny_run, tmp_path)
     results = compare({"it": model}, build_dataset(load_config(cfg, overrides).data, "val"), [1, 2])["it"]
     card = describe_weights(path).card
     assert [(each.data, each.interval, each.value) for each in card.accuracy] == [
-        ("Noise", result.interval, result.mean) for result in results
+        ("Noise", result.interval, round(result.mean, 4)) for result in results
     ]
     assert (card.summary, card.limits, card.times[0].size) == ("Labels noise.", "It learned nothing.", (64, 96))
     figures = json.loads((tmp_path / "results" / "mine.json").read_text())
