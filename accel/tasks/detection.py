@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from accel import visualize
 from accel.files.whole_files import write_whole
 from accel.measures.average_precision import AveragePrecision
-from accel.models.detection.anchors import anchors
 from accel.models.detection.detections import Boxes
 from accel.models.detection.losses import Losses, losses_of
 from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
@@ -151,7 +150,7 @@ class DetectionObjective(nn.Module):
         said = self.model(frames, refreshed)
         scales = said.scales(tuple(frames.shape[3:]))  # to the pixels of what the network sees
         boxes = torch.cat([boxes[..., :4] * boxes.new_tensor(scales * 2), boxes[..., 4:]], -1)
-        every = anchors(tuple(said.maps.moves.shape[2:]), frames.device)
+        every = self.model.reference.proposing.anchors(tuple(said.maps.moves.shape[2:]), frames.device)
         of_images = [self._of(said, image, every, truth[truth[:, 4] >= 0]) for image, truth in enumerate(boxes)]
         return Losses(*(torch.stack(each).mean() for each in zip(*of_images, strict=True)))
 
