@@ -12,6 +12,8 @@ from accel.datasets.clips import Batch, Clip, ClipDataset, OnMissing, collate
 if TYPE_CHECKING:
     from accel.config import DataConfig
 
+GENERATED = ("streetscape", "streetscape_vid")  # data that the program makes itself where they are missing
+
 
 def build_dataset(
     config: DataConfig,
@@ -53,7 +55,7 @@ def data_root(config: DataConfig) -> Path:
     """
     if config.root is not None:
         return config.root.expanduser()
-    if config.name == "streetscape":
+    if config.name in GENERATED:
         return Path("data") / config.name
     return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
 
@@ -97,12 +99,41 @@ def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_
     return ImageNetVid(data_root(config), split, on_missing)
 
 
+def _streetscape_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.streetscape import generate_streetscape_vid
+    from accel.datasets.streetscape_vid import StreetscapeVid
+
+    root, part = data_root(config), generated_part(split)
+    if not split.startswith("VID_") or part not in config.snippets:
+        lists = ", ".join(f"VID_{each}_{kind}" for each in config.snippets for kind in ("15frames", "videos"))
+        raise ValueError(f"data.train_split or test_split {split!r}: expected a list of data.snippets, such as {lists}")
+    generate_streetscape_vid(root, {part: config.snippets[part]}, config.size, progress=progress)
+    return StreetscapeVid(root, split, on_missing, config.snippets[part])
+
+
+def generated_part(split: str) -> str:
+    """Return the key of `data.snippets` that a split of generated scenes belongs to: train, for VID_train_15frames."""
+    words = split.split("_")
+    return words[1] if len(words) == 3 and words[0] == "VID" else split
+
+
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
     "streetscape": _streetscape,
     "folder": _folder,
     "imagenet_vid": _imagenet_vid,
+    "streetscape_vid": _streetscape_vid,
 }
 
-__all__ = ["Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]
+__all__ = [
+    "GENERATED",
+    "Batch",
+    "Clip",
+    "ClipDataset",
+    "build_dataset",
+    "build_test_dataset",
+    "collate",
+    "data_root",
+    "generated_part",
+]

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from accel.datasets import build_dataset, data_root
+from accel.datasets import GENERATED, build_dataset, data_root, generated_part
 from accel.datasets.label_counts import MAX_NAMED, LabelCounts, Use, doubts, histogram_of, stops_at_doubts
 from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
@@ -269,7 +269,7 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
             length = 1 if each.simulated_test_frames else validation.interval
             uses.append(_Use(each, validation.split, (length,), "validation"))
         for use in uses:
-            made = (each.snippets.get(use.split), each.size) if each.name == "streetscape" else ()
+            made = (each.snippets.get(generated_part(use.split)), each.size) if each.name in GENERATED else ()
             key = each.name, data_root(each).resolve(), use.split, made
             found[key] = _both(found[key], use) if key in found else use
     return [replace(use, lengths=tuple(sorted(set(use.lengths)))) for use in found.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accel.config import Config
-from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets import GENERATED, ClipDataset, build_dataset, data_root
 from accel.datasets.label_counts import Use, stops_at_doubts
 from accel.datasets.label_sample import look_at_labels
 from accel.progress import console
@@ -35,7 +35,7 @@ def check_recipe(stages: Sequence[Config]) -> None:
     ahead = [stage for stage in stages if not is_done(stage)]
     checked = {_labels_of(stage) for stage in ahead[:1] if learns_labels(stage)}
     for stage in ahead[1:]:
-        if stage.data.name == "streetscape" or not learns_labels(stage) or _labels_of(stage) in checked:
+        if stage.data.name in GENERATED or not learns_labels(stage) or _labels_of(stage) in checked:
             continue
         checked.add(_labels_of(stage))
         check_labels(stage, build_dataset(stage.data, stage.data.train_split), None)
