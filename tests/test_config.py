@@ -42,7 +42,8 @@ def test_the_experiments_load():
     experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
     assert len(experiments) > 20
     for path in experiments:
-        counts = {"folder": (2,)}.get(path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19))
+        own = {"folder": (2,), "own_boxes": (1,), "streetscape_vid": (6,), "camvid_boxes": (3,)}
+        counts = own.get(path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19))
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
 
 
@@ -214,7 +215,7 @@ def test_settings_are_read_only(write):
             "data.name=kitti",
             [
                 "data.name",
-                "'cityscapes', 'camvid', 'streetscape', 'folder', 'imagenet_vid' or 'streetscape_vid'",
+                "'cityscapes', 'camvid', 'streetscape', 'folder', 'coco', 'voc', 'imagenet_vid' or 'streetscape_vid'",
                 "got 'kitti'",
             ],
         ),

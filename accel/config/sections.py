@@ -253,9 +253,10 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    # folder: your own, in classes of your own. For detectors: imagenet_vid, whose splits are lists of its ImageSets;
-    # streetscape_vid, generated scenes in its layout (lists VID_train_15frames, VID_val_videos)
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid", "streetscape_vid"]
+    # folder: your own, in classes of your own. For detectors: coco and voc, your own with boxes; imagenet_vid, whose
+    # splits are lists of its ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames,
+    # VID_val_videos)
+    name: Literal["cityscapes", "camvid", "streetscape", "folder", "coco", "voc", "imagenet_vid", "streetscape_vid"]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"

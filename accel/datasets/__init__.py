@@ -93,6 +93,18 @@ def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     return LabelledFolder(data_root(config), split, on_missing)
 
 
+def _coco(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.coco import Coco
+
+    return Coco(data_root(config), split, on_missing)
+
+
+def _voc(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.voc import Voc
+
+    return Voc(data_root(config), split, on_missing)
+
+
 def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.imagenet_vid import ImageNetVid
 
@@ -122,6 +134,8 @@ BUILDERS = {
     "camvid": _camvid,
     "streetscape": _streetscape,
     "folder": _folder,
+    "coco": _coco,
+    "voc": _voc,
     "imagenet_vid": _imagenet_vid,
     "streetscape_vid": _streetscape_vid,
 }

@@ -12,7 +12,12 @@ from accel.files.images import read_frames
 
 
 class StoredBoxes(ClipDataset):
-    """Frames with boxes whose images are files. Each data set defines `image_paths` and `truth`."""
+    """Frames with boxes whose images are files. Each data set defines `image_paths` and `truth`.
+
+    own_files: whether each labelled frame has a file of boxes of its own.
+    """
+
+    own_files = True
 
     @abstractmethod
     def image_paths(self, index: int, length: int) -> list[Path]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from accel.config import Config
 from accel.datasets import GENERATED, ClipDataset, build_dataset, data_root
 from accel.datasets.label_counts import Use, stops_at_doubts
-from accel.datasets.label_sample import look_at_labels
+from accel.datasets.label_sample import look_at_boxes, look_at_labels
+from accel.datasets.own_boxes import OwnBoxes
 from accel.progress import console
 from accel.training.run_folder import is_done
 from accel.training.validation import Validation
@@ -64,7 +65,11 @@ def _labels_of(config: Config) -> tuple:
 
 def _look(config: Config, dataset: ClipDataset, indices: Sequence[int], use: Use, split: str) -> None:
     where = f"{config.data.name} {split} at {data_root(config.data)}"
-    found = look_at_labels(dataset, indices, use, stops_at_doubts(config.data), where)
+    strict = stops_at_doubts(config.data)
+    if isinstance(dataset, OwnBoxes):
+        found = look_at_boxes(dataset, indices, use, strict)
+    else:
+        found = look_at_labels(dataset, indices, use, strict, where)
     for warning in found.warnings:
         console.print(f"warning: {where}: {warning}")
     if found.errors:
