@@ -215,7 +215,7 @@ def test_settings_are_read_only(write):
             "data.name=kitti",
             [
                 "data.name",
-                "'cityscapes', 'camvid', 'streetscape', 'folder', 'coco', 'voc', 'imagenet_vid' or 'streetscape_vid'",
+                "'folder', 'coco', 'voc', 'imagenet_vid', 'streetscape_vid' or 'camvid_boxes'",
                 "got 'kitti'",
             ],
         ),

@@ -255,8 +255,18 @@ class MotionConfig(Section):
 class DataConfig(Section):
     # folder: your own, in classes of your own. For detectors: coco and voc, your own with boxes; imagenet_vid, whose
     # splits are lists of its ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames,
-    # VID_val_videos)
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "coco", "voc", "imagenet_vid", "streetscape_vid"]
+    # VID_val_videos); camvid_boxes, regions of CamVid's label maps
+    name: Literal[
+        "cityscapes",
+        "camvid",
+        "streetscape",
+        "folder",
+        "coco",
+        "voc",
+        "imagenet_vid",
+        "streetscape_vid",
+        "camvid_boxes",
+    ]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"

@@ -11,6 +11,7 @@ from accel.datasets.clips import Batch, Clip, ClipDataset, OnMissing, collate
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
+    from accel.datasets.stored import StoredClips
 
 GENERATED = ("streetscape", "streetscape_vid")  # data that the program makes itself where they are missing
 
@@ -44,7 +45,7 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
     from accel.datasets.simulation.simulated_clips import SimulatedClips
 
     stills = build_dataset(config, split)
-    motion = SimulatedMotion(stills.class_names, **(config.motion or MotionConfig()).model_dump())
+    motion = SimulatedMotion(stills.label_names, **(config.motion or MotionConfig()).model_dump())
     return SimulatedClips(stills, motion, config.simulated_test_frames)
 
 
@@ -57,7 +58,8 @@ def data_root(config: DataConfig) -> Path:
         return config.root.expanduser()
     if config.name in GENERATED:
         return Path("data") / config.name
-    return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
+    folder = "camvid" if config.name == "camvid_boxes" else config.name
+    return Path(os.environ.get("ACCEL_DATA", "data")) / folder
 
 
 def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
@@ -66,7 +68,7 @@ def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool, on_mi
     return Cityscapes(data_root(config), split, on_missing=on_missing)
 
 
-def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> StoredClips:
     from accel.datasets.camvid import CamVid
     from accel.datasets.camvid_original import CamVidOriginal, original_folders
 
@@ -74,6 +76,12 @@ def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     whole = split.partition("/")[0]
     is_original = not (root / f"{whole}annot").is_dir() and original_folders(root, whole) is not None
     return (CamVidOriginal if is_original else CamVid)(root, split, on_missing)
+
+
+def _camvid_boxes(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.camvid_boxes import CamVidBoxes
+
+    return CamVidBoxes(_camvid(config, split, progress, with_flow, on_missing))
 
 
 def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
@@ -132,6 +140,7 @@ def generated_part(split: str) -> str:
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
+    "camvid_boxes": _camvid_boxes,
     "streetscape": _streetscape,
     "folder": _folder,
     "coco": _coco,
