@@ -17,6 +17,7 @@ from pathlib import Path
 from accel.cli import Parser, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
+BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +60,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         "--live",
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
+    )
+    parser.add_argument(
+        "--boxes",
+        default="jsonl",
+        choices=BOXES,
+        help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")

@@ -73,16 +73,27 @@ class PyramidConfig(Section):
     enlarge: Literal[1, 2] = 1  # factor by which the encoder's frame is enlarged: 2 helps small objects, but is slower
 
 
+Positive = Annotated[float, Field(gt=0, le=1024)]
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
 class RfcnConfig(Section):
-    """Detector: `accel.models.detection.rfcn`."""
+    """Detector on any encoder: `accel.models.detection.rfcn`. What is not set is as published.
+
+    For small frames and small networks: `channels: 128`, `dilation: 2`, `sides: null`, and `scales` that fit the
+    objects. A scale of 8 is an object of 128 x 128 pixels of the resized frame.
+    """
 
     name: Literal["rfcn"]
     encoder: str  # any segmentation-models-pytorch encoder
     pretrained: bool = False  # ImageNet weights
     channels: int = Field(1024, ge=2, le=8192)  # of the features that are carried from frame to frame
+    dilation: int = Field(6, ge=1, le=64)  # of the last 3x3 convolution, in cells of 16 pixels
     # Frames are resized so that the shorter side has so many pixels, unless the longer one had more than these; null:
     # they are taken as they come.
-    sides: tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]] | None = (600, 1000)
+    sides: tuple[Side, Side] | None = (600, 1000)
+    scales: tuple[Positive, ...] = Field((8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
+    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
     regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame
     threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
 
@@ -242,8 +253,20 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid"]
+    # folder: your own, in classes of your own. For detectors: coco and voc, your own with boxes; imagenet_vid, whose
+    # splits are lists of its ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames,
+    # VID_val_videos); camvid_boxes, regions of CamVid's label maps
+    name: Literal[
+        "cityscapes",
+        "camvid",
+        "streetscape",
+        "folder",
+        "coco",
+        "voc",
+        "imagenet_vid",
+        "streetscape_vid",
+        "camvid_boxes",
+    ]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
@@ -255,7 +278,7 @@ class DataConfig(Section):
     label_check: Literal["error", "warn"] | None = None
     # Score clips of this many frames, simulated from the labelled frames alone. None: score the stored frames.
     simulated_test_frames: int | None = Field(None, ge=1)
-    # Streetscape only: how many snippets to generate for each split, and their height and width.
+    # Generated scenes only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from accel import visualize
 from accel.files.whole_files import write_whole
 from accel.measures.average_precision import AveragePrecision
-from accel.models.detection.anchors import anchors
 from accel.models.detection.detections import Boxes
 from accel.models.detection.losses import Losses, losses_of
 from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
 from accel.models.detection.rfcn import RFCN
 from accel.models.detection.targets import anchor_targets, region_targets, some_of
 from accel.models.video import VideoModel
+from accel.tasks.box_files import OUTPUTS, CocoResults, MotDetections
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
 from accel.wording import few
@@ -72,6 +72,15 @@ class Detection(Task):
         frame, both corners within."""
         lines = "".join(f"{json.dumps(line)}\n" for line in self.lines(said))
         write_whole(path, lines.encode())
+
+    def result_files(self, kind, place):
+        self.check_kind(kind)
+        kinds = {"coco": CocoResults, "mot": MotDetections}
+        return kinds[kind](place, self.class_names) if kind in kinds else super().result_files("jsonl", place)
+
+    def check_kind(self, kind):
+        if kind not in OUTPUTS:
+            raise ValueError(f"--boxes {kind}: there are {', '.join(OUTPUTS)}")
 
     def lines(self, said: Boxes) -> Iterator[dict]:
         """What a model says of a frame, as arrays, box by box."""
@@ -151,7 +160,7 @@ class DetectionObjective(nn.Module):
         said = self.model(frames, refreshed)
         scales = said.scales(tuple(frames.shape[3:]))  # to the pixels of what the network sees
         boxes = torch.cat([boxes[..., :4] * boxes.new_tensor(scales * 2), boxes[..., 4:]], -1)
-        every = anchors(tuple(said.maps.moves.shape[2:]), frames.device)
+        every = self.model.reference.proposing.anchors(tuple(said.maps.moves.shape[2:]), frames.device)
         of_images = [self._of(said, image, every, truth[truth[:, 4] >= 0]) for image, truth in enumerate(boxes)]
         return Losses(*(torch.stack(each).mean() for each in zip(*of_images, strict=True)))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from accel.models.detection.anchors import anchors
+from accel.models.detection.anchors import RATIOS, SCALES, anchors
 from accel.models.detection.boxes import clipped, decoded, sides
 from accel.models.detection.suppression import best_of
 from accel.models.strides import STRIDE
@@ -20,12 +20,24 @@ class Proposing:
     before: the best so many go into suppression.  count: of proposals, always.
     most_overlap: intersection over union with a better one, at most.
     smallest_side: pixels; smaller boxes are grown by half of it on all sides, and come last.
+    scales, ratios: of the anchors they start from, see `anchors.anchors`.
     """
 
     before: int = 6000
     count: int = 300
     most_overlap: float = 0.7
     smallest_side: float = 0.0
+    scales: tuple[float, ...] = SCALES
+    ratios: tuple[float, ...] = RATIOS
+
+    @property
+    def anchors_of_cell(self) -> int:
+        """A, the number of anchors of a cell."""
+        return len(self.scales) * len(self.ratios)
+
+    def anchors(self, cells: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        """Return the anchors of a map of `cells` (h, w): (h * w * A, 4), see `anchors.anchors`."""
+        return anchors(cells, device, self.scales, self.ratios)
 
 
 @torch.no_grad()
@@ -46,7 +58,7 @@ def propose(
     whole[:, : size[0] // STRIDE, : size[1] // STRIDE] = True
     scores = torch.where(whole, scores, -1).reshape(batch, -1)
     deltas = deltas.float().view(batch, count, 4, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
-    every = anchors((height, width), scores.device).expand(batch, -1, -1)
+    every = proposing.anchors((height, width), scores.device).expand(batch, -1, -1)
     if proposing.smallest_side > 0:
         boxes, scores = _grown(clipped(decoded(every, deltas), size), scores, proposing.smallest_side)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
