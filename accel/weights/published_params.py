@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from accel.models.detection.maps import BINS
-from accel.models.published_models import DETECTORS, VERSIONS, build_published, check_version, published_classes
+from accel.models.published_models import DETECTORS, MXNET_VERSIONS, build_published, check_version, published_classes
 from accel.models.video import VideoModel
 from accel.weights.checkpoints import few
 from accel.weights.mxnet_params import read_mxnet_params
@@ -147,7 +147,7 @@ def _likely_cause(version: str, given: Collection[str]) -> str:
         return sum(name in given for name in naming.parameters.values())
 
     # A whole detector is what the base file is.
-    others = [v for v in VERSIONS if v != version and (version in DETECTORS or v not in DETECTORS)]
+    others = [v for v in MXNET_VERSIONS if v != version and (version in DETECTORS or v not in DETECTORS)]
     whole = [(there(n), v) for v in others for n in namings(v) if there(n) == len(n.parameters)]
     most, other = max(whole, default=(0, ""))
     if most > max(map(there, namings(version))):
