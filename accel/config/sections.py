@@ -73,16 +73,27 @@ class PyramidConfig(Section):
     enlarge: Literal[1, 2] = 1  # factor by which the encoder's frame is enlarged: 2 helps small objects, but is slower
 
 
+Positive = Annotated[float, Field(gt=0, le=1024)]
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
 class RfcnConfig(Section):
-    """Detector: `accel.models.detection.rfcn`."""
+    """Detector on any encoder: `accel.models.detection.rfcn`. What is not set is as published.
+
+    For small frames and small networks: `channels: 128`, `dilation: 2`, `sides: null`, and `scales` that fit the
+    objects. A scale of 8 is an object of 128 x 128 pixels of the resized frame.
+    """
 
     name: Literal["rfcn"]
     encoder: str  # any segmentation-models-pytorch encoder
     pretrained: bool = False  # ImageNet weights
     channels: int = Field(1024, ge=2, le=8192)  # of the features that are carried from frame to frame
+    dilation: int = Field(6, ge=1, le=64)  # of the last 3x3 convolution, in cells of 16 pixels
     # Frames are resized so that the shorter side has so many pixels, unless the longer one had more than these; null:
     # they are taken as they come.
-    sides: tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]] | None = (600, 1000)
+    sides: tuple[Side, Side] | None = (600, 1000)
+    scales: tuple[Positive, ...] = Field((8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
+    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
     regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame
     threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
 
@@ -311,7 +322,15 @@ class RfcnLossConfig(Section):
     hardest: int = Field(128, ge=1)  # regions of an image that count
 
 
-LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig
+class FasterRcnnLossConfig(Section):
+    """The four losses of Faster R-CNN: class and box of anchors, and of regions that are drawn."""
+
+    name: Literal["faster_rcnn"]
+    anchors: int = Field(256, ge=2)  # of an image that are drawn, half of them objects at most
+    regions: int = Field(512, ge=4)  # of an image that are drawn, a fourth of them objects at most
+
+
+LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | FasterRcnnLossConfig
 
 
 class ValidationConfig(Section):

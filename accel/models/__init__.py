@@ -55,9 +55,9 @@ def _pyramid(config: c.PyramidConfig, num_classes: int) -> FeaturePyramid:
 def _rfcn(config: c.RfcnConfig, num_classes: int, early_blocks: int | None = None) -> RFCN:
     network = SmpBackbone(config.encoder, config.pretrained, early_blocks=early_blocks)
     return RFCN(
-        FeatureNetwork(network, config.channels),
+        FeatureNetwork(network, config.channels, config.dilation),
         num_classes,
-        Proposing(count=config.regions),
+        Proposing(count=config.regions, scales=config.scales, ratios=config.ratios),
         Selection(config.threshold),
         None if config.sides is None else Resizing(*config.sides),
     )

@@ -13,8 +13,8 @@ from accel.models import build_published
 from accel.models.backbones.dc5_resnets import DC5ResNet
 from accel.models.detection.boxes import EDGES, clipped, decoded, encoded, overlaps
 from accel.models.detection.detections import ClassDetections, Selection
-from accel.models.detection.faster_rcnn import BOX_DEVIATIONS, RATIOS, SCALES, FasterRCNN, exact_anchors
-from accel.models.detection.proposals import Proposing, propose_edges
+from accel.models.detection.faster_rcnn import BOX_DEVIATIONS, FasterRCNN
+from accel.models.detection.proposals import EdgeProposing, propose_edges
 from accel.models.detection.resizing import OpenCvResizing
 from accel.models.images import subtract_mean
 from accel.models.propagation.flow_warp import ShrinkingFlowWarp
@@ -83,9 +83,8 @@ def test_flow_of_zero_shrinks_a_map():
 @pytest.mark.parametrize(("prefix", "frame"), [("a_", 0), ("b_", 1)])
 def test_regions_are_proposed_as_mmdetection_does(golden, prefix, frame):
     objects, moves = stored(golden, f"{prefix}objectness_{frame}"), stored(golden, f"{prefix}deltas_{frame}")
-    every = exact_anchors(tuple(objects.shape[2:]), "cpu", SCALES, RATIOS)
     size = tuple(map(int, golden[f"{prefix}sizes"][1]))
-    regions, scores, count = propose_edges(objects.sigmoid(), moves, every, size, Proposing())
+    regions, scores, count = propose_edges(objects.sigmoid(), moves, size)
     assert count.tolist() == [300]
     assert_near(regions[0], golden[f"{prefix}proposals_{frame}"][:, :4], 1e-3)
     assert_near(scores[0], golden[f"{prefix}proposals_{frame}"][:, 4], 1e-6)
@@ -145,10 +144,9 @@ def test_corners_can_be_the_edges_of_boxes():
 
 def test_regions_without_sides_are_left_out():
     """All anchors of a cell beyond the image are clipped to nothing. What there is, is repeated."""
-    every = exact_anchors((1, 9), "cpu", (1.0,), (1.0,))
-    regions, _, count = propose_edges(
-        torch.linspace(0.1, 0.9, 9).view(1, 1, 1, 9), torch.zeros(1, 4, 1, 9), every, (16, 40), Proposing(count=6)
-    )
+    proposing = EdgeProposing(count=6, scales=(1.0,), ratios=(1.0,))
+    scores = torch.linspace(0.1, 0.9, 9).view(1, 1, 1, 9)
+    regions, _, count = propose_edges(scores, torch.zeros(1, 4, 1, 9), (16, 40), proposing)
     assert count.tolist() == [3]  # of 9: one at each of x = 0, 16 and 32; those from 48 on lie outside
     assert regions[0].tolist() == 2 * [[24, 0, 40, 8], [8, 0, 24, 8], [0, 0, 8, 8]]
 

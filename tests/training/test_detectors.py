@@ -13,9 +13,13 @@ from accel.commands.label import main as label
 from accel.config import load_config, parse_model
 from accel.inference.loading import load_model
 from accel.models import DeepFeatureFlow, LearnedSampling, build_model
+from accel.models.detection.boxes import overlaps
+from accel.models.detection.losses import RfcnLosses
+from accel.models.detection.proposals import Proposing
 from accel.models.detection.rfcn import RFCN
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.routes import KeyToCurrent
+from accel.tasks.detection import DetectionObjective
 from accel.training.trainer import train
 from accel.video.opening import open_video
 
@@ -114,6 +118,60 @@ def test_detectors_are_built_from_configurations():
     accel = values | {"name": "accel", "update": REFERENCE, "flow": {"name": "dis"}}
     with pytest.raises(ValueError, match="Accel fuses class scores; RFCN is for detection"):
         build_model(parse_model(accel, "test"))
+
+
+SMALL = {"channels": 12, "dilation": 1, "sides": None, "scales": [1, 2], "ratios": [0.5, 2.0], "regions": 10}
+WAYS = {
+    "frame_by_frame": {},
+    "flow": {"flow": {"width": 1 / 16}},
+    "dis": {"flow": {"name": "dis", "preset": "ultrafast"}},
+    "learned_sampling": {"propagation": {"name": "learned_sampling", "embedding": 8, "radius": 1}},
+}
+
+
+ENCODERS = [*((way, "tu-test_resnet") for way in WAYS), ("learned_sampling", "tu-test_efficientnet")]
+
+
+@pytest.mark.parametrize(("way", "encoder"), ENCODERS)
+def test_small_detectors_learn_with_anchors_of_their_own(way, encoder):
+    name = "frame_by_frame" if way == "frame_by_frame" else "deep_feature_flow"
+    reference = SMALL | {"name": "rfcn", "encoder": encoder}
+    torch.manual_seed(0)
+    model = build_model(parse_model({"name": name, "num_classes": 2, "reference": reference} | WAYS[way], "test"))
+    assert model.reference.backbone.out_channels == 12 and model.reference.heads.objects.out_channels == 2 * 4
+    frames = torch.randint(0, 256, (1, 2, 3, 64, 80), dtype=torch.uint8)
+    boxes = torch.tensor([[[8.0, 8, 30, 19, 1]]])
+    losses = DetectionObjective(model, RfcnLosses(anchors=16, hardest=32)).losses(frames, boxes)
+    losses.total().backward()
+    assert all(loss > 0 for loss in losses)
+    for layer in (model.reference.heads.moves, model.reference.heads.boxes, model.reference.backbone.last):
+        assert layer.weight.grad.abs().sum() > 0
+    model.eval()
+    with torch.no_grad():
+        said, state = model.key_frame(frames[:, 0])
+        said, _ = model.next_frame(frames[:, 1], state)
+        fast = model.optimized((64, 80), dtype=torch.float32, compile=False)
+        again, state = fast.key_frame(frames[:, 0])
+        again, _ = fast.next_frame(frames[:, 1], state)
+    assert said.probabilities.shape == (1, 10, 3)
+    torch.testing.assert_close(again.regions, said.regions, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(again.probabilities, said.probabilities, rtol=1e-3, atol=1e-4)
+
+
+def test_small_anchors_meet_small_objects():
+    """What the published anchors, from 128 pixels on, cannot."""
+    box = torch.tensor([[30.0, 34, 52, 46]])
+    small = Proposing(scales=(1, 2), ratios=(0.5, 2))
+    assert small.anchors((3, 4)).shape == (3 * 4 * 4, 4)
+    assert overlaps(small.anchors((6, 8)), box).max() > 0.6
+    assert overlaps(Proposing().anchors((6, 8)), box).max() < 0.1
+
+
+@pytest.mark.parametrize("values", [{"scales": []}, {"scales": [0]}, {"ratios": [-1]}, {"dilation": 0}])
+def test_anchors_that_cannot_be_are_refused(values):
+    reference = REFERENCE | values
+    with pytest.raises(ValueError, match=f"reference.*{next(iter(values))}"):
+        parse_model({"name": "frame_by_frame", "num_classes": 2, "reference": reference}, "test")
 
 
 @pytest.mark.parametrize("name", ["rfcn/rfcn", "dff_rfcn/dff_rfcn", "lsts_rfcn/lsts_rfcn"])

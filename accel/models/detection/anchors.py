@@ -10,8 +10,8 @@ from torch import Tensor
 from accel.models.constants import constant
 from accel.models.strides import STRIDE
 
-SCALES = (8.0, 16.0, 32.0)  # sides, in cells
-RATIOS = (0.5, 1.0, 2.0)  # height / width
+SCALES = (8.0, 16.0, 32.0)  # sides, in cells, as published
+RATIOS = (0.5, 1.0, 2.0)  # height / width, as published
 
 
 def anchors(

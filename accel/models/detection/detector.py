@@ -48,10 +48,6 @@ class Detector(Branch):
         return self.backbone(image)
 
     @abstractmethod
-    def anchors(self, cells: tuple[int, int], device: torch.device | str) -> Tensor:
-        """Those of a map of `cells` (h, w), (h * w * A, 4), as in `anchors.anchors`."""
-
-    @abstractmethod
     def maps(self, features: Tensor) -> Any:
         """What is said of each cell of features (B, C, h, w)."""
 

@@ -11,18 +11,15 @@ from torch import Tensor, nn
 
 from accel.fast.preparation import Preparation
 from accel.models.constants import per_channel
-from accel.models.detection.anchors import RATIOS, exact_anchors
 from accel.models.detection.detections import ClassDetections, Selection, Unjudged
 from accel.models.detection.detector import Detector, rois
 from accel.models.detection.maps import BINS
-from accel.models.detection.proposals import Proposing, propose_edges
+from accel.models.detection.proposals import EdgeProposing, propose_edges
 from accel.models.detection.resizing import Resizing
 from accel.models.detection.rfcn import FeatureNetwork
 from accel.models.small_weights import small_weights
 from accel.models.strides import STRIDE
 
-SCALES = (4.0, 8.0, 16.0, 32.0)  # of anchors: sides, in cells
-ANCHORS = len(RATIOS) * len(SCALES)
 BOX_DEVIATIONS = (0.2, 0.2, 0.2, 0.2)  # the network learns dx, dy, dw, dh of regions in these units
 SAMPLES = 2  # along each side of a bin
 
@@ -44,13 +41,13 @@ class CellMaps(NamedTuple):
 
 
 class ProposalHead(nn.Module):
-    """A 3x3 convolution, and two of 1x1 on its result."""
+    """A 3x3 convolution, and two of 1x1 on its result. anchors: of each cell."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, anchors: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.objects = nn.Conv2d(channels, ANCHORS, 1)
-        self.moves = nn.Conv2d(channels, 4 * ANCHORS, 1)
+        self.objects = nn.Conv2d(channels, anchors, 1)
+        self.moves = nn.Conv2d(channels, 4 * anchors, 1)
         small_weights(self)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,6 +92,7 @@ class FasterRCNN(Detector):
     width: see `RegionHead`.
     """
 
+    proposing: EdgeProposing
     proposal_head: Any  # or made fast
     region_head: Any
 
@@ -102,30 +100,27 @@ class FasterRCNN(Detector):
         self,
         backbone: Any,
         num_classes: int,
-        proposing: Proposing | None = None,
+        proposing: EdgeProposing | None = None,
         selection: Selection | None = None,
         resizing: Resizing | None = None,
         training_regions: int = 1000,
         width: int = 1024,
     ):
         selection = selection or Selection(1e-4, 0.5, 100)
-        super().__init__(backbone, num_classes, proposing or Proposing(), selection, resizing)
+        super().__init__(backbone, num_classes, proposing or EdgeProposing(), selection, resizing)
         self.training_regions = training_regions
-        self.proposal_head = ProposalHead(backbone.out_channels)
+        self.proposal_head = ProposalHead(backbone.out_channels, self.proposing.anchors_of_cell)
         self.region_head = RegionHead(backbone.out_channels, num_classes, width)
 
-    def anchors(self, cells, device):
-        return exact_anchors(cells, device, SCALES, RATIOS)
-
     def maps(self, features: Tensor) -> CellMaps:
-        return CellMaps(*self.proposal_head(features), features)
+        objects, moves = self.proposal_head(features)
+        return CellMaps(objects, moves, features)
 
     def propose(self, maps: CellMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """The regions (B, R, 4) of images of `size` (H, W), in pixels, without a gradient, their scores (B, R), and how
         many of the R are there (B,)."""
         proposing = replace(self.proposing, count=self.training_regions) if self.training else self.proposing
-        every = self.anchors((maps.objects.shape[2], maps.objects.shape[3]), maps.objects.device)
-        return propose_edges(maps.objects.float().sigmoid(), maps.moves, every, size, proposing)
+        return propose_edges(maps.objects.float().sigmoid(), maps.moves, size, proposing)
 
     def pooled(self, features: Tensor, regions: Tensor) -> Tensor:
         """Features (B, C, h, w) of regions (B, R, 4), (B * R, C, 7, 7)."""

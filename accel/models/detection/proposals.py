@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from accel.models.detection.anchors import anchors
+from accel.models.detection.anchors import RATIOS, SCALES, anchors, exact_anchors
 from accel.models.detection.boxes import EDGES, clipped, decoded, sides
 from accel.models.detection.suppression import best_of
 from accel.models.strides import STRIDE
@@ -20,12 +20,37 @@ class Proposing:
     before: the best so many go into suppression.  count: of proposals, always.
     most_overlap: intersection over union with a better one, at most.
     smallest_side: pixels; smaller boxes are grown by half of it on all sides, and come last.
+    scales, ratios: of the anchors they start from, see `anchors.anchors`.
     """
 
     before: int = 6000
     count: int = 300
     most_overlap: float = 0.7
     smallest_side: float = 0.0
+    scales: tuple[float, ...] = SCALES
+    ratios: tuple[float, ...] = RATIOS
+
+    @property
+    def anchors_of_cell(self) -> int:
+        """A, the number of anchors of a cell."""
+        return len(self.scales) * len(self.ratios)
+
+    def anchors(self, cells: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        """Return the anchors of a map of `cells` (h, w): (h * w * A, 4), see `anchors.anchors`."""
+        return anchors(cells, device, self.scales, self.ratios)
+
+
+@dataclass(frozen=True)
+class EdgeProposing(Proposing):
+    """How proposals are chosen as mmdetection does it, see `propose_edges`: corners of boxes are their edges.
+
+    `smallest_side` does nothing: boxes that have no width or no height are left out.
+    """
+
+    scales: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)
+
+    def anchors(self, cells: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        return exact_anchors(cells, device, self.scales, self.ratios)
 
 
 @torch.no_grad()
@@ -46,7 +71,7 @@ def propose(
     whole[:, : size[0] // STRIDE, : size[1] // STRIDE] = True
     scores = torch.where(whole, scores, -1).reshape(batch, -1)
     deltas = _by_anchor(deltas)
-    every = anchors((height, width), scores.device).expand(batch, -1, -1)
+    every = proposing.anchors((height, width), scores.device).expand(batch, -1, -1)
     if proposing.smallest_side > 0:
         boxes, scores = _grown(clipped(decoded(every, deltas), size), scores, proposing.smallest_side)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -62,16 +87,17 @@ def propose(
 
 @torch.no_grad()
 def propose_edges(
-    scores: Tensor, deltas: Tensor, every: Tensor, size: tuple[int, int], proposing: Proposing
+    scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: EdgeProposing = EdgeProposing()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The regions (B, N, 4) of images of `size` (H, W), in pixels, best first, their scores (B, N), and how many of
     the N are there (B,): the others repeat them, as mmdetection chooses them.
 
     scores: (B, A, h, w), the probability that an anchor has an object.
     deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor, see `boxes.decoded`.
-    every: (h * w * A, 4), the anchors. Their corners are edges. Cells that do not lie wholly within the image count
-        like others, and what has no width or no height within the image is left out. `smallest_side` does nothing.
+
+    Cells that do not lie wholly within the image count like others. Without a gradient.
     """
+    every = proposing.anchors((scores.shape[2], scores.shape[3]), scores.device)
     scores, order = scores.float().permute(0, 2, 3, 1).flatten(1).sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, : proposing.before], order[:, : proposing.before]
     deltas = _by_anchor(deltas).gather(1, order[..., None].expand(-1, -1, 4))

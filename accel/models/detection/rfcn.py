@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from accel.fast.preparation import Preparation
 from accel.models.branch import Branch
 from accel.models.constants import per_channel
-from accel.models.detection.anchors import RATIOS, SCALES, anchors
 from accel.models.detection.detections import Detections, Selection
 from accel.models.detection.detector import Detector, rois
 from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
@@ -21,15 +20,13 @@ from accel.models.detection.resizing import Resizing
 from accel.models.small_weights import small_weights
 from accel.models.strides import STRIDE
 
-ANCHORS = len(RATIOS) * len(SCALES)
-
 
 class FeatureNetwork(nn.Module):
     """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
 
     network: module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU come after it.
         `LearnedSampling` also asks it for low-level features: a method `early`, and `early_channels`.
-    dilation: of that convolution.
+    dilation: how many cells apart that convolution looks; 6 as published, less for maps of few cells.
     """
 
     network: Any
@@ -46,13 +43,16 @@ class FeatureNetwork(nn.Module):
 
 
 class Heads(nn.Module):
-    """Four 1x1 convolutions: the first half of the channels proposes regions, the second says what is in them."""
+    """Four 1x1 convolutions: the first half of the channels proposes regions, the second says what is in them.
 
-    def __init__(self, channels: int, num_classes: int):
+    anchors: of each cell.
+    """
+
+    def __init__(self, channels: int, num_classes: int, anchors: int):
         super().__init__()
         half = channels // 2
-        self.objects = nn.Conv2d(half, 2 * ANCHORS, 1)
-        self.moves = nn.Conv2d(half, 4 * ANCHORS, 1)
+        self.objects = nn.Conv2d(half, 2 * anchors, 1)
+        self.moves = nn.Conv2d(half, 4 * anchors, 1)
         self.classes = nn.Conv2d(channels - half, (1 + num_classes) * BINS**2, 1)
         self.boxes = nn.Conv2d(channels - half, 2 * 4 * BINS**2, 1)
         small_weights(self)
@@ -78,10 +78,7 @@ class RFCN(Detector):
         resizing: Resizing | None = None,
     ):
         super().__init__(backbone, num_classes, proposing or Proposing(), selection or Selection(), resizing)
-        self.heads = Heads(backbone.out_channels, num_classes)
-
-    def anchors(self, cells, device):
-        return anchors(cells, device)
+        self.heads = Heads(backbone.out_channels, num_classes, self.proposing.anchors_of_cell)
 
     def maps(self, features: Tensor) -> Maps:
         """What is said of each cell of features (B, C, h, w)."""
@@ -119,7 +116,7 @@ class RFCN(Detector):
 
     def _anchor_moves(self, maps: Maps) -> Tensor:
         """dx, dy, dw, dh of each anchor, (B, 4A, h, w)."""
-        return maps.moves * per_channel(PROPOSAL_DEVIATIONS * ANCHORS, maps.moves)
+        return maps.moves * per_channel(PROPOSAL_DEVIATIONS * self.proposing.anchors_of_cell, maps.moves)
 
     def _moves(self, boxes: Tensor) -> Tensor:
         """dx, dy, dw, dh of each region, (B, R, 4), from what `judge` says."""
@@ -137,7 +134,8 @@ class SimplifiedRFCN(RFCN):
         self.backbone, self.heads = original.backbone, original.heads
         self.num_classes, self.resizing = original.num_classes, original.resizing
         self.proposing, self.selection = original.proposing, original.selection
-        _scale(self.heads.moves, per_channel(PROPOSAL_DEVIATIONS * ANCHORS, self.heads.moves.weight).flatten())
+        of_anchors = PROPOSAL_DEVIATIONS * self.proposing.anchors_of_cell
+        _scale(self.heads.moves, per_channel(of_anchors, self.heads.moves.weight).flatten())
         self.heads.boxes = _second_half(self.heads.boxes)
         deviations = per_channel(BOX_DEVIATIONS, self.heads.boxes.weight).flatten()
         _scale(self.heads.boxes, deviations.repeat_interleave(BINS**2))
