@@ -201,7 +201,8 @@ class PublishedConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, values: Any) -> Any:
-        detects = isinstance(values, dict) and "rfcn" in str(values.get("version"))
+        version = str(values.get("version")) if isinstance(values, dict) else ""
+        detects = "rfcn" in version or "rcnn" in version
         return {"num_classes": 30} | values if detects else values
 
 

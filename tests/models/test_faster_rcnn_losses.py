@@ -126,7 +126,7 @@ def test_a_step_is_that_of_mmtrackings_training(step, first_ones, parity, kind):
     assert_rows(said.regions[0, :count], step[f"{kind}_proposals"][:, :4], 5e-3)
 
     losses = FasterRcnnLosses().of_image(model.reference, said, 0, boxes, classes)
-    expected = [step[f"{kind}_loss_{name}"] for name in ("rpn_cls", "rpn_bbox", "cls", "bbox")]
+    expected = [float(step[f"{kind}_loss_{name}"]) for name in ("rpn_cls", "rpn_bbox", "cls", "bbox")]
     assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-4)
     losses.total().backward()
     norms = {their_name(n): float(p.grad.double().norm()) for n, p in model.named_parameters() if p.grad is not None}
