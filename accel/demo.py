@@ -29,6 +29,7 @@ from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
+from accel.tasks.box_files import OUTPUTS
 from accel.tasks.task import View
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
@@ -65,6 +66,7 @@ class Options:
     train: bool
     scene_cuts: bool
     view: View
+    boxes: str = "jsonl"
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,12 @@ class Job:
     origin: dict
     interrupts: Interrupts
 
-    def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
-        """Write the summary of an input. error: the error that ended it early, or None."""
+    def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None, written: str = "") -> None:
+        """Write the summary of an input.
+
+        error: the error that ended it early, or None.
+        written: the files of results in words. Empty: one for each frame.
+        """
         options = self.options
         about = {
             "interval": options.interval,
@@ -98,7 +104,8 @@ class Job:
         end = {"interrupted": interrupted, "error": None if error is None or interrupted else str(error)}
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
         folder.close()
-        console.print(f"written: {folder.path}/ (labels/*{self.task.suffix}, video.mp4, summary.json)")
+        results = written or f"labels/*{self.task.suffix}"
+        console.print(f"written: {folder.path}/ ({results}, video.mp4, summary.json)")
 
 
 def run_demo(options: Options) -> None:
@@ -120,9 +127,9 @@ def run_demo(options: Options) -> None:
             videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
-        folders = [_output_folder(options.output)]
+        folders = [_output_folder(options.output, options.boxes)]
     else:
-        folders = [_output_folder(options.output / name) for name in videos.videos()]
+        folders = [_output_folder(options.output / name, options.boxes) for name in videos.videos()]
     if options.compare:
         table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -130,6 +137,7 @@ def run_demo(options: Options) -> None:
     dataset = None if data is None else _dataset(data)
     loaded = _load(options, data)
     model = loaded.model
+    loaded.task.check_kind(options.boxes)  # before anything is cleared
     if options.optimize or options.flat_latency:  # which needs a model cut into parts
         parts = options.interval if options.flat_latency else 1
         model = model.optimized(
@@ -166,8 +174,9 @@ def _videos(options: Options) -> VideoFolder | None:
     return videos
 
 
-def _output_folder(path: Path) -> OutputFolder:
-    return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
+def _output_folder(path: Path, boxes: str) -> OutputFolder:
+    results = OUTPUTS[boxes]
+    return OutputFolder(path, [VIDEO, SUMMARY, *results.files], results.folders)
 
 
 # --- which model, which data ----------------------------------------------------------------------------------
@@ -321,12 +330,13 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
-        recording = Recording(folder, video, job.task, progress, job.options.view)
+        recording = Recording(folder, video, job.task, progress, job.options.view, job.options.boxes)
         try:
             job.segmenter.run(frames, recording.write, live)
         except BaseException as stopped:
             error = stopped
     with job.interrupts.held():
+        recording.files.close()
         close_video(video, error)
         timer = recording.timer
         dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""
@@ -349,8 +359,9 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
             "dropped": recording.dropped,
             "latency": timer.latency(),
             **timer.figures(),
+            **recording.files.figures(),
         }
-        job.finish(folder, figures, error)
+        job.finish(folder, figures, error, recording.files.written)
     if error is not None and not (reader.live and isinstance(error, KeyboardInterrupt)):
         raise error
 

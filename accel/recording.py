@@ -88,20 +88,32 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: a file `labels/NUMBER` in the task's format to `folder`, and a picture to `video`.
+    """Writes results as they come: to files in `folder`, and a picture to `video`.
 
-    The number is that of the frame in its source. `frames`, `dropped` and `timer` tell what was written.
+    kind: which files, see `Task.result_files`. By default there is a file `labels/NUMBER` for each frame, with the
+        number of the frame in its source.
+
+    `files`, `frames`, `dropped` and `timer` tell what was written.
     """
 
-    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar, view: View = "panels"):
-        self.folder, self.video, self.task, self.progress, self.view = folder, video, task, progress, view
+    def __init__(
+        self,
+        folder: OutputFolder,
+        video: VideoWriter,
+        task: Task,
+        progress: Bar,
+        view: View = "panels",
+        kind: str = "jsonl",
+    ):
+        self.files = task.result_files(kind, folder.file)
+        self.video, self.task, self.progress, self.view = video, task, progress, view
         self.timer = Timer()
         self.frames = self.dropped = 0
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
         self.video.write(picture_of(self.task, segmented, self.view), segmented.time)
-        self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
+        self.files.add(segmented.index, segmented.prediction)
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""

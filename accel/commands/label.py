@@ -17,6 +17,7 @@ from pathlib import Path
 from accel.cli import Parser, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
+BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
+    parser.add_argument(
+        "--boxes",
+        default="jsonl",
+        choices=BOXES,
+        help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
+    )
     add_ways(parser)
     parser.add_argument("--output", type=Path, help="folder for the results (default: output/VIDEO)")
     args = parser.parse_args(arguments)

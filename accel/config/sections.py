@@ -275,8 +275,20 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid"]
+    # folder: your own, in classes of your own. For detectors: coco and voc, your own with boxes; imagenet_vid, whose
+    # splits are lists of its ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames,
+    # VID_val_videos); camvid_boxes, regions of CamVid's label maps
+    name: Literal[
+        "cityscapes",
+        "camvid",
+        "streetscape",
+        "folder",
+        "coco",
+        "voc",
+        "imagenet_vid",
+        "streetscape_vid",
+        "camvid_boxes",
+    ]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
@@ -288,7 +300,7 @@ class DataConfig(Section):
     label_check: Literal["error", "warn"] | None = None
     # Score clips of this many frames, simulated from the labelled frames alone. None: score the stored frames.
     simulated_test_frames: int | None = Field(None, ge=1)
-    # Streetscape only: how many snippets to generate for each split, and their height and width.
+    # Generated scenes only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
 

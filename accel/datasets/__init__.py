@@ -11,6 +11,9 @@ from accel.datasets.clips import Batch, Clip, ClipDataset, OnMissing, collate
 
 if TYPE_CHECKING:
     from accel.config import DataConfig
+    from accel.datasets.stored import StoredClips
+
+GENERATED = ("streetscape", "streetscape_vid")  # data that the program makes itself where they are missing
 
 
 def build_dataset(
@@ -42,7 +45,7 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
     from accel.datasets.simulation.simulated_clips import SimulatedClips
 
     stills = build_dataset(config, split)
-    motion = SimulatedMotion(stills.class_names, **(config.motion or MotionConfig()).model_dump())
+    motion = SimulatedMotion(stills.label_names, **(config.motion or MotionConfig()).model_dump())
     return SimulatedClips(stills, motion, config.simulated_test_frames)
 
 
@@ -53,9 +56,10 @@ def data_root(config: DataConfig) -> Path:
     """
     if config.root is not None:
         return config.root.expanduser()
-    if config.name == "streetscape":
+    if config.name in GENERATED:
         return Path("data") / config.name
-    return Path(os.environ.get("ACCEL_DATA", "data")) / config.name
+    folder = "camvid" if config.name == "camvid_boxes" else config.name
+    return Path(os.environ.get("ACCEL_DATA", "data")) / folder
 
 
 def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
@@ -64,7 +68,7 @@ def _cityscapes(config: DataConfig, split: str, progress, with_flow: bool, on_mi
     return Cityscapes(data_root(config), split, on_missing=on_missing)
 
 
-def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> StoredClips:
     from accel.datasets.camvid import CamVid
     from accel.datasets.camvid_original import CamVidOriginal, original_folders
 
@@ -72,6 +76,12 @@ def _camvid(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     whole = split.partition("/")[0]
     is_original = not (root / f"{whole}annot").is_dir() and original_folders(root, whole) is not None
     return (CamVidOriginal if is_original else CamVid)(root, split, on_missing)
+
+
+def _camvid_boxes(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.camvid_boxes import CamVidBoxes
+
+    return CamVidBoxes(_camvid(config, split, progress, with_flow, on_missing))
 
 
 def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
@@ -91,18 +101,62 @@ def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missin
     return LabelledFolder(data_root(config), split, on_missing)
 
 
+def _coco(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.coco import Coco
+
+    return Coco(data_root(config), split, on_missing)
+
+
+def _voc(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.voc import Voc
+
+    return Voc(data_root(config), split, on_missing)
+
+
 def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.imagenet_vid import ImageNetVid
 
     return ImageNetVid(data_root(config), split, on_missing)
 
 
+def _streetscape_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.streetscape import generate_streetscape_vid
+    from accel.datasets.streetscape_vid import StreetscapeVid
+
+    root, part = data_root(config), generated_part(split)
+    if not split.startswith("VID_") or part not in config.snippets:
+        lists = ", ".join(f"VID_{each}_{kind}" for each in config.snippets for kind in ("15frames", "videos"))
+        raise ValueError(f"data.train_split or test_split {split!r}: expected a list of data.snippets, such as {lists}")
+    generate_streetscape_vid(root, {part: config.snippets[part]}, config.size, progress=progress)
+    return StreetscapeVid(root, split, on_missing, config.snippets[part])
+
+
+def generated_part(split: str) -> str:
+    """Return the key of `data.snippets` that a split of generated scenes belongs to: train, for VID_train_15frames."""
+    words = split.split("_")
+    return words[1] if len(words) == 3 and words[0] == "VID" else split
+
+
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
+    "camvid_boxes": _camvid_boxes,
     "streetscape": _streetscape,
     "folder": _folder,
+    "coco": _coco,
+    "voc": _voc,
     "imagenet_vid": _imagenet_vid,
+    "streetscape_vid": _streetscape_vid,
 }
 
-__all__ = ["Batch", "Clip", "ClipDataset", "build_dataset", "build_test_dataset", "collate", "data_root"]
+__all__ = [
+    "GENERATED",
+    "Batch",
+    "Clip",
+    "ClipDataset",
+    "build_dataset",
+    "build_test_dataset",
+    "collate",
+    "data_root",
+    "generated_part",
+]

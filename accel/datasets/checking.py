@@ -12,10 +12,12 @@ import numpy as np
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from accel.datasets import build_dataset, data_root
+from accel.datasets import GENERATED, build_dataset, data_root, generated_part
+from accel.datasets.box_counts import BoxCounts
 from accel.datasets.label_counts import MAX_NAMED, LabelCounts, Use, doubts, histogram_of, stops_at_doubts
 from accel.datasets.sampling import init_worker
 from accel.datasets.stored import StoredClips
+from accel.datasets.stored_boxes import StoredBoxes
 from accel.files.exif import orientation
 from accel.files.images import read_image
 from accel.progress import Bar, bar, console
@@ -46,7 +48,7 @@ class Findings:
     files: int = 0
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    counts: LabelCounts | None = None
+    counts: LabelCounts | BoxCounts | None = None
 
     def summary(self) -> str:
         """Return one line."""
@@ -62,14 +64,14 @@ class Findings:
         """Return a table of how often each class occurs. None if no label was counted."""
         if self.counts is None or not self.counts.read:
             return None
-        table = Table("class", "pixels %", "images %", title=f"{self.title}: {self.counts.read} labels")
+        table = Table("class", *self.counts.columns, title=f"{self.title}: {self.counts.read} labels")
         for column in table.columns[1:]:
             column.justify = "right"
-        *classes, ignored = self.counts.rows()
+        *classes, without = self.counts.rows()
         for row in classes:
             table.add_row(*row)
         table.add_section()
-        table.add_row(*ignored)
+        table.add_row(*without)
         return table
 
 
@@ -117,18 +119,22 @@ def check_split(
         if not found.problems:
             raise
         return found
-    if not isinstance(dataset, StoredClips):
+    if not isinstance(dataset, StoredClips | StoredBoxes):
         raise ValueError(f"{found.title}: these data are not stored as image files; there is nothing to check")
     plans = _plan(dataset, lengths, found)
     workers = usable_cores() if workers is None else workers
-    total = sum(1 + len(plan.images) for plan in plans)
+    total = sum(_label_files(dataset) + len(plan.images) for plan in plans)
     with bar(found.title, total, quiet) as progress:
         found.counts = _read_all(dataset, plans, workers, found, progress)
     found.problems = list(dict.fromkeys(found.problems))  # a file may be missed by the data set and by the reading
     if use is None:
         found.counts = None
         return found
-    judged = doubts(found.counts, dataset, use, strict=stops_at_doubts(data))
+    strict = stops_at_doubts(data)
+    if isinstance(found.counts, BoxCounts):
+        judged = found.counts.doubts(use, strict)
+    else:
+        judged = doubts(found.counts, dataset, use, strict)
     found.problems += (f"{found.title}: {line}" for line in judged.errors)
     found.warnings += (f"{found.title}: {line}" for line in judged.warnings)
     return found
@@ -142,7 +148,12 @@ class _Plan:
     images: tuple[Path, ...]
 
 
-def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list[_Plan]:
+def _label_files(dataset: StoredClips | StoredBoxes) -> int:
+    """Return how many files besides images each labelled frame has."""
+    return 0 if isinstance(dataset, StoredBoxes) and not dataset.own_files else 1
+
+
+def _plan(dataset: StoredClips | StoredBoxes, lengths: Sequence[int], found: Findings) -> list[_Plan]:
     planned: set[Path] = set()
     gaps: dict[Path, str] = {}
     plans = []
@@ -166,10 +177,17 @@ def _plan(dataset: StoredClips, lengths: Sequence[int], found: Findings) -> list
     return plans
 
 
-def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Findings, progress: Bar) -> LabelCounts:
+def _read_all(
+    dataset: StoredClips | StoredBoxes, plans: list[_Plan], workers: int, found: Findings, progress: Bar
+) -> LabelCounts | BoxCounts:
     """Record unusable files in `found`. Return the counts of the readable labels."""
-    counts, turned = LabelCounts(dataset.class_names), []
-    checks = _Checks(dataset, plans)
+    turned: list[Path] = []
+    counts: LabelCounts | BoxCounts
+    checks: _Checks | _BoxChecks
+    if isinstance(dataset, StoredBoxes):
+        counts, checks = BoxCounts(dataset.class_names), _BoxChecks(dataset, plans)
+    else:
+        counts, checks = LabelCounts(dataset.class_names), _Checks(dataset, plans)
     loader = DataLoader(
         checks, batch_size=None, num_workers=min(workers, len(plans)), collate_fn=_as_is, worker_init_fn=init_worker
     )
@@ -177,8 +195,8 @@ def _read_all(dataset: StoredClips, plans: list[_Plan], workers: int, found: Fin
         found.files += checked.files
         found.problems += checked.problems
         turned += checked.turned
-        if checked.histogram is not None:
-            counts.add(checked.histogram)
+        if checked.labels is not None:
+            counts.add(checked.labels)
         progress.update(found.files, f"{len(found.problems)} problems" if found.problems else "")
     if turned:
         found.warnings.append(f"{found.title}: {_turned(turned)}")
@@ -198,13 +216,13 @@ class _Checked:
 
     files: the number of files that were read.
     problems: one line for each unusable file.
-    histogram: the `histogram_of` the labels. None if they could not be read.
+    labels: the `histogram_of` the labels, or the classes (M,) of the boxes. None if they could not be read.
     turned: the images with an EXIF orientation.
     """
 
     files: int
     problems: list[str]
-    histogram: np.ndarray | None
+    labels: np.ndarray | None
     turned: list[Path]
 
 
@@ -225,26 +243,58 @@ class _Checks(Dataset):
             expected, histogram = (path, labels.shape), histogram_of(labels)
         except (ValueError, OSError) as error:
             problems.append(str(error))
-        problems += self._problems(plan, expected)
-        turned = [path for path in plan.images if orientation(path) != 1]
-        return _Checked(1 + len(plan.images), problems, histogram, turned)
+        problems += _image_problems(plan, expected)
+        return _Checked(1 + len(plan.images), problems, histogram, _turned_images(plan))
 
-    def _problems(self, plan: _Plan, expected: tuple[Path, tuple[int, int]] | None) -> Iterator[str]:
-        """Yield the problems of the images.
 
-        expected: a file and its size (H, W): that of the labels. None: that of the first readable image.
-        """
-        for path in plan.images:
+class _BoxChecks(Dataset):
+    """The same, of labelled frames with boxes: every mistake in the boxes is a problem."""
+
+    def __init__(self, dataset: StoredBoxes, plans: list[_Plan]):
+        self.dataset, self.plans = dataset, plans
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, item: int) -> _Checked:
+        plan, classes = self.plans[item], None
+        problems = []
+        image = self.dataset.image_paths(plan.index, 1)[-1]
+        try:
+            height, width = read_image(image).shape[:2]
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+        else:
+            problems += _image_problems(plan, (image, (height, width)))
             try:
-                size = read_image(path).shape[:2]
+                boxes, mistakes = self.dataset.truth(plan.index, (height, width))
+                classes = boxes[:, 4]
+                problems += mistakes
             except (ValueError, OSError) as error:
-                yield str(error)
-                continue
-            expected = expected or (path, size)
-            if size != expected[1]:
-                other, (height, width) = expected
-                turned = ", turned as its EXIF orientation says" if orientation(path) != 1 else ""
-                yield f"{path}: {size[1]} x {size[0]} pixels{turned}, but {other} has {width} x {height}"
+                problems.append(str(error))
+        return _Checked(_label_files(self.dataset) + len(plan.images), problems, classes, _turned_images(plan))
+
+
+def _turned_images(plan: _Plan) -> list[Path]:
+    return [path for path in plan.images if orientation(path) != 1]
+
+
+def _image_problems(plan: _Plan, expected: tuple[Path, tuple[int, int]] | None) -> Iterator[str]:
+    """Yield the problems of the images.
+
+    expected: a file and its size (H, W): that of the labels. None: that of the first readable image.
+    """
+    for path in plan.images:
+        try:
+            size = read_image(path).shape[:2]
+        except (ValueError, OSError) as error:
+            yield str(error)
+            continue
+        expected = expected or (path, size)
+        if size != expected[1]:
+            other, (height, width) = expected
+            turned = ", turned as its EXIF orientation says" if orientation(path) != 1 else ""
+            yield f"{path}: {size[1]} x {size[0]} pixels{turned}, but {other} has {width} x {height}"
 
 
 @dataclass(frozen=True)
@@ -269,7 +319,7 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
             length = 1 if each.simulated_test_frames else validation.interval
             uses.append(_Use(each, validation.split, (length,), "validation"))
         for use in uses:
-            made = (each.snippets.get(use.split), each.size) if each.name == "streetscape" else ()
+            made = (each.snippets.get(generated_part(use.split)), each.size) if each.name in GENERATED else ()
             key = each.name, data_root(each).resolve(), use.split, made
             found[key] = _both(found[key], use) if key in found else use
     return [replace(use, lengths=tuple(sorted(set(use.lengths)))) for use in found.values()]

@@ -160,6 +160,11 @@ class ClipDataset(Dataset, ABC):
         return ""
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes in `Clip.labels`: `class_names`, unless clips have boxes of other classes."""
+        return self.class_names
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

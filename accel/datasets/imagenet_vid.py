@@ -10,14 +10,15 @@ ROOT/Annotations/VID/..., DET/...    the boxes of each, .xml
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from accel.datasets.clips import Clip, ClipDataset, OnMissing
-from accel.files.images import read_frames
+from accel.datasets.clips import OnMissing
+from accel.datasets.stored_boxes import StoredBoxes
 from accel.files.listing import not_there
 
 # By the synset that annotations name them by.
@@ -34,7 +35,6 @@ CLASS_NAMES = tuple(_CLASSES.values())
 PALETTE = np.array(
     [[round(255 * channel) for channel in colorsys.hsv_to_rgb(k / 30, 0.8, 0.9)] for k in range(30)], np.uint8
 )
-_INDEX = {synset: k for k, synset in enumerate(_CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Frame:
         return self.video if self.number is None else f"{self.video}/{self.number - before:06d}"
 
 
-class ImageNetVid(ClipDataset):
+class ImageNetVid(StoredBoxes):
     """The frames that lists of the release name, each with as many frames before it as its video has.
 
     root:  the folder with ImageSets, Data and Annotations (ILSVRC2015).
@@ -67,6 +67,7 @@ class ImageNetVid(ClipDataset):
 
     class_names, palette = CLASS_NAMES, PALETTE
     may_be_short = True
+    names: Mapping[str, int] = {synset: k for k, synset in enumerate(_CLASSES)}  # of annotations, to class indices
 
     def __init__(self, root: str | Path, split: str, on_missing: OnMissing | None = None):
         self.root = Path(root)
@@ -89,13 +90,15 @@ class ImageNetVid(ClipDataset):
     def name(self, index: int) -> str:
         return self._frames[index].path()
 
-    def clip(self, index: int, length: int) -> Clip:
-        frame, history = self._frames[index], self.history(index)
-        if not 1 <= length <= history + 1:
-            raise ValueError(f"{self._image(frame)}: {history} frames come before it, a clip of {length} needs more")
-        frames = read_frames([self._image(frame, before) for before in reversed(range(length))])
-        boxes = _read_boxes(self.root / "Annotations" / frame.kind / f"{frame.path()}.xml", frames.shape[1:3])
-        return Clip(frames, None, None, self.name(index), boxes)
+    def image_paths(self, index: int, length: int) -> list[Path]:
+        frame = self._frames[index]
+        return [self._image(frame, before) for before in reversed(range(length))]
+
+    def truth(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+        """Return the boxes, clipped to the frame. As published, nothing in a readable annotation is a mistake."""
+        frame = self._frames[index]
+        path = self.root / "Annotations" / frame.kind / f"{frame.path()}.xml"
+        return _read_boxes(path, size, self.names), []
 
     def _image(self, frame: _Frame, before: int = 0) -> Path:
         return self.root / "Data" / frame.kind / f"{frame.path(before)}.JPEG"
@@ -136,15 +139,15 @@ def _read_list(root: Path, name: str) -> list[_Frame]:
     return frames
 
 
-def _read_boxes(path: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_boxes(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> np.ndarray:
     """The boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them."""
     height, width = size
     try:
         root = ElementTree.parse(path).getroot()
         found = [
-            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), _INDEX[name])
+            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), names[name])
             for each in root.iter("object")
-            if (name := (each.findtext("name") or "").strip().lower()) in _INDEX
+            if (name := (each.findtext("name") or "").strip().lower()) in names
         ]
     except FileNotFoundError:
         raise FileNotFoundError(not_there(path)) from None

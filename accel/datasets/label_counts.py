@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accel.datasets.clips import ClipDataset
 
 MAX_NAMED = 8  # classes in a message
+OWN = "folder", "coco", "voc"  # names of data sets that are a user's own
 _PART = 2**22  # pixels counted at a time: OpenCV counts in float32, which is exact up to 2**24
 
 Use = Literal["training", "validation"]  # what labels are for
@@ -31,6 +32,8 @@ class LabelCounts:
     pixels, images: (256,) int64, by class index. [255] counts the ignored ones.
     read: the number of counted label images.
     """
+
+    columns = "pixels %", "images %"
 
     def __init__(self, class_names: Sequence[str]):
         self.class_names = tuple(class_names)
@@ -91,7 +94,7 @@ def histogram_of(labels: np.ndarray) -> np.ndarray:
 
 def stops_at_doubts(data: DataConfig) -> bool:
     """Return whether doubtful labels of these data are an error (`data.label_check`)."""
-    return data.label_check == "error" or (data.label_check is None and data.name == "folder")
+    return data.label_check == "error" or (data.label_check is None and data.name in OWN)
 
 
 def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, total: int | None = None) -> Doubts:
@@ -119,7 +122,7 @@ def doubts(counts: LabelCounts, dataset: ClipDataset, use: Use, strict: bool, to
     # What is scored on may lack a class, and a sample of it all the more.
     missing = counts.missing if use == "training" or whole or cause else []
     if missing:
-        line = f"{_listed(missing, counts.class_names)} in none of {labels}{cause}"
+        line = f"{classes_occur(missing, counts.class_names)} in none of {labels}{cause}"
         (errors if strict else warnings).append(line + way_out)
     if counts.ignored > MANY_IGNORED and not (missing and cause):
         line = f"{percent(counts.ignored)}% of the pixels of {labels} are ignored{cause}"
@@ -133,7 +136,7 @@ def is_doubtful(counts: LabelCounts, use: Use) -> bool:
     return counts.ignored > NEARLY_ALL_IGNORED or (use == "training" and bool(counts.missing))
 
 
-def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
+def classes_occur(classes: Sequence[int], names: Sequence[str]) -> str:
     """Return classes as the subject of a sentence, with its verb."""
     shown = few([f"{k} {names[k]!r:.80}" for k in classes], MAX_NAMED)
     return f"class {shown} occurs" if len(classes) == 1 else f"classes {shown} occur"

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from accel.datasets.box_counts import BoxCounts
 from accel.datasets.clips import ClipDataset
 from accel.datasets.label_counts import Doubts, LabelCounts, Use, doubts, histogram_of, is_doubtful
+from accel.datasets.own_boxes import OwnBoxes
 from accel.progress import console
 from accel.threads import usable_cores
 
@@ -54,6 +56,21 @@ def look_at_labels(dataset: ClipDataset, indices: Sequence[int], use: Use, stric
             for each in pool.map(histogram, order[start : start + _TOGETHER]):
                 counts.add(each)
     return doubts(counts, dataset, use, strict, len(order))
+
+
+def look_at_boxes(dataset: OwnBoxes, indices: Sequence[int], use: Use, strict: bool) -> Doubts:
+    """Return the reasons to doubt the boxes of these labelled frames, as `look_at_labels` does for labels.
+
+    Files of boxes are read as long as a class is missing, for a minute at most. Raises ValueError or
+    FileNotFoundError, with the path, for an unreadable one.
+    """
+    counts = BoxCounts(dataset.class_names)
+    began = time.monotonic()
+    for index in _spread(indices):
+        if counts.read >= SAMPLE and (counts.boxes.all() or time.monotonic() - began > SEARCH_SECONDS):
+            break
+        dataset.count(index, counts)
+    return counts.doubts(use, strict, whole=counts.read == len(indices))
 
 
 def _spread(indices: Sequence[int]) -> Iterator[int]:

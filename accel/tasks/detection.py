@@ -20,6 +20,7 @@ from accel.models.detection.faster_rcnn_losses import FasterRcnnLosses
 from accel.models.detection.losses import Losses, RfcnLosses
 from accel.models.detection.rfcn import RFCN
 from accel.models.video import VideoModel
+from accel.tasks.box_files import OUTPUTS, CocoResults, MotDetections
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
 from accel.wording import few
@@ -75,6 +76,15 @@ class Detection(Task):
         frame, both corners within."""
         lines = "".join(f"{json.dumps(line)}\n" for line in self.lines(said))
         write_whole(path, lines.encode())
+
+    def result_files(self, kind, place):
+        self.check_kind(kind)
+        kinds = {"coco": CocoResults, "mot": MotDetections}
+        return kinds[kind](place, self.class_names) if kind in kinds else super().result_files("jsonl", place)
+
+    def check_kind(self, kind):
+        if kind not in OUTPUTS:
+            raise ValueError(f"--boxes {kind}: there are {', '.join(OUTPUTS)}")
 
     def lines(self, said: Boxes) -> Iterator[dict]:
         """What a model says of a frame, as arrays, box by box."""

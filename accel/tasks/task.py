@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.models.video import VideoModel
+from accel.tasks.result_files import FileOfEachFrame, Place, ResultFiles
 
 if TYPE_CHECKING:
     from accel.config import sections as c
@@ -120,6 +121,22 @@ class Task(ABC):
         view: `panels` shows pictures side by side under titles. `overlay` shows the frame at its own size with the
             prediction drawn on it. `labels` shows the prediction alone.
         """
+
+    def result_files(self, kind: str, place: Place) -> ResultFiles:
+        """Return the files that the predictions for a video are written to.
+
+        kind: which ones, of a task that has several. `jsonl` is what `save` writes, one file for each frame.
+        place: takes the name of a file within the folder of results, and returns its path.
+
+        Raises the error of `check_kind`.
+        """
+        self.check_kind(kind)
+        return FileOfEachFrame(place, self)
+
+    def check_kind(self, kind: str) -> None:
+        """Raise ValueError for a kind of result files that this task does not have."""
+        if kind != "jsonl":
+            raise ValueError(f"--boxes {kind}: expected a model that finds boxes; this one is for {self.name}")
 
     @abstractmethod
     def save(self, path: Path, said: NamedTuple) -> None:

@@ -39,7 +39,7 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
         )
     transform = ClipTransform(**augmentation.model_dump())
     moving = config.data.motion
-    motion = None if moving is None else SimulatedMotion(dataset.class_names, **moving.model_dump())
+    motion = None if moving is None else SimulatedMotion(dataset.label_names, **moving.model_dump())
     clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
     parts = settings.accumulate
     return DataLoader(

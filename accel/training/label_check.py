@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accel.config import Config
-from accel.datasets import ClipDataset, build_dataset, data_root
+from accel.datasets import GENERATED, ClipDataset, build_dataset, data_root
 from accel.datasets.label_counts import Use, stops_at_doubts
-from accel.datasets.label_sample import look_at_labels
+from accel.datasets.label_sample import look_at_boxes, look_at_labels
+from accel.datasets.own_boxes import OwnBoxes
 from accel.progress import console
 from accel.training.run_folder import is_done
 from accel.training.validation import Validation
@@ -35,7 +36,7 @@ def check_recipe(stages: Sequence[Config]) -> None:
     ahead = [stage for stage in stages if not is_done(stage)]
     checked = {_labels_of(stage) for stage in ahead[:1] if learns_labels(stage)}
     for stage in ahead[1:]:
-        if stage.data.name == "streetscape" or not learns_labels(stage) or _labels_of(stage) in checked:
+        if stage.data.name in GENERATED or not learns_labels(stage) or _labels_of(stage) in checked:
             continue
         checked.add(_labels_of(stage))
         check_labels(stage, build_dataset(stage.data, stage.data.train_split), None)
@@ -64,7 +65,11 @@ def _labels_of(config: Config) -> tuple:
 
 def _look(config: Config, dataset: ClipDataset, indices: Sequence[int], use: Use, split: str) -> None:
     where = f"{config.data.name} {split} at {data_root(config.data)}"
-    found = look_at_labels(dataset, indices, use, stops_at_doubts(config.data), where)
+    strict = stops_at_doubts(config.data)
+    if isinstance(dataset, OwnBoxes):
+        found = look_at_boxes(dataset, indices, use, strict)
+    else:
+        found = look_at_labels(dataset, indices, use, strict, where)
     for warning in found.warnings:
         console.print(f"warning: {where}: {warning}")
     if found.errors:

@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from accel.threads import usable_cores
 
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
 CITIES = {"train": "northgate", "val": "eastbrook", "test": "southmoor"}
+GENERATOR = "accel streetscape"
 MAX_SIDE = 8192  # pixels of a frame
 LABELLED = 19  # the 20th frame, as in Cityscapes; the ten frames after it, which nobody reads, are not written
 DESCRIPTION = "streetscape.json"
@@ -57,15 +58,34 @@ def generate_streetscape(
     """
     root = Path(root)
     snippets = {"train": 60, "val": 20} if snippets is None else snippets
-    if unknown := set(snippets) - set(SPLITS):
-        raise ValueError(f"snippets: unknown split {', '.join(sorted(unknown))}; expected {', '.join(SPLITS)}")
-    if min(size) < 64 or max(size) > MAX_SIDE:
-        raise ValueError(f"size: expected (H, W), each 64 to {MAX_SIDE}, got {tuple(size)}")
-    _describe(root, size, seed)
+    check_request(snippets, size)
+    describe(root, size, seed, GENERATOR, ("leftImg8bit_sequence", "gtFine"))
     wanted = [(root, split, i) for split in SPLITS for i in range(snippets.get(split, 0))]
     jobs = [
         (*job, (size[0], size[1]), seed) for job in wanted if not all(path.exists() for path in snippet_files(*job))
     ]
+    write_scenes(_write_snippet, jobs, workers, progress)
+    return root
+
+
+def check_request(snippets: dict[str, int], size: tuple[int, int]) -> None:
+    """Raise ValueError for a split or a size of frames (H, W) that there cannot be."""
+    if unknown := set(snippets) - set(SPLITS):
+        raise ValueError(f"snippets: unknown split {', '.join(sorted(unknown))}; expected {', '.join(SPLITS)}")
+    if min(size) < 64 or max(size) > MAX_SIDE:
+        raise ValueError(f"size: expected (H, W), each 64 to {MAX_SIDE}, got {tuple(size)}")
+
+
+def write_scenes(
+    write: Callable[..., None],
+    jobs: Sequence[tuple],
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Call `write` with the arguments of each job, in several processes.
+
+    workers, progress: as for `generate_streetscape`.
+    """
     done = 0
 
     def report() -> None:
@@ -77,20 +97,19 @@ def generate_streetscape(
     workers = usable_cores() if workers is None else workers
     if workers == 0 or not jobs:
         for job in jobs:
-            _write_snippet(*job)
+            write(*job)
             report()
-        return root
+        return
     # not by fork: the caller's threads (torch's, OpenCV's) may hold locks that a forked child would wait for
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), context, cv2.setNumThreads, (1,)) as pool:
         try:
-            for future in as_completed([pool.submit(_write_snippet, *job) for job in jobs]):
+            for future in as_completed([pool.submit(write, *job) for job in jobs]):
                 future.result()
                 report()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return root
 
 
 def snippet_files(root: str | Path, split: str, index: int) -> Iterator[Path]:
@@ -134,10 +153,13 @@ def streetscape_flow(root: str | Path, split: str, city: str, sequence: int | st
     return scene.flow(number)
 
 
-def _describe(root: Path, size, seed: int) -> None:
-    """Write `streetscape.json` into a new root, or compare with the one in an old root."""
+def describe(root: Path, size: tuple[int, int], seed: int, generator: str, folders: Sequence[str]) -> None:
+    """Write `streetscape.json` into a new root, or compare with the one in an old root.
+
+    generator: what writes the scenes.  folders: those it fills. In a new root there must be none of them.
+    """
     expected = {
-        "generator": "accel streetscape",
+        "generator": generator,
         "version": VERSION,
         "seed": seed,
         "size": [int(n) for n in size],
@@ -152,11 +174,11 @@ def _describe(root: Path, size, seed: int) -> None:
                     "one root holds scenes of one kind: choose another root, or the same settings"
                 )
         return
-    for folder in ("leftImg8bit_sequence", "gtFine"):
+    for folder in folders:
         if (root / folder).exists():
             raise ValueError(f"{root / folder}: found a data set that is not Streetscape; expected an empty root")
     root.mkdir(parents=True, exist_ok=True)
-    _replace(file, (json.dumps(expected, indent=2) + "\n").encode())
+    replace_file(file, (json.dumps(expected, indent=2) + "\n").encode())
 
 
 def _read_description(root: Path) -> dict:
@@ -186,12 +208,12 @@ def _write_snippet(root: Path, split: str, index: int, size: tuple[int, int], se
     label_ids.parent.mkdir(parents=True, exist_ok=True)
     for frame, path in enumerate(images):
         rendering = scene.render(frame)
-        _replace(path, _png(rendering.image[..., ::-1]))
+        replace_file(path, _png(rendering.image[..., ::-1]))
         if frame == LABELLED:
             labelled = rendering
-    _replace(instances, _png(labelled.instance_ids.astype(np.uint16)))
-    _replace(colour, _png(_PALETTE[labelled.label_ids][..., ::-1]))
-    _replace(label_ids, _png(labelled.label_ids))
+    replace_file(instances, _png(labelled.instance_ids.astype(np.uint16)))
+    replace_file(colour, _png(_PALETTE[labelled.label_ids][..., ::-1]))
+    replace_file(label_ids, _png(labelled.label_ids))
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -204,7 +226,7 @@ def _png(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Write a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from accel.config import DataConfig, MotionConfig, load_config
-from accel.datasets import ClipDataset, build_test_dataset, data_root
+from accel.datasets import GENERATED, ClipDataset, build_test_dataset, data_root, generated_part
 from accel.datasets.class_maps import ClassMap
 from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
@@ -202,8 +202,9 @@ def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
     """
     split = split or data.test_split
     settings: dict[str, object] = {"data.name": data.name, "data.root": data_root(data), "data.test_split": split}
-    if data.name == "streetscape":
-        settings |= {f"data.snippets.{split}": data.snippets.get(split), "data.size": data.size}
+    if data.name in GENERATED:
+        part = generated_part(split)
+        settings |= {f"data.snippets.{part}": data.snippets.get(part), "data.size": data.size}
     simulated = _simulated(data) or {"simulated_test_frames": None}
     return settings | {f"data.{key}": value for key, value in simulated.items()}
 
