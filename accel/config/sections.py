@@ -293,6 +293,9 @@ class DataConfig(Section):
     train_split: str = "train"
     test_split: str = "val"
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one has the label
+    # Where the key frame of a training clip lies, by the labelled frame. around: before or after it, of detectors whose
+    # features go straight from the key frame
+    key_frames: Literal["before", "around"] = "before"
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames before the labelled one
     # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
@@ -303,6 +306,12 @@ class DataConfig(Section):
     # Generated scenes only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
+
+    @model_validator(mode="after")
+    def _frames_after_are_stored(self) -> DataConfig:
+        if self.motion is not None and self.key_frames == "around":
+            raise ValueError("`key_frames: around` takes stored frames, and `motion` none; leave out one")
+        return self
 
 
 # --- training -------------------------------------------------------------------------------------------------
