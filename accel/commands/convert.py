@@ -1,8 +1,10 @@
-"""Convert weights of the published networks from MXNet's `.params` files, or back.
+"""Convert weights of the published networks from MXNet's `.params` files or mmtracking's `.pth` files, or back.
 
     accel convert accel-18 --params model/rfcn_dff_flownet_vid-0000.params \\
         model/accel-18-0000.params --out model/accel-18.safetensors
     accel convert accel-18 --to-mxnet --params runs/my_accel18 --out accel-18-0000.params
+    accel convert dff-faster-rcnn-r50 --params FILE.pth --out model/dff-faster-rcnn-r50.safetensors
+    accel convert dff-faster-rcnn-r50 --to-mmtracking --params runs/my_run --out FILE.pth
 """
 
 from __future__ import annotations
@@ -14,22 +16,34 @@ from accel.cli import Parser
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(__doc__)
-    parser.add_argument("version", help="accel-18, -34, -50 or -101; dff; deeplab-18, -34, -50 or -101; rfcn, dff-rfcn")
+    versions = "accel-18, -34, -50, -101; dff; deeplab-18, -34, -50, -101; rfcn, dff-rfcn; "
+    parser.add_argument("version", help=f"{versions}dff-faster-rcnn-r50, -r101, -x101")
     parser.add_argument("--params", nargs="+", required=True, help="weights to convert; later files override others")
     parser.add_argument("--out", required=True, help="file to write")
     parser.add_argument("--to-mxnet", action="store_true", help="convert a .safetensors file or run to a .params file")
+    parser.add_argument("--to-mmtracking", action="store_true", help="convert one to a .pth file, likewise")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     args = parser.parse_args(arguments)
 
-    from accel.models.published_models import check_version
-    from accel.weights.conversion import from_mxnet, to_mxnet
+    from accel.models.published_models import MMTRACKING, check_version
+    from accel.weights.conversion import from_mmtracking, from_mxnet, to_mmtracking, to_mxnet
 
     check_version(args.version)
-    if args.to_mxnet and len(args.params) > 1:
-        raise ValueError("--to-mxnet takes one weights file, or the folder of a run")
-    if args.to_mxnet:
-        count = to_mxnet(args.version, args.params[0], args.out, args.overwrite)
+    is_mmtrackings = args.version in MMTRACKING
+    back = "--to-mmtracking" if is_mmtrackings else "--to-mxnet"
+    if (args.to_mxnet and is_mmtrackings) or (args.to_mmtracking and not is_mmtrackings):
+        raise ValueError(f"{args.version}: its original program's files are written by {back}")
+    if (args.to_mxnet or args.to_mmtracking) and len(args.params) > 1:
+        raise ValueError(f"{back} takes one weights file, or the folder of a run")
+    if is_mmtrackings and len(args.params) > 1:
+        raise ValueError(f"{args.version}: --params takes one checkpoint (.pth)")
+    if args.to_mxnet or args.to_mmtracking:
+        to_theirs = to_mmtracking if is_mmtrackings else to_mxnet
+        count = to_theirs(args.version, args.params[0], args.out, args.overwrite)
         print(f"{args.out}: {args.version}, {count} arrays")
+        return
+    if is_mmtrackings:
+        count = from_mmtracking(args.version, args.params[0], args.out, args.overwrite)
     else:
         count = from_mxnet(args.version, args.params, args.out, args.overwrite)
-        print(f"{args.out}: {args.version}, {count:,} parameters")
+    print(f"{args.out}: {args.version}, {count:,} parameters")

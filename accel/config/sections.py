@@ -98,10 +98,31 @@ class RfcnConfig(Section):
     threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
 
 
+class FasterRcnnConfig(Section):
+    """Detector on any encoder: `accel.models.detection.faster_rcnn`. What is not set is as mmtracking has it.
+
+    For small frames and small networks: `channels: 64`, `width: 128`, `sides: null`, and `scales` that fit the objects.
+    A scale of 4 is an object of 64 x 64 pixels of the resized frame.
+    """
+
+    name: Literal["faster_rcnn"]
+    encoder: str  # any segmentation-models-pytorch encoder
+    pretrained: bool = False  # ImageNet weights
+    channels: int = Field(512, ge=1, le=8192)  # of the features that are carried from frame to frame
+    width: int = Field(1024, ge=1, le=8192)  # of the two layers that judge a region
+    sides: tuple[Side, Side] | None = (600, 1000)  # as of `rfcn`
+    scales: tuple[Positive, ...] = Field((4.0, 8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
+    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
+    regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame, at most
+    training_regions: int = Field(1000, ge=1, le=6000)  # likewise in training
+    threshold: float = Field(1e-4, ge=0, lt=1)  # probability above which a detection is told
+
+
 BranchConfig = Annotated[
     Annotated[DeepLabConfig, Tag("deeplab")]
     | Annotated[PyramidConfig, Tag("pyramid")]
-    | Annotated[RfcnConfig, Tag("rfcn")],
+    | Annotated[RfcnConfig, Tag("rfcn")]
+    | Annotated[FasterRcnnConfig, Tag("faster_rcnn")],
     _named("deeplab"),
 ]
 
@@ -160,7 +181,7 @@ class PropagatingConfig(Section):
             raise ValueError(f"`propagation: {self.propagation.name}` replaces `flow`; leave out one of them")
         if self.propagation is not None and self.reference.name == "pyramid":
             raise ValueError(
-                f"`propagation: {self.propagation.name}` carries the features of a deeplab or rfcn; "
+                f"`propagation: {self.propagation.name}` carries the features of a deeplab, rfcn or faster_rcnn; "
                 f"`reference: {self.reference.name}` needs `flow`"
             )
         return self
@@ -201,7 +222,8 @@ class PublishedConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, values: Any) -> Any:
-        detects = isinstance(values, dict) and "rfcn" in str(values.get("version"))
+        version = str(values.get("version")) if isinstance(values, dict) else ""
+        detects = "rfcn" in version or "rcnn" in version
         return {"num_classes": 30} | values if detects else values
 
 
@@ -271,6 +293,9 @@ class DataConfig(Section):
     train_split: str = "train"
     test_split: str = "val"
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one has the label
+    # Where the key frame of a training clip lies, by the labelled frame. around: before or after it, of detectors whose
+    # features go straight from the key frame
+    key_frames: Literal["before", "around"] = "before"
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames before the labelled one
     # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
@@ -282,6 +307,12 @@ class DataConfig(Section):
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
 
+    @model_validator(mode="after")
+    def _frames_after_are_stored(self) -> DataConfig:
+        if self.motion is not None and self.key_frames == "around":
+            raise ValueError("`key_frames: around` takes stored frames, and `motion` none; leave out one")
+        return self
+
 
 # --- training -------------------------------------------------------------------------------------------------
 
@@ -291,6 +322,7 @@ class SgdConfig(Section):
     lr: float = Field(gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
+    decay: Literal["kernels", "all"] = "kernels"  # all: biases and batch norms decay, too
 
 
 class AdamWConfig(Section):
@@ -300,11 +332,21 @@ class AdamWConfig(Section):
 
 
 class Schedule(Section):
-    """Warm-up, then lr * (1 - progress) ** power. Power 0 keeps the rate constant."""
+    """Warm-up, then lr * (1 - progress) ** power. Power 0 keeps the rate constant, but for `drops`."""
 
     warmup_steps: int = Field(0, ge=0)
-    warmup_lr: float | None = Field(None, gt=0)  # constant rate while warming up; None: rise linearly from 0
+    warmup_lr: float | None = Field(None, gt=0)  # constant rate while warming up; None: rise linearly
+    warmup_from: float | None = Field(None, gt=0, le=1)  # share of lr that the rise begins at; None: nearly 0
     power: float = Field(0.9, ge=0)
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()  # shares of all steps after which lr is a tenth
+
+    @model_validator(mode="after")
+    def _one_warm_up(self) -> Schedule:
+        if self.warmup_lr is not None and self.warmup_from is not None:
+            raise ValueError(
+                "`warmup_lr` is a constant rate, and `warmup_from` where a rise begins; leave out one of them"
+            )
+        return self
 
 
 class CrossEntropyConfig(Section):
@@ -334,7 +376,15 @@ class RfcnLossConfig(Section):
     hardest: int = Field(128, ge=1)  # regions of an image that count
 
 
-LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig
+class FasterRcnnLossConfig(Section):
+    """The four losses of Faster R-CNN: class and box of anchors, and of regions that are drawn."""
+
+    name: Literal["faster_rcnn"]
+    anchors: int = Field(256, ge=2)  # of an image that are drawn, half of them objects at most
+    regions: int = Field(512, ge=4)  # of an image that are drawn, a fourth of them objects at most
+
+
+LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | FasterRcnnLossConfig
 
 
 class ValidationConfig(Section):

@@ -124,6 +124,17 @@ class ClipDataset(Dataset, ABC):
     def history(self, index: int) -> int:
         """Return the number of available frames directly before labelled frame `index`."""
 
+    def following(self, index: int) -> int:
+        """Return the number of available frames directly after labelled frame `index`, for `backward_clip`."""
+        return 0
+
+    def backward_clip(self, index: int, length: int) -> Clip:
+        """Return the clip of the `length - 1` frames after labelled frame `index` and that frame, played backwards.
+
+        Raises the errors of `clip`.
+        """
+        raise ValueError(f"{self.name(index)}: frames after labelled ones are not known in these data")
+
     def place(self, index: int) -> tuple[str, int]:
         """Return the video of labelled frame `index`, and its number in the video, counted from any frame.
 

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from accel.datasets.clips import OnMissing
+from accel.datasets.clips import Clip, OnMissing
 from accel.datasets.stored_boxes import StoredBoxes
 from accel.files.listing import not_there
 
@@ -44,6 +44,7 @@ class _Frame:
     kind: str
     video: str
     number: int | None
+    length: int | None = None  # of the video, where its list says it
 
     def path(self, before: int = 0) -> str:
         return self.video if self.number is None else f"{self.video}/{self.number - before:06d}"
@@ -82,6 +83,16 @@ class ImageNetVid(StoredBoxes):
 
     def history(self, index: int) -> int:
         return self._frames[index].number or 0
+
+    def following(self, index: int) -> int:
+        frame = self._frames[index]
+        return 0 if frame.number is None or frame.length is None else max(0, frame.length - 1 - frame.number)
+
+    def backward_clip(self, index: int, length: int) -> Clip:
+        frame, following = self._frames[index], self.following(index)
+        if not 1 <= length <= following + 1:
+            raise ValueError(f"{self._image(frame)}: {following} frames come after it, a clip of {length} needs more")
+        return self._clip(index, [self._image(frame, -after) for after in reversed(range(length))])
 
     def place(self, index: int) -> tuple[str, int]:
         frame = self._frames[index]
@@ -133,9 +144,9 @@ def _read_list(root: Path, name: str) -> list[_Frame]:
             is_frame = kind == "VID" and number.isdecimal()
             frames.append(_Frame(kind, video, int(number)) if is_frame else _Frame(kind, words[0], None))
         elif name.endswith("_videos"):
-            frames += [_Frame(kind, words[0], number) for number in range(int(words[3]))]
+            frames += [_Frame(kind, words[0], number, int(words[3])) for number in range(int(words[3]))]
         else:
-            frames.append(_Frame(kind, words[0], int(words[2])))
+            frames.append(_Frame(kind, words[0], int(words[2]), int(words[3])))
     return frames
 
 

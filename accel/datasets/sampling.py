@@ -16,7 +16,7 @@ from accel.datasets.clips import Clip, ClipDataset
 from accel.datasets.simulation.motion import SimulatedMotion
 from accel.datasets.transforms import ClipTransform
 
-_ORDER, _VIEW, _MOTION = 0, 1, 2  # the streams of random numbers of a seed
+_ORDER, _VIEW, _MOTION, _SIDE = 0, 1, 2, 3  # the streams of random numbers of a seed
 
 
 class TrainingClips(Dataset):
@@ -28,8 +28,10 @@ class TrainingClips(Dataset):
     transform: the random view; None: clips as stored.
     motion:    makes each clip from its labelled frame alone; then frames before it are not needed.
     seed:      0 or more.
+    around:    take frames after the labelled one, too: a clip of those is played backwards. A side is drawn as often as
+               it has frames.
 
-    Raises ValueError if no labelled frame has enough frames before it.
+    Raises ValueError if no labelled frame has enough frames before it, or none any after it and `around` asks for them.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TrainingClips(Dataset):
         transform: ClipTransform | None = None,
         seed: int = 0,
         motion: SimulatedMotion | None = None,
+        around: bool = False,
     ):
         if length < 1:
             raise ValueError(f"a clip has at least one frame; got {length}")
@@ -55,6 +58,9 @@ class TrainingClips(Dataset):
             )
         self.dataset, self.length, self.transform, self.seed = dataset, length, transform, seed
         self.motion = motion
+        self.around = around
+        if around and not any(dataset.following(i) for i in range(len(dataset))):
+            raise ValueError("data.key_frames around: frames after labelled ones are not known in these data")
         self.indices = np.array([i for i, history in enumerate(histories) if history >= least - 1])
 
     def __len__(self) -> int:
@@ -72,7 +78,7 @@ class TrainingClips(Dataset):
         epoch, position = divmod(number, len(self))
         index = int(self.indices[_order(self.seed, epoch, len(self))[position]])
         try:
-            clip = self.dataset.clip(index, min(self.stored, self.dataset.history(index) + 1))
+            clip = self._stored(index, number)
         except (ValueError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"training sample {number} (labelled frame {index}): {error}") from error
@@ -81,6 +87,15 @@ class TrainingClips(Dataset):
         if self.transform is None:
             return clip
         return self.transform(clip, np.random.default_rng([self.seed, _VIEW, number]))
+
+    def _stored(self, index: int, number: int) -> Clip:
+        """The clip of labelled frame `index` as stored, for sample `number`."""
+        before, after = (min(n, self.stored - 1) for n in (self.dataset.history(index), self.dataset.following(index)))
+        if self.around and (self.dataset.may_be_short or after == self.stored - 1):
+            draw = np.random.default_rng([self.seed, _SIDE, number]).random()
+            if draw * (before + after) < after:
+                return self.dataset.backward_clip(index, after + 1)
+        return self.dataset.clip(index, before + 1)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -49,5 +49,9 @@ class StoredBoxes(ClipDataset):
         if not 1 <= length <= history + 1:
             image = self.image_paths(index, 1)[-1]
             raise ValueError(f"{image}: {history} frames come before it, a clip of {length} needs more")
-        frames = read_frames(self.image_paths(index, length))
+        return self._clip(index, self.image_paths(index, length))
+
+    def _clip(self, index: int, paths: list[Path]) -> Clip:
+        """Return the clip of these files, the last of which is that of labelled frame `index`."""
+        frames = read_frames(paths)
         return Clip(frames, None, None, self.name(index), self.boxes(index, frames.shape[1:3]))

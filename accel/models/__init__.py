@@ -11,8 +11,10 @@ from accel.models.backbones.pyramid import PyramidBackbone
 from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.branch import Branch
 from accel.models.detection.detections import Selection
-from accel.models.detection.proposals import Proposing
-from accel.models.detection.resizing import Resizing
+from accel.models.detection.detector import Detector
+from accel.models.detection.faster_rcnn import FasterRCNN, region_features
+from accel.models.detection.proposals import EdgeProposing, Proposing
+from accel.models.detection.resizing import OpenCvResizing, Resizing
 from accel.models.detection.rfcn import RFCN, FeatureNetwork
 from accel.models.propagation.base import Propagation
 from accel.models.propagation.classical_flow import DenseInverseSearch
@@ -63,6 +65,19 @@ def _rfcn(config: c.RfcnConfig, num_classes: int, early_blocks: int | None = Non
     )
 
 
+def _faster_rcnn(config: c.FasterRcnnConfig, num_classes: int, early_blocks: int | None = None) -> FasterRCNN:
+    network = SmpBackbone(config.encoder, config.pretrained, early_blocks=early_blocks)
+    return FasterRCNN(
+        region_features(network, config.channels),
+        num_classes,
+        EdgeProposing(count=config.regions, scales=config.scales, ratios=config.ratios),
+        Selection(config.threshold, most_overlap=0.5, most=100),
+        None if config.sides is None else OpenCvResizing(*config.sides),
+        config.training_regions,
+        config.width,
+    )
+
+
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
     return FrameByFrame(_branch(config.reference, config.num_classes))
 
@@ -73,6 +88,8 @@ def _reference(config: c.PropagatingConfig) -> Branch:
     reference = config.reference
     if reference.name == "rfcn":
         return _rfcn(reference, config.num_classes, config.propagation.blocks)
+    if reference.name == "faster_rcnn":
+        return _faster_rcnn(reference, config.num_classes, config.propagation.blocks)
     assert reference.name == "deeplab", "its configuration says so"
     return _deeplab(reference, config.num_classes, config.propagation.blocks)
 
@@ -80,7 +97,7 @@ def _reference(config: c.PropagatingConfig) -> Branch:
 def _propagation(config: c.PropagatingConfig, reference: Branch) -> Propagation:
     if config.propagation is not None:
         return _learned_sampling(config.propagation, reference)
-    if isinstance(reference, RFCN):
+    if isinstance(reference, Detector):
         return _from_key_frame(config.flow, reference.backbone.out_channels)
     return FlowWarp(_flow(config.flow))
 
@@ -144,7 +161,12 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
-BRANCHES: dict[str, Callable[..., Branch]] = {"deeplab": _deeplab, "pyramid": _pyramid, "rfcn": _rfcn}
+BRANCHES: dict[str, Callable[..., Branch]] = {
+    "deeplab": _deeplab,
+    "pyramid": _pyramid,
+    "rfcn": _rfcn,
+    "faster_rcnn": _faster_rcnn,
+}
 BUILDERS: dict[str, Callable[..., VideoModel]] = {
     "frame_by_frame": _frame_by_frame,
     "deep_feature_flow": _deep_feature_flow,
@@ -160,6 +182,7 @@ __all__ = [
     "DeepFeatureFlow",
     "DeepLab",
     "DenseInverseSearch",
+    "FasterRCNN",
     "FeatureFusion",
     "FeaturePyramid",
     "FlowNetS",

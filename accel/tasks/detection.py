@@ -15,10 +15,10 @@ from accel import visualize
 from accel.files.whole_files import write_whole
 from accel.measures.average_precision import AveragePrecision
 from accel.models.detection.detections import Boxes
-from accel.models.detection.losses import Losses, losses_of
-from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
+from accel.models.detection.faster_rcnn import FasterRCNN
+from accel.models.detection.faster_rcnn_losses import FasterRcnnLosses
+from accel.models.detection.losses import Losses, RfcnLosses
 from accel.models.detection.rfcn import RFCN
-from accel.models.detection.targets import anchor_targets, region_targets, some_of
 from accel.models.video import VideoModel
 from accel.tasks.box_files import OUTPUTS, CocoResults, MotDetections
 from accel.tasks.task import Score, Task
@@ -43,9 +43,13 @@ class Detection(Task):
     suffix = ".jsonl"
 
     def objective(self, model, loss):
-        if loss.name != "rfcn":
-            raise ValueError(f"train.loss {loss.name}: is none of a detector; expected {{name: rfcn}}")
-        return DetectionObjective(model, loss.anchors, loss.hardest)
+        if loss.name == "rfcn":
+            return DetectionObjective(model, RfcnLosses(loss.anchors, loss.hardest))
+        if loss.name == "faster_rcnn":
+            return DetectionObjective(model, FasterRcnnLosses(loss.anchors, loss.regions))
+        raise ValueError(
+            f"train.loss {loss.name}: is none of a detector; expected {{name: rfcn}} or {{name: faster_rcnn}}"
+        )
 
     def score(self):
         return MeanAveragePrecision(AveragePrecision(len(self.class_names)))
@@ -135,17 +139,15 @@ class MeanAveragePrecision(Score):
 
 class DetectionObjective(nn.Module):
     """The clip's last frame, whose boxes are found by the whole model end to end: the mean over the images of the sum
-    of R-FCN's four losses.
+    of the detector's four losses."""
 
-    anchors: drawn of each image, half of them objects at most.  hardest: regions of each image that count.
-    """
-
-    def __init__(self, model: VideoModel, anchors: int = 256, hardest: int = 128):
+    def __init__(self, model: VideoModel, of_images: RfcnLosses | FasterRcnnLosses):
         super().__init__()
-        if not isinstance(getattr(model, "reference", None), RFCN):
-            raise ValueError("train.loss rfcn: expected a model whose reference is an R-FCN")
+        name, expected = ("rfcn", RFCN) if isinstance(of_images, RfcnLosses) else ("faster_rcnn", FasterRCNN)
+        if not isinstance(getattr(model, "reference", None), expected):
+            raise ValueError(f"train.loss {name}: expected a model whose reference is a {name}")
         self.model: Any = model
-        self.anchors, self.hardest = anchors, hardest
+        self.of_images: Any = of_images
 
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
@@ -160,12 +162,9 @@ class DetectionObjective(nn.Module):
         said = self.model(frames, refreshed)
         scales = said.scales(tuple(frames.shape[3:]))  # to the pixels of what the network sees
         boxes = torch.cat([boxes[..., :4] * boxes.new_tensor(scales * 2), boxes[..., 4:]], -1)
-        every = self.model.reference.proposing.anchors(tuple(said.maps.moves.shape[2:]), frames.device)
-        of_images = [self._of(said, image, every, truth[truth[:, 4] >= 0]) for image, truth in enumerate(boxes)]
+        of_images = []
+        for image, truth in enumerate(boxes):
+            there = truth[truth[:, 4] >= 0]
+            losses = self.of_images.of_image(self.model.reference, said, image, there[:, :4], there[:, 4].long())
+            of_images.append(losses)
         return Losses(*(torch.stack(each).mean() for each in zip(*of_images, strict=True)))
-
-    def _of(self, said, image: int, every: Tensor, truth: Tensor) -> Losses:
-        of_anchors = anchor_targets(every, truth[:, :4], said.size, PROPOSAL_DEVIATIONS)
-        of_anchors = of_anchors._replace(labels=some_of(of_anchors.labels, self.anchors))
-        of_regions = region_targets(said.regions[image], truth[:, :4], truth[:, 4].long(), BOX_DEVIATIONS)
-        return losses_of(self.model.reference, said, image, of_anchors, of_regions, self.anchors, self.hardest)

@@ -40,7 +40,8 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
     transform = ClipTransform(**augmentation.model_dump())
     moving = config.data.motion
     motion = None if moving is None else SimulatedMotion(dataset.label_names, **moving.model_dump())
-    clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
+    around = config.data.key_frames == "around"
+    clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion, around)
     parts = settings.accumulate
     return DataLoader(
         clips,
@@ -135,6 +136,7 @@ def _start_worker(worker: int) -> None:
 def from_distance(batch: Batch, config: Config, step: int) -> Batch:
     """Return the clip from its key frame on. The key frame lies 0..clip_length-1 frames before the label.
 
+    With `data.key_frames: around` it lies as far before or after the label, and the clip is played backwards if after.
     The distance is drawn for each step and is the same on all devices. Without `train.random_distance`, the key frame
     is always the first frame. At distance 0, the key frame's own scores are trained, as in Zhu et al.'s training. The
     smallest distance is 1 if these scores cannot be trained: the reference is frozen, or flow is trained.
@@ -143,6 +145,11 @@ def from_distance(batch: Batch, config: Config, step: int) -> Batch:
     nearest = 1 if "reference" in config.train.freeze or config.train.loss.name == "flow" else 0
     if length <= 1 + nearest or not config.train.random_distance:
         return batch
-    start = int(np.random.default_rng((config.seed, step)).integers(0, length - nearest))
+    random = np.random.default_rng((config.seed, step))
+    if config.data.key_frames == "around" and nearest == 0:
+        # One in 2 * length - 1 frames is the labelled one itself.
+        start = length - 1 - abs(int(random.integers(1 - length, length)))
+    else:
+        start = int(random.integers(0, length - nearest))
     flow = None if batch.flow is None else batch.flow[:, start:]
     return replace(batch, frames=batch.frames[:, start:], flow=flow)

@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from accel.models.detection.maps import BINS
-from accel.models.published_models import DETECTORS, VERSIONS, build_published, check_version, published_classes
+from accel.models.published_models import (
+    DETECTORS,
+    MMTRACKING,
+    MXNET_VERSIONS,
+    build_published,
+    check_version,
+    published_classes,
+)
 from accel.models.video import VideoModel
 from accel.weights.checkpoints import few
 from accel.weights.mxnet_params import read_mxnet_params
@@ -147,7 +154,7 @@ def _likely_cause(version: str, given: Collection[str]) -> str:
         return sum(name in given for name in naming.parameters.values())
 
     # A whole detector is what the base file is.
-    others = [v for v in VERSIONS if v != version and (version in DETECTORS or v not in DETECTORS)]
+    others = [v for v in MXNET_VERSIONS if v != version and (version in DETECTORS or v not in DETECTORS)]
     whole = [(there(n), v) for v in others for n in namings(v) if there(n) == len(n.parameters)]
     most, other = max(whole, default=(0, ""))
     if most > max(map(there, namings(version))):
@@ -315,6 +322,8 @@ class Naming:
 def namings(version: str) -> list[Naming]:
     """Return the names that a version's parameters may have. The first is the one for writing."""
     check_version(version)
+    if version in MMTRACKING:
+        raise ValueError(f"{version} is mmtracking's, whose files are .pth: accel.weights.load_mmtracking reads them")
     kind, _, depth = version.partition("-")
     if kind == "deeplab":
         prefixes = {"18": ["18_"], "34": ["34_"], "50": ["50_", "curr_"], "101": []}[depth]

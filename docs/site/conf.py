@@ -57,6 +57,7 @@ docs/evaluation_cityscapes
 docs/video_from_stills
 docs/learned_sampling
 docs/published_weights
+docs/methods
 docs/data_checks
 docs/results_camvid_lite
 docs/results_camvid

@@ -108,3 +108,26 @@ def test_damaged_and_missing_files_are_named(root):
     missing = []
     left = ImageNetVid(root, "VID_val_videos", missing.append)
     assert len(left) == 2 and len(missing) == 1 and str(image) in missing[0]
+
+
+def test_clips_can_come_from_after_the_labelled_frame(root):
+    """Played backwards, so that the labelled one is the last."""
+    dataset = ImageNetVid(root, "DET_train_30classes+VID_train_15frames")
+    assert [dataset.following(i) for i in range(len(dataset))] == [0, 0, 8, 0]
+    clip = dataset.backward_clip(2, 4)
+    assert clip.frames[:, 0, 0, 0].tolist() == pytest.approx([60, 50, 40, 30], abs=2)
+    assert clip.boxes[0].tolist() == [3, 2, 12, 21, CLASS_NAMES.index("car")] and clip.name == f"{VIDEO}/000003"
+    with pytest.raises(ValueError, match=r"000011\.JPEG: 0 frames come after it, a clip of 2 needs more"):
+        dataset.backward_clip(3, 2)
+
+
+def test_training_takes_either_side_as_often_as_it_has_frames(root):
+    dataset = ImageNetVid(root, "VID_train_15frames")
+    clips = TrainingClips(dataset, 10, around=True)
+    values = [clips[n].frames[:, 0, 0, 0].tolist() for n in range(60)]
+    assert {(len(v), round(v[0] / 10), round(v[-1] / 10)) for v in values} == {(4, 0, 3), (9, 11, 3), (10, 2, 11)}
+    after = sum(v[0] > v[-1] for v in values)
+    assert after / 30 == pytest.approx(8 / 11, abs=0.2)  # of the 30 of frame 3
+    assert values == [clips[n].frames[:, 0, 0, 0].tolist() for n in range(60)]
+    with pytest.raises(ValueError, match="key_frames around: frames after labelled ones are not known"):
+        TrainingClips(ImageNetVid(root, "DET_train_30classes"), 10, around=True)

@@ -7,12 +7,15 @@ from small_models import FlowAndScale, Patches, enlivened
 from torch import nn
 
 from accel.models import DeepFeatureFlow, FrameByFrame, VideoModel
+from accel.models.backbones.dc5_resnets import DC5ResNet
 from accel.models.backbones.published_resnets import DetectionResNet
 from accel.models.detection.detections import Selection
-from accel.models.detection.proposals import Proposing
+from accel.models.detection.faster_rcnn import FasterRCNN, region_features
+from accel.models.detection.proposals import EdgeProposing, Proposing
 from accel.models.detection.rfcn import RFCN, FeatureNetwork
-from accel.models.propagation.flow_warp import ScaledFlowWarp
+from accel.models.propagation.flow_warp import ScaledFlowWarp, ShrinkingFlowWarp
 from accel.models.propagation.flownet_s import ScaledFlowNetS
+from accel.models.propagation.flownet_simple import FlowNetSimple
 from accel.models.propagation.learned_sampling import LearnedSampling, grid_offsets
 from accel.models.propagation.routes import KeyToCurrent
 
@@ -57,6 +60,22 @@ def small_sampling_detector() -> VideoModel:
         if key != "offsets":
             nn.init.normal_(parameter, std=0.2)
     return enlivened(DeepFeatureFlow(reference, sampling))
+
+
+def small_faster_detector() -> VideoModel:
+    """Deep Feature Flow on Faster R-CNN, with groups in its 3x3 convolutions."""
+    torch.manual_seed(0)
+    network = DC5ResNet((1, 1, 1, 1), width=8, groups=4, group_width=16)
+    proposing, selection = EdgeProposing(count=40), Selection(0.1, 0.5, 50)
+    reference = FasterRCNN(region_features(network, 16), CLASSES, proposing, selection, training_regions=60, width=16)
+    first, second = reference.proposal_head, reference.region_head
+    layers = (first.conv, 0.1), (first.objects, 0.3), (first.moves, 0.1), (second.classes, 0.5), (second.boxes, 0.3)
+    for layer, deviation in layers:
+        nn.init.normal_(layer.weight, std=deviation)
+    flow = FlowNetSimple(1 / 16)
+    for predict in flow.predict.values():
+        nn.init.normal_(predict.weight, std=0.2)
+    return enlivened(DeepFeatureFlow(reference, ShrinkingFlowWarp(flow, KeyToCurrent())))
 
 
 def shallow_detector() -> VideoModel:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_detectors import CLASSES, shallow_detector, small_detector
+from small_detectors import CLASSES, shallow_detector, small_detector, small_faster_detector
 from small_models import clip_of
 
 from accel.models.detection.rfcn import SimplifiedRFCN
@@ -19,11 +19,11 @@ def found(model, clip):
     return frames
 
 
-@pytest.mark.parametrize("name", ["frame_by_frame", "deep_feature_flow", "shallow, compiled"])
+@pytest.mark.parametrize("name", ["frame_by_frame", "deep_feature_flow", "faster", "shallow, compiled"])
 @torch.no_grad()
 def test_it_gives_the_same_detections(name):
     compiled = name == "shallow, compiled"
-    model = shallow_detector() if compiled else small_detector(name)
+    model = shallow_detector() if compiled else small_faster_detector() if name == "faster" else small_detector(name)
     fast = model.optimized(SIZE, dtype=torch.float32, compile=compiled)
     clip = clip_of(SIZE, 3)
     for ours, expected in zip(found(fast, clip), found(model, clip), strict=True):

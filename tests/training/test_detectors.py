@@ -1,5 +1,6 @@
 """A detector trained by the same loop, on a tiny ImageNet VID: losses, validation by mAP, weights that load."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from accel.config import load_config, parse_model
 from accel.inference.loading import load_model
 from accel.models import DeepFeatureFlow, LearnedSampling, build_model
 from accel.models.detection.boxes import overlaps
+from accel.models.detection.faster_rcnn import FasterRCNN
+from accel.models.detection.faster_rcnn_losses import FasterRcnnLosses
+from accel.models.detection.losses import RfcnLosses
 from accel.models.detection.proposals import Proposing
 from accel.models.detection.rfcn import RFCN
 from accel.models.propagation.flow_warp import ScaledFlowWarp
@@ -54,11 +58,19 @@ def write_vid(root):
     return root
 
 
-def test_it_is_trained_validated_and_labels_videos(tmp_path):
+FASTER = {"name": "faster_rcnn", "encoder": "tu-test_resnet", "channels": 8, "width": 16, "sides": [64, 96]}
+FASTER |= {"scales": [1, 2], "regions": 20, "training_regions": 40}
+
+
+@pytest.mark.parametrize(
+    ("reference", "loss", "told"),
+    [(REFERENCE, "rfcn", 300), pytest.param(FASTER, "faster_rcnn", 100, marks=pytest.mark.slow)],
+)
+def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, loss, told):
     root = write_vid(tmp_path / "vid")
     values = {
         "output": str(tmp_path / "run"),
-        "model": {"name": "deep_feature_flow", "num_classes": 30, "reference": REFERENCE, "flow": {"width": 1 / 16}},
+        "model": {"name": "deep_feature_flow", "num_classes": 30, "reference": reference, "flow": {"width": 1 / 16}},
         "data": {
             "name": "imagenet_vid",
             "root": str(root),
@@ -70,7 +82,7 @@ def test_it_is_trained_validated_and_labels_videos(tmp_path):
             "steps": 3,
             "batch_size": 1,
             "optimizer": {"name": "sgd", "lr": 0.001},
-            "loss": {"name": "rfcn"},
+            "loss": {"name": loss},
             "workers": 0,
             "log_every": 1,
             "validation": {"split": "VID_val_videos", "every": 3, "interval": 2},
@@ -87,7 +99,7 @@ def test_it_is_trained_validated_and_labels_videos(tmp_path):
     assert model.task == "detection" and isinstance(model, DeepFeatureFlow)
     with torch.no_grad():
         said = model.key_frame(torch.zeros(1, 3, 48, 72))[0].at((48, 72))
-    assert said.boxes.shape == (1, 300, 4)
+    assert said.boxes.shape == (1, told, 4)
 
     label([str(root / "Data/VID/train/a"), "--model", str(tmp_path / "run"), "--output", str(tmp_path / "out")])
     files = sorted((tmp_path / "out/labels").iterdir())
@@ -140,7 +152,7 @@ def test_small_detectors_learn_with_anchors_of_their_own(way, encoder):
     assert model.reference.backbone.out_channels == 12 and model.reference.heads.objects.out_channels == 2 * 4
     frames = torch.randint(0, 256, (1, 2, 3, 64, 80), dtype=torch.uint8)
     boxes = torch.tensor([[[8.0, 8, 30, 19, 1]]])
-    losses = DetectionObjective(model, anchors=16, hardest=32).losses(frames, boxes)
+    losses = DetectionObjective(model, RfcnLosses(anchors=16, hardest=32)).losses(frames, boxes)
     losses.total().backward()
     assert all(loss > 0 for loss in losses)
     for layer in (model.reference.heads.moves, model.reference.heads.boxes, model.reference.backbone.last):
@@ -190,3 +202,57 @@ def test_published_trainings_fit_their_models(name):
     rates = [learning_rate(step, config.train) for step in (0, config.train.steps // 2, config.train.steps - 1)]
     assert rates[0] == rates[1] == pytest.approx(10 * rates[2])
     assert rates[0] / config.train.batch_size == pytest.approx(2.5e-4)  # as published, where gradients are summed
+
+
+# --- Faster R-CNN ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_faster_rcnn_learns_on_any_encoder(way):
+    name = "frame_by_frame" if way == "frame_by_frame" else "deep_feature_flow"
+    torch.manual_seed(0)
+    values = {"name": name, "num_classes": 2, "reference": FASTER | {"sides": None}} | WAYS[way]
+    model = build_model(parse_model(values, "test"))
+    assert isinstance(model.reference, FasterRCNN)
+    if way == "flow":
+        assert isinstance(model.propagation, ScaledFlowWarp) and isinstance(model.propagation.route, KeyToCurrent)
+    frames = torch.randint(0, 256, (1, 2, 3, 64, 80), dtype=torch.uint8)
+    losses = DetectionObjective(model, FasterRcnnLosses(16, 32)).losses(frames, torch.tensor([[[8.0, 8, 30, 19, 1]]]))
+    losses.total().backward()
+    assert all(loss > 0 for loss in losses)
+    assert model.reference.backbone.last.weight.grad.any() and model.reference.region_head.boxes.weight.grad.any()
+    model.eval()
+    with torch.no_grad():
+        _, state = model.key_frame(frames[:, 0])
+        said, _ = model.next_frame(frames[:, 1], state)
+    assert said.at((64, 80)).boxes.shape == (1, 100, 4) and said.probabilities.shape == (1, 20, 3)
+
+
+def test_a_detector_is_trained_on_its_own_losses():
+    reference = {"name": "frame_by_frame", "num_classes": 2, "reference": FASTER}
+    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is a rfcn"):
+        DetectionObjective(build_model(parse_model(reference, "test")), RfcnLosses())
+
+
+@pytest.mark.parametrize("kind", ["r50", "r101", "x101"])
+def test_mmtrackings_trainings_fit_their_models(kind, parity):
+    """What they keep and what decays is what the published parameters say."""
+    from mmtracking_weights import FOLDER
+
+    from accel.training.freezing import freeze
+    from accel.training.optimizers import build_optimizer, learning_rate
+    from accel.weights.mmtracking_names import their_name
+
+    config = load_config(EXPERIMENTS / f"dff_faster_rcnn/{kind}.yaml")
+    with torch.device("meta"):
+        model = build_model(config.model)
+    freeze(model, config.train.freeze)
+    with parity(f"{FOLDER}/params-{kind}.csv").open() as file:
+        trained = {row["name"] for row in csv.DictReader(file) if row["trained"] == "1"}
+    assert {their_name(name) for name, p in model.named_parameters() if p.requires_grad} == trained
+    (group,) = build_optimizer(model, config.train).param_groups
+    assert group["weight_decay"] == 1e-4
+    epoch = (53639 + 57834) / 8
+    steps = [0, 100, 250, 499, 2 * epoch - 1, 2 * epoch + 1, 5 * epoch - 1, 5 * epoch + 1, 7 * epoch - 1]
+    expected = [0.0033333, 0.0046693, 0.0066733, 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4]
+    assert [learning_rate(int(step), config.train) for step in steps] == pytest.approx(expected, rel=1e-4)

@@ -23,12 +23,18 @@ def settings(**values):
         ({"warmup_steps": 4, "power": 1}, 14, {0: 0.02, 1: 0.04, 3: 0.08, 4: 0.1, 9: 0.05, 13: 0.01}),
         # The published schedule: a constant low rate, then the whole one.
         ({"warmup_steps": 2, "warmup_lr": 0.003, "power": 0}, 10, {0: 0.003, 1: 0.003, 2: 0.1}),
+        # mmtracking's: a rise from a third, and a tenth after two and five sevenths.
+        (
+            {"warmup_steps": 500, "warmup_from": 1 / 3, "power": 0, "drops": [2 / 7, 5 / 7]},
+            7000,
+            {0: 0.0333333, 100: 0.0466934, 250: 0.0667335, 499: 0.1, 1999: 0.1, 2000: 0.01, 4999: 0.01, 5000: 0.001},
+        ),
         ({"warmup_steps": 50}, 10, {0: 0.1 / 51, 9: 1.0 / 51}),
     ],
 )
 def test_the_rate_warms_up_and_falls(schedule, steps, expected):
     config = settings(schedule=schedule, steps=steps)
-    assert {step: learning_rate(step, config) for step in expected} == pytest.approx(expected)
+    assert {step: learning_rate(step, config) for step in expected} == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -43,6 +49,16 @@ def rates(optimizer, model):
     """Parameter name to (learning rate, weight decay)."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {names[id(p)]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+
+
+def test_all_can_decay(model):
+    config = settings(optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.01, "decay": "all"})
+    assert {decay for _, decay in rates(build_optimizer(model, config), model).values()} == {0.01}
+
+
+def test_two_ways_to_warm_up_are_one_too_many():
+    with pytest.raises(ValueError, match="`warmup_lr` is a constant rate, and `warmup_from`"):
+        settings(schedule={"warmup_lr": 0.1, "warmup_from": 0.5})
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -189,6 +189,15 @@ def test_the_key_frame_lies_up_to_n_minus_1_frames_before_the_label(tiny_config,
     assert counts[:nearest].sum() == counts[5] == 0 and counts[nearest:5].min() > 55
 
 
+def test_around_the_label_its_own_frame_is_as_rare_as_any_other(tiny_config):
+    """Clips come from both sides as often: of nine frames, one is the labelled one, and two lie at each distance."""
+    config = tiny_config("accel", "data.clip_length=5", "data.key_frames=around")
+    lengths = [from_distance(numbered(5), config, step).frames.shape[1] for step in range(900)]
+    assert [lengths.count(n) / 900 for n in range(1, 6)] == pytest.approx([1 / 9, 2 / 9, 2 / 9, 2 / 9, 2 / 9], abs=0.05)
+    with pytest.raises(ValueError, match="`key_frames: around` takes stored frames"):
+        tiny_config("accel", "data.key_frames=around", "data.motion={}")
+
+
 def test_the_distance_is_the_same_again(tiny_config):
     config = tiny_config("accel", "data.clip_length=5")
     lengths = [[from_distance(numbered(5), config, step).frames.shape[1] for step in range(20)] for _ in range(2)]

@@ -14,7 +14,7 @@ from processes import TOOLS, Program
 
 from accel.inference.loading import load_model
 from accel.models import build_published
-from accel.models.published_models import VERSIONS
+from accel.models.published_models import MXNET_VERSIONS
 from accel.weights import load_published, mxnet_params, read_mxnet_params, write_mxnet_params
 from accel.weights.checkpoints import MAX_NAMED, describe_weights
 from accel.weights.conversion import find_published, from_mxnet, to_mxnet
@@ -54,7 +54,7 @@ def test_names_and_shapes_are_those_of_the_graphs(version, parity):
     assert auxiliary == {name for name in expected if name.endswith(("moving_mean", "moving_var"))}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", MXNET_VERSIONS)
 def test_every_parameter_has_one_name(version):
     with torch.device("meta"):
         state = {key for key in build_published(version).state_dict() if not key.endswith("num_batches_tracked")}

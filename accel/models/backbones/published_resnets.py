@@ -79,23 +79,34 @@ class DeformableConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (`middle`), 1x1, and a shortcut. In the first block of a stage, a strided 1x1 projects the shortcut."""
+    """1x1, 3x3 (`middle`), 1x1, and a shortcut. In the first block of a stage, a strided 1x1 projects the shortcut.
 
-    def __init__(self, channels: int, width: int, stride: int, project: bool, middle: nn.Module):
+    out: channels of its result, 4 * width by default.  first_stride: of the first 1x1, that of the block by default.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        project: bool,
+        middle: nn.Module,
+        out: int | None = None,
+        first_stride: int | None = None,
+    ):
         super().__init__()
+        out = out or 4 * width
         self.shortcut: nn.Module
         if project:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), GlobalBatchNorm(4 * width)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), GlobalBatchNorm(out))
         else:
             self.shortcut = nn.Identity()
-        self.conv_a = nn.Conv2d(channels, width, 1, stride, bias=False)
+        self.conv_a = nn.Conv2d(channels, width, 1, first_stride or stride, bias=False)
         self.bn_a = GlobalBatchNorm(width)
         self.conv_b = middle
         self.bn_b = GlobalBatchNorm(width)
-        self.conv_c = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn_c = GlobalBatchNorm(4 * width)
+        self.conv_c = nn.Conv2d(width, out, 1, bias=False)
+        self.bn_c = GlobalBatchNorm(out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.summed(x).relu()
@@ -125,8 +136,7 @@ class BottleneckNet(nn.Module, ABC):
             blocks = []
             for block in range(depth):
                 stride = 2 if block == 0 and stage in (1, 2) else 1
-                middle = self._dilated(inner) if stage == 3 else nn.Conv2d(inner, inner, 3, padding=1, bias=False)
-                blocks.append(Bottleneck(channels, inner, stride, block == 0, middle))
+                blocks.append(self._block(stage, channels, inner, stride, block == 0))
                 channels = 4 * inner
             self.stages.append(nn.Sequential(*blocks))
             if stage == 2:
@@ -141,6 +151,11 @@ class BottleneckNet(nn.Module, ABC):
         for stage in self.stages:
             x = stage(x)
         return x
+
+    def _block(self, stage: int, channels: int, width: int, stride: int, project: bool) -> Bottleneck:
+        """`channels` to 4 * `width`."""
+        middle = self._dilated(width) if stage == 3 else nn.Conv2d(width, width, 3, padding=1, bias=False)
+        return Bottleneck(channels, width, stride, project, middle)
 
     def _before_stages(self, image: Tensor) -> Tensor:
         return self._pooled(self.bn1(self.conv1(image)).relu())

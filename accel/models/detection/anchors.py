@@ -25,8 +25,21 @@ def anchors(
     Within a cell they are ordered by ratio, then by scale. As published, a ratio's sides are whole pixels before they
     are scaled.
     """
+    return _on_all(constant(_of_cell, scales, ratios, dtype=torch.float32, device=torch.device(device)), cells)
+
+
+def exact_anchors(
+    cells: tuple[int, int], device: torch.device | str, scales: tuple[float, ...], ratios: tuple[float, ...] = RATIOS
+) -> Tensor:
+    """As `anchors`, but their sides are not rounded, their corners are edges, and they are centred on the upper left
+    corners of cells, as mmdetection has them."""
+    return _on_all(constant(_exact_of_cell, scales, ratios, dtype=torch.float32, device=torch.device(device)), cells)
+
+
+def _on_all(of_cell: Tensor, cells: tuple[int, int]) -> Tensor:
+    """The anchors of all cells (h, w), (h * w * A, 4), from those of the first, (A, 4)."""
     height, width = cells
-    of_cell = constant(_of_cell, scales, ratios, dtype=torch.float32, device=torch.device(device))
+    device = of_cell.device
     y = STRIDE * torch.arange(height, device=device, dtype=torch.float32)[:, None].expand(cells)
     x = STRIDE * torch.arange(width, device=device, dtype=torch.float32).expand(cells)
     return (torch.stack([x, y, x, y], -1)[:, :, None] + of_cell).view(-1, 4)
@@ -45,6 +58,18 @@ def _of_cell(
             x, y = 0.5 * (scale * width - 1), 0.5 * (scale * height - 1)
             made.append([centre - x, centre - y, centre + x, centre + y])
     return torch.tensor(made, dtype=dtype, device=device)
+
+
+def _exact_of_cell(
+    scales: tuple[float, ...], ratios: tuple[float, ...], dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Those of the first cell, (A, 4), around (0, 0)."""
+    halves = [
+        (STRIDE * scale / math.sqrt(ratio) / 2, STRIDE * scale * math.sqrt(ratio) / 2)
+        for ratio in ratios
+        for scale in scales
+    ]
+    return torch.tensor([[-x, -y, x, y] for x, y in halves], dtype=dtype, device=device)
 
 
 def _rounded(side: float) -> int:

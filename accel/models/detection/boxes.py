@@ -1,47 +1,73 @@
-"""Boxes (x1, y1, x2, y2) in pixels, both corners within the box, as R-FCN's release counts: a side is x2 - x1 + 1."""
+"""Boxes (x1, y1, x2, y2) in pixels. What their corners are is said by `Corners`."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def sides(boxes: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Corners:
+    """What the two corners of a box are.
+
+    added: a side is x2 - x1 plus this: 1 where both corners are pixels of the box, 0 where they are its edges.
+    most_growth: the largest dw and dh, up and down, that `decoded` takes.
+    """
+
+    added: int = 1
+    most_growth: float = math.inf
+
+
+WITHIN = Corners()  # as R-FCN's release counts
+EDGES = Corners(0, math.log(1000 / 16))  # as mmdetection counts
+
+
+def sides(boxes: Tensor, corners: Corners = WITHIN) -> Tensor:
     """Width and height of boxes (..., 4), (..., 2)."""
-    return boxes[..., 2:] - boxes[..., :2] + 1
+    return boxes[..., 2:] - boxes[..., :2] + corners.added
 
 
-def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+def overlaps(boxes: Tensor, others: Tensor, corners: Corners = WITHIN) -> Tensor:
     """Intersection over union of boxes (..., N, 4) with others (..., M, 4), (..., N, M)."""
     sides_shared = [  # an axis at a time: maps of numbers side by side are faster than maps of pairs
         (
             torch.minimum(boxes[..., :, None, 2 + axis], others[..., None, :, 2 + axis])
             - torch.maximum(boxes[..., :, None, axis], others[..., None, :, axis])
-            + 1
+            + corners.added
         ).clamp_min(0)
         for axis in (0, 1)
     ]
     shared = sides_shared[0] * sides_shared[1]
-    return shared / (sides(boxes).prod(-1)[..., :, None] + sides(others).prod(-1)[..., None, :] - shared)
+    return shared / (
+        sides(boxes, corners).prod(-1)[..., :, None] + sides(others, corners).prod(-1)[..., None, :] - shared
+    )
 
 
-def decoded(boxes: Tensor, deltas: Tensor) -> Tensor:
+def decoded(boxes: Tensor, deltas: Tensor, corners: Corners = WITHIN) -> Tensor:
     """Boxes (..., 4) moved by `deltas` (..., 4): centres by (dx, dy) of the sides, sides times exp(dw) and exp(dh)."""
-    size = sides(boxes)
-    centre = boxes[..., :2] + 0.5 * (size - 1) + deltas[..., :2] * size
-    reach = 0.5 * (deltas[..., 2:].exp() * size - 1)
+    size = sides(boxes, corners)
+    centre = boxes[..., :2] + 0.5 * (size - corners.added) + deltas[..., :2] * size
+    growth = deltas[..., 2:]
+    if math.isfinite(corners.most_growth):
+        growth = growth.clamp(-corners.most_growth, corners.most_growth)
+    reach = 0.5 * (growth.exp() * size - corners.added)
     return torch.cat([centre - reach, centre + reach], -1)
 
 
-def encoded(boxes: Tensor, targets: Tensor) -> Tensor:
+def encoded(boxes: Tensor, targets: Tensor, corners: Corners = WITHIN) -> Tensor:
     """The deltas (..., 4) by which `decoded` makes `targets` (..., 4) of boxes (..., 4)."""
-    size, aim = sides(boxes), sides(targets)
-    centre, aimed = boxes[..., :2] + 0.5 * (size - 1), targets[..., :2] + 0.5 * (aim - 1)
+    size, aim = sides(boxes, corners), sides(targets, corners)
+    centre = boxes[..., :2] + 0.5 * (size - corners.added)
+    aimed = targets[..., :2] + 0.5 * (aim - corners.added)
     return torch.cat([(aimed - centre) / size, (aim / size).log()], -1)
 
 
-def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) with the corners that lie outside an image of `size` (H, W) moved to its outermost pixels."""
+def clipped(boxes: Tensor, size: tuple[int, int], corners: Corners = WITHIN) -> Tensor:
+    """Boxes (..., 4) with the corners that lie outside an image of `size` (H, W) moved to its outermost pixels, or
+    to its edges."""
     height, width = size
-    x, y = boxes[..., 0::2].clamp(0, width - 1), boxes[..., 1::2].clamp(0, height - 1)
+    x, y = boxes[..., 0::2].clamp(0, width - corners.added), boxes[..., 1::2].clamp(0, height - corners.added)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from accel.models.detection.boxes import clipped, decoded
-from accel.models.detection.maps import Maps
+from accel.models.detection.boxes import EDGES, WITHIN, Corners, clipped, decoded
 from accel.models.detection.resizing import Resizing
-from accel.models.detection.suppression import best_of_each_class
+from accel.models.detection.suppression import best_of_class_boxes, best_of_each_class
 from accel.models.prediction import Prediction
 
 
@@ -51,8 +50,10 @@ class Detections(Prediction):
     deltas: (B, R, 4): what moves a region to the box of what is in it, see `boxes.decoded`; the same for all classes.
     size: (H, W) of the image that the network saw.
     resizing: how frames became that image; None: however that may have been, it shows all of them.
-    maps: what regions and all else were worked out of: for the losses.
+    maps: what regions and all else were worked out of, a detector's `Maps`: for the losses.
     """
+
+    corners: ClassVar[Corners] = WITHIN
 
     regions: Tensor
     probabilities: Tensor
@@ -60,7 +61,7 @@ class Detections(Prediction):
     size: tuple[int, int]
     selection: Selection = Selection()
     resizing: Resizing | None = None
-    maps: Maps | None = None
+    maps: Any = None
 
     def at(self, size: tuple[int, int]) -> Boxes:
         """The boxes after non-maximum suppression of each class, in pixels of frames of `size` (H, W)."""
@@ -70,16 +71,26 @@ class Detections(Prediction):
     def kept(self, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """The boxes (B, R, 4) at frames of `size`, float64; the classes' probabilities (B, K, R); and which boxes
         suppression leaves each class (B, K, R) bool, however many."""
-        boxes = clipped(decoded(self.regions.double(), self.deltas.double()), self.size)
-        scales = self.scales(size)
-        boxes = torch.stack([boxes[..., i] / scales[i % 2] for i in range(4)], -1)
+        boxes = self._boxes(self.regions, size)
         scores = self.probabilities[..., 1:].transpose(1, 2)
-        candidates = scores > self.selection.threshold
+        candidates = self._candidates(scores)
         stay = [
-            best_of_each_class(*of_frame, self.selection.most_overlap)
+            self._suppressed(*of_frame, self.selection.most_overlap)
             for of_frame in zip(boxes, scores, candidates, strict=True)
         ]
         return boxes, scores, torch.stack(stay)
+
+    _suppressed = staticmethod(best_of_each_class)
+
+    def _candidates(self, scores: Tensor) -> Tensor:
+        """Which of the scores (B, K, R) are high enough."""
+        return scores > self.selection.threshold
+
+    def _boxes(self, regions: Tensor, size: tuple[int, int]) -> Tensor:
+        """Where the regions were moved, at frames of `size`, float64; shaped as the deltas."""
+        boxes = clipped(decoded(regions.double(), self.deltas.double(), self.corners), self.size, self.corners)
+        scales = self.scales(size)
+        return torch.stack([boxes[..., i] / scales[i % 2] for i in range(4)], -1)
 
     def scales(self, size: tuple[int, int]) -> tuple[float, float]:
         """How many pixels of the network's image a pixel of frames of `size` (H, W) is, along x and along y."""
@@ -89,17 +100,64 @@ class Detections(Prediction):
 
     def _best(self, boxes: Tensor, scores: Tensor, stay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of one frame: boxes (N, 4), scores (N,), classes (N,), count ()."""
-        most, regions = self.selection.most, len(boxes)
+        most, regions = self.selection.most, scores.shape[1]
         left = torch.where(stay, scores, -1).flatten()
         if len(left) < most:
             left = torch.nn.functional.pad(left, (0, most - len(left)), value=-1)
         values, order = left.sort(descending=True, stable=True)
         values, order = values[:most], order[:most]
         there = values >= 0
-        chosen = boxes[order % regions] if regions else boxes.new_zeros(most, 4)
+        order = torch.where(there, order, 0)
+        boxes = boxes.view(-1, regions, 4).expand(len(scores), -1, -1)  # of each class, (K, R, 4)
+        chosen = boxes[order // regions, order % regions] if regions else boxes.new_zeros(most, 4)
         return (
             torch.where(there[:, None], chosen, 0).float(),
             torch.where(there, values, 0).float(),
-            torch.where(there, order // max(regions, 1), 0),
+            order // max(regions, 1),
             there.sum(),
         )
+
+
+@dataclass(frozen=True)
+class ClassDetections(Detections):
+    """As `Detections`, where each class has boxes of its own, whose corners are edges, as Faster R-CNN says them.
+
+    deltas: (B, R, K, 4).
+    count: (B,), how many of the regions are there; the others repeat them. None: all.
+
+    `kept` gives boxes (B, K, R, 4).
+    """
+
+    count: Tensor | None = None
+
+    corners = EDGES
+    _suppressed = staticmethod(best_of_class_boxes)
+
+    def _candidates(self, scores: Tensor) -> Tensor:
+        candidates = super()._candidates(scores)
+        if self.count is None:
+            return candidates
+        return candidates & (torch.arange(scores.shape[2], device=scores.device) < self.count[:, None, None])
+
+    def _boxes(self, regions: Tensor, size: tuple[int, int]) -> Tensor:
+        return super()._boxes(regions[:, :, None], size).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Unjudged(Prediction):
+    """What a detector says in training, where its loss chooses the regions that are judged: see `Detections`.
+
+    It has no boxes of a frame, and so `at` raises ValueError.
+    """
+
+    regions: Tensor
+    size: tuple[int, int]
+    maps: Any
+    count: Tensor
+
+    def at(self, size: tuple[int, int]) -> Boxes:
+        raise ValueError("a detector in training judges no regions; call eval() first")
+
+    def scales(self, size: tuple[int, int]) -> tuple[float, float]:
+        """See `Detections.scales`."""
+        return self.size[1] / size[1], self.size[0] / size[0]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from accel.models.detection.detections import Detections
+from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
 from accel.models.detection.rfcn import RFCN
-from accel.models.detection.targets import IGNORED, AnchorTargets, RegionTargets
+from accel.models.detection.targets import (
+    IGNORED,
+    AnchorTargets,
+    RegionTargets,
+    anchor_targets,
+    region_targets,
+    some_of,
+)
 
 
 class Losses(NamedTuple):
@@ -69,6 +78,27 @@ def losses_of(
     logits, boxes = reference.judge(maps, regions.regions[None])
     of_anchors = proposal_losses(objects, moves, anchors, count)
     return Losses(*of_anchors, *region_losses(logits[0], boxes[0, :, 4:], regions, hardest))
+
+
+@dataclass(frozen=True)
+class RfcnLosses:
+    """anchors: drawn of each image, half of them objects at most.  hardest: regions of each image that count."""
+
+    anchors: int = 256
+    hardest: int = 128
+
+    def of_image(self, reference: RFCN, said: Detections, image: int, boxes: Tensor, classes: Tensor) -> Losses:
+        """Of one image of a batch that `reference` said this of.
+
+        boxes: (M, 4) in pixels of what it saw.  classes: (M,), 0 to K - 1.
+        """
+        assert said.maps is not None  # an `RFCN` gives them
+        height, width = said.maps.moves.shape[2:]
+        every = reference.proposing.anchors((height, width), boxes.device)
+        of_anchors = anchor_targets(every, boxes, said.size, PROPOSAL_DEVIATIONS)
+        of_anchors = of_anchors._replace(labels=some_of(of_anchors.labels, self.anchors))
+        of_regions = region_targets(said.regions[image], boxes, classes, BOX_DEVIATIONS)
+        return losses_of(reference, said, image, of_anchors, of_regions, self.anchors, self.hardest)
 
 
 def hardest_of(losses: Tensor, count: int) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from accel.models.detection.anchors import RATIOS, SCALES, anchors
-from accel.models.detection.boxes import clipped, decoded, sides
+from accel.models.detection.anchors import RATIOS, SCALES, anchors, exact_anchors
+from accel.models.detection.boxes import EDGES, clipped, decoded, sides
 from accel.models.detection.suppression import best_of
 from accel.models.strides import STRIDE
 
@@ -40,6 +40,19 @@ class Proposing:
         return anchors(cells, device, self.scales, self.ratios)
 
 
+@dataclass(frozen=True)
+class EdgeProposing(Proposing):
+    """How proposals are chosen as mmdetection does it, see `propose_edges`: corners of boxes are their edges.
+
+    `smallest_side` does nothing: boxes that have no width or no height are left out.
+    """
+
+    scales: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)
+
+    def anchors(self, cells: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        return exact_anchors(cells, device, self.scales, self.ratios)
+
+
 @torch.no_grad()
 def propose(
     scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: Proposing = Proposing()
@@ -52,12 +65,12 @@ def propose(
     Where suppression leaves fewer than N, they are repeated from the first on. Cells that do not lie wholly within the
     image get the score -1: they come last, but are there. Without a gradient, as published.
     """
-    batch, count, height, width = scores.shape
+    batch, _, height, width = scores.shape
     scores = scores.float().permute(0, 2, 3, 1)  # (B, h, w, A)
     whole = torch.zeros_like(scores, dtype=torch.bool)
     whole[:, : size[0] // STRIDE, : size[1] // STRIDE] = True
     scores = torch.where(whole, scores, -1).reshape(batch, -1)
-    deltas = deltas.float().view(batch, count, 4, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
+    deltas = _by_anchor(deltas)
     every = proposing.anchors((height, width), scores.device).expand(batch, -1, -1)
     if proposing.smallest_side > 0:
         boxes, scores = _grown(clipped(decoded(every, deltas), size), scores, proposing.smallest_side)
@@ -70,6 +83,39 @@ def propose(
         boxes = clipped(decoded(every.gather(1, rows), deltas.gather(1, rows)), size)
     chosen = torch.stack([_filled(best_of(each, proposing.most_overlap, proposing.count), proposing) for each in boxes])
     return boxes.gather(1, chosen[..., None].expand(-1, -1, 4)), scores.gather(1, chosen)
+
+
+@torch.no_grad()
+def propose_edges(
+    scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: EdgeProposing = EdgeProposing()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The regions (B, N, 4) of images of `size` (H, W), in pixels, best first, their scores (B, N), and how many of
+    the N are there (B,): the others repeat them, as mmdetection chooses them.
+
+    scores: (B, A, h, w), the probability that an anchor has an object.
+    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor, see `boxes.decoded`.
+
+    Cells that do not lie wholly within the image count like others. Without a gradient.
+    """
+    every = proposing.anchors((scores.shape[2], scores.shape[3]), scores.device)
+    scores, order = scores.float().permute(0, 2, 3, 1).flatten(1).sort(dim=1, descending=True, stable=True)
+    scores, order = scores[:, : proposing.before], order[:, : proposing.before]
+    deltas = _by_anchor(deltas).gather(1, order[..., None].expand(-1, -1, 4))
+    boxes = clipped(decoded(every[order], deltas, EDGES), size, EDGES)
+    chosen, counts = [], []
+    for each in boxes:
+        there = (sides(each, EDGES) > 0).all(-1).nonzero()[:, 0]
+        kept = there[best_of(each[there], proposing.most_overlap, proposing.count, EDGES)]
+        counts.append(len(kept))
+        chosen.append(_filled(kept if len(kept) else order.new_zeros(1), proposing))
+    rows = torch.stack(chosen)
+    count = torch.tensor(counts, device=scores.device)
+    return boxes.gather(1, rows[..., None].expand(-1, -1, 4)), scores.gather(1, rows), count
+
+
+def _by_anchor(deltas: Tensor) -> Tensor:
+    """(B, 4A, h, w) to (B, h * w * A, 4), float32, as anchors are ordered."""
+    return deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
 def _grown(boxes: Tensor, scores: Tensor, smallest: float) -> tuple[Tensor, Tensor]:

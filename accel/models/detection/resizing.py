@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from accel.models.constants import constant
+
 
 @dataclass(frozen=True)
 class Resizing:
@@ -40,3 +42,53 @@ class Resizing:
         scale = self.scale(size)
         # Positions follow the scale as it is, not the ratio of the rounded sides.
         return torch.ops.aten.upsample_bilinear2d.default(image, self.size(size), False, scale, scale).round()
+
+
+class OpenCvResizing(Resizing):
+    """As mmtracking resizes: number for number what OpenCV makes of uint8 frames, on any device.
+
+    Each axis has the scale that its rounded side comes to.
+    """
+
+    def scale(self, size):
+        return min(self.shorter / min(size), self.longer / max(size))
+
+    def size(self, size):
+        scale = self.scale(size)
+        return max(1, int(scale * size[0] + 0.5)), max(1, int(scale * size[1] + 0.5))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if image.dim() != 4 or 0 in image.shape:  # told where the mean is subtracted
+            return image
+        size = image.shape[2], image.shape[3]
+        height, width = self.size(size)
+        if (height, width) == size:
+            return image
+        pixels = image.round().int() if image.is_floating_point() else image.int()
+        if size == (2 * height, 2 * width):  # which OpenCV does another way
+            pixels = (pixels.unflatten(3, (-1, 2)).sum(4).unflatten(2, (-1, 2)).sum(3) + 2) >> 2
+            return pixels.float()
+        left, right, weights = _taps(size[1], width, image.device)
+        pixels = pixels[..., left] * weights[0] + pixels[..., right] * weights[1]
+        above, below, weights = (each[..., None] for each in _taps(size[0], height, image.device))
+        parts = (
+            ((pixels[:, :, rows[:, 0]] >> 4) * weight) >> 16
+            for rows, weight in zip((above, below), weights, strict=True)
+        )
+        return ((sum(parts) + 2) >> 2).float()
+
+
+def _taps(side: int, resized: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Which two pixels of a side each pixel of a resized one is between, and their weights (2, resized), as OpenCV has
+    them: whole numbers of 1/2048."""
+    found = constant(_taps_of, side, resized, dtype=torch.int32, device=device)
+    return found[0].long(), found[1].long(), found[2:]
+
+
+def _taps_of(side: int, resized: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """(4, resized). Beyond the ends, both are the last pixel: the parts of it are rounded apart, as OpenCV does."""
+    at = ((torch.arange(resized, dtype=torch.float64) + 0.5) * (1 / (resized / side)) - 0.5).float()
+    first = at.floor()
+    weight = ((at - first) * 2048).round()
+    taps = [first.clamp(0, side - 1), (first + 1).clamp(0, side - 1), ((1 - (at - first)) * 2048).round(), weight]
+    return torch.stack(taps).to(dtype=dtype, device=device)

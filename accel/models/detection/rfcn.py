@@ -13,6 +13,7 @@ from accel.fast.preparation import Preparation
 from accel.models.branch import Branch
 from accel.models.constants import per_channel
 from accel.models.detection.detections import Detections, Selection
+from accel.models.detection.detector import Detector, rois
 from accel.models.detection.maps import BINS, BOX_DEVIATIONS, PROPOSAL_DEVIATIONS, Maps
 from accel.models.detection.proposals import Proposing, propose
 from accel.models.detection.resizing import Resizing
@@ -23,7 +24,7 @@ from accel.models.strides import STRIDE
 class FeatureNetwork(nn.Module):
     """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
 
-    network: module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU come after it.
+    network: module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU come after it.
         `LearnedSampling` also asks it for low-level features: a method `early`, and `early_channels`.
     dilation: how many cells apart that convolution looks; 6 as published, less for maps of few cells.
     """
@@ -63,17 +64,9 @@ class Heads(nn.Module):
         return self.objects(proposing), self.moves(proposing), self.classes(judging), self.boxes(judging)
 
 
-class RFCN(Branch):
-    """One image to detections.
+class RFCN(Detector):
+    """See `Detector`. proposing, selection: by default as published."""
 
-    backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)), such
-        as `FeatureNetwork`.
-    num_classes: K, without the background.
-    resizing: what is done to frames before it looks at them; None: nothing. Boxes are those of the frames in any case.
-    proposing, selection: how regions are proposed, and which detections are told; by default as published.
-    """
-
-    task = "detection"
     heads: Any  # `Heads`, or made fast
 
     def __init__(
@@ -84,22 +77,8 @@ class RFCN(Branch):
         selection: Selection | None = None,
         resizing: Resizing | None = None,
     ):
-        super().__init__()
-        self.backbone = backbone
-        self.num_classes = num_classes
-        self.proposing, self.selection = proposing or Proposing(), selection or Selection()
+        super().__init__(backbone, num_classes, proposing or Proposing(), selection or Selection(), resizing)
         self.heads = Heads(backbone.out_channels, num_classes, self.proposing.anchors_of_cell)
-        self.resizing = resizing
-
-    def seen(self, image: Tensor) -> Tensor:
-        return super().seen(image if self.resizing is None else self.resizing(image))
-
-    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return size if self.resizing is None else self.resizing.size(size)
-
-    def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
-        return self.backbone(image)
 
     def maps(self, features: Tensor) -> Maps:
         """What is said of each cell of features (B, C, h, w)."""
@@ -111,12 +90,9 @@ class RFCN(Branch):
 
     def judge(self, maps: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
         """What is in regions (B, R, 4): logits (B, R, 1 + K) and boxes (B, R, 8), as in `Maps`, means of all bins."""
-        index = torch.arange(len(regions), device=regions.device, dtype=torch.float32)
-        index = index[:, None, None].expand(*regions.shape[:2], 1)
-        rois = torch.cat([index, regions.float()], -1).flatten(0, 1)
         said = []
         for each in (maps.classes, maps.boxes):
-            pooled = accel_ops.psroi_pool(each, rois, each.shape[1] // BINS**2, BINS, BINS, 1 / STRIDE)
+            pooled = accel_ops.psroi_pool(each, rois(regions), each.shape[1] // BINS**2, BINS, BINS, 1 / STRIDE)
             wide = torch.promote_types(pooled.dtype, torch.float32)
             said.append(pooled.mean((2, 3), dtype=wide).unflatten(0, regions.shape[:2]))
         return said[0], said[1]
@@ -127,11 +103,6 @@ class RFCN(Branch):
         logits, boxes = self.judge(maps, regions)
         moves = self._moves(boxes)
         return Detections(regions, logits.softmax(-1), moves, size, self.selection, self.resizing, maps)
-
-    def predict(self, features: Tensor) -> Detections:
-        """Of frames that end where the last cells do."""
-        height, width = features.shape[2:]
-        return self.predict_within(features, (STRIDE * height, STRIDE * width))
 
     def simplified(self, linear: bool = True) -> Branch:
         return SimplifiedRFCN(self)

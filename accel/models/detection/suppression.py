@@ -1,6 +1,7 @@
 """Greedy non-maximum suppression: the best box stays, those that overlap it too much go; and so on with the rest.
 
-torchvision's counts sides as x2 - x1, and goes on after enough boxes are found: that takes longer.
+torchvision's counts sides as x2 - x1, and goes on after enough boxes are found: that takes longer. It is right where
+every class has boxes of its own.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from accel.models.detection.boxes import overlaps
+from accel.models.detection.boxes import WITHIN, Corners, overlaps
 
 BLOCK = 256  # boxes that are compared with each other at once
 
 
-def best_of(boxes: Tensor, most_overlap: float, most: int) -> Tensor:
+def best_of(boxes: Tensor, most_overlap: float, most: int, corners: Corners = WITHIN) -> Tensor:
     """Which of the boxes (N, 4), best first, stay: their indices (n,), best first, at most so many.
 
     most_overlap: intersection over union with a better one; at most so much stays.
@@ -21,10 +22,10 @@ def best_of(boxes: Tensor, most_overlap: float, most: int) -> Tensor:
     kept, found = boxes[:0], []
     for start in range(0, len(boxes), BLOCK):
         block = boxes[start : start + BLOCK]
-        left = (~(overlaps(kept, block) > most_overlap).any(0)).nonzero()[:, 0]
+        left = (~(overlaps(kept, block, corners) > most_overlap).any(0)).nonzero()[:, 0]
         block = block[left]  # mostly few, once many are kept
         free = torch.ones(1, len(block), dtype=torch.bool, device=boxes.device)
-        stay = _survivors(free, (overlaps(block, block) > most_overlap).triu(1)[None])[0].nonzero()[:, 0]
+        stay = _survivors(free, (overlaps(block, block, corners) > most_overlap).triu(1)[None])[0].nonzero()[:, 0]
         found.append(start + left[stay])
         kept = torch.cat([kept, block[stay]])
         if len(kept) >= most:
@@ -42,6 +43,22 @@ def best_of_each_class(boxes: Tensor, scores: Tensor, candidates: Tensor, most_o
     better = scores[:, :, None] > scores[:, None, :]  # (K, better, worse)
     better |= (scores[:, :, None] == scores[:, None, :]) & (index[:, None] < index)
     return _survivors(candidates, better & (overlaps(boxes, boxes) > most_overlap))
+
+
+def best_of_class_boxes(boxes: Tensor, scores: Tensor, candidates: Tensor, most_overlap: float) -> Tensor:
+    """Which stay for each class, (K, N) bool, where every class has boxes of its own, whose corners are edges.
+
+    boxes: (K, N, 4).  scores: (K, N).  candidates: (K, N) bool: mostly few, and only those are compared.
+    """
+    from torchvision.ops import nms
+
+    classes, chosen = candidates.nonzero(as_tuple=True)
+    boxes, scores = boxes[classes, chosen], scores[classes, chosen]
+    apart = boxes.max() + 1 if len(boxes) else 0  # so far from each other, classes do not overlap
+    left = nms(boxes + (classes * apart)[:, None], scores.to(boxes.dtype), most_overlap)
+    stay = torch.zeros_like(candidates)
+    stay[classes[left], chosen[left]] = True
+    return stay
 
 
 def _survivors(candidates: Tensor, beaten: Tensor) -> Tensor:

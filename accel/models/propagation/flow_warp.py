@@ -100,6 +100,24 @@ class ScaledFlowWarp(FlowWarp):
         return moved * scale.to(moved.dtype)
 
 
+class ShrinkingFlowWarp(FlowWarp):
+    """`FlowWarp` as mmtracking has it: what lies outside is the border's, and positions x are read at x (w - 1) / w.
+
+    It scales positions by the width of the map, but samples with aligned corners. So flow of zero moves a map by up to
+    a cell towards its first one. Its weights were trained with that.
+    """
+
+    @staticmethod
+    def move(features: Tensor, flow: Tensor) -> Tensor:
+        flow = _wide(flow)
+        home = _cells(flow)
+        x, y = (home + flow).unbind(1)
+        height, width = flow.shape[2:]
+        x, y = x * ((width - 1) / width), y * ((height - 1) / height)
+        read = torch.stack([x.clamp(0, width - 1), y.clamp(0, height - 1)], 1)
+        return FlowWarp.move(features, read - home)
+
+
 def _times_finer(features: torch.Size, flow: torch.Size) -> int:
     """Return how many feature cells (h, w) lie along the side of one flow cell (h', w') of the same frame.
 

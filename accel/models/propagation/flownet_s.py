@@ -33,8 +33,11 @@ class FlowNetS(nn.Module):
     width: factor for all channel counts. 1 is published.
     """
 
+    decoder_bias = True
+
     def __init__(self, width: float = 1.0):
         super().__init__()
+        bias = self.decoder_bias
 
         def scaled(channels: int) -> int:
             return max(1, round(channels * width))
@@ -51,24 +54,26 @@ class FlowNetS(nn.Module):
         self.bring_up = nn.ModuleDict()  # features of one level to the next finer one
         self.bring_up_flow = nn.ModuleDict()
         for level, out, skip in DECODER:
-            self.predict[str(level + 1)] = nn.Conv2d(previous, 2, 3, padding=1)
-            self.bring_up[str(level)] = nn.ConvTranspose2d(previous, scaled(out), 4, 2)
-            self.bring_up_flow[str(level)] = nn.ConvTranspose2d(2, 2, 4, 2)
+            self.predict[str(level + 1)] = nn.Conv2d(previous, 2, 3, padding=1, bias=bias)
+            self.bring_up[str(level)] = nn.ConvTranspose2d(previous, scaled(out), 4, 2, bias=bias)
+            self.bring_up_flow[str(level)] = nn.ConvTranspose2d(2, 2, 4, 2, bias=bias)
             previous = channels[skip] + scaled(out) + 2
-        self.predict["2"] = nn.Conv2d(previous, 2, 3, padding=1)
+        self.predict["2"] = nn.Conv2d(previous, 2, 3, padding=1, bias=bias)
         self.last_channels = previous  # of the map that the last flow is predicted from
         self._initialise()
 
     def _initialise(self) -> None:
         """Use He initialisation for the leaky ReLUs. Predictions start near zero flow, the safe guess."""
         for conv in (*self.encoder.values(), *self.bring_up.values()):
-            assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
             nn.init.kaiming_normal_(conv.weight, a=0.1)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
         for conv in self.predict.values():
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv2d)
             nn.init.normal_(conv.weight, std=1e-3)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """Turn two frames (B, 3, H, W), RGB minus the mean, into flow (B, 2, ceil(H/16), ceil(W/16)) in cells."""
@@ -80,8 +85,7 @@ class FlowNetS(nn.Module):
 
     def _levels(self, current: Tensor, previous: Tensor) -> tuple[list[Tensor], Tensor]:
         """`pyramid`, and the map (B, C, h, w) that its last flow is predicted from."""
-        pair = torch.cat([current, previous], 1) / 255
-        x = F.avg_pool2d(pair, 2, ceil_mode=True)
+        x = self._halved(current, previous)
         skips = {}
         for name, conv in self.encoder.items():
             x = skips[name] = F.leaky_relu(conv(x), 0.1)
@@ -94,10 +98,18 @@ class FlowNetS(nn.Module):
             up = F.leaky_relu(_crop(self.bring_up[str(level)](x), meets), 0.1)
             up_flow = _crop(self.bring_up_flow[str(level)](flow), meets)
             x = torch.cat([meets, up, up_flow], 1)
-        # The last level lies at 1/8 of the frame; features at 1/16.
+        x, flow = self._last(x)
+        return [FLOW_SCALE * flow for flow in [*flows, flow]], x
+
+    def _halved(self, current: Tensor, previous: Tensor) -> Tensor:
+        """What the first convolution sees of two frames."""
+        return F.avg_pool2d(torch.cat([current, previous], 1) / 255, 2, ceil_mode=True)
+
+    def _last(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From the last level (B, C, h', w'), at 1/8 of the frame, to that at 1/16, where features are, and its
+        flow."""
         x = F.avg_pool2d(x, 2, ceil_mode=True)
-        flows.append(self.predict["2"](x))
-        return [FLOW_SCALE * flow for flow in flows], x
+        return x, self.predict["2"](x)
 
 
 class ScaledFlowNetS(FlowNetS):
