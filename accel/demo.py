@@ -245,7 +245,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
             "num_ex": scores.done,
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
-            **scores.score.figures(job.task.class_names),
+            **scores.score.accuracy(job.task.class_names).figures(),
             **scores.timer.figures(),
         }
         job.finish(folder, figures, error)

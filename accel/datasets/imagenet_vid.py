@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from accel.datasets.box_motion import REACH, motion_iou
 from accel.datasets.clips import Clip, ClipDataset, OnMissing
 from accel.files.images import read_frames
 from accel.files.listing import not_there
@@ -76,6 +78,17 @@ class ImageNetVid(ClipDataset):
         if not self._frames:
             raise ValueError(f"{self.root}/ImageSets: no frame in {split}")
 
+    @property
+    def plays_videos(self) -> bool:  # type: ignore[override] # it depends on the lists
+        """Whether the lists have every frame of their videos, from the first one on, as those for validation do."""
+        last: dict[str, tuple[int, int]] = {}  # by video, the highest number and how many there are
+        for frame in self._frames:
+            if frame.number is None:
+                return False
+            number, count = last.get(frame.video, (0, 0))
+            last[frame.video] = max(number, frame.number), count + 1
+        return all(number + 1 == count for number, count in last.values())
+
     def __len__(self) -> int:
         return len(self._frames)
 
@@ -94,8 +107,21 @@ class ImageNetVid(ClipDataset):
         if not 1 <= length <= history + 1:
             raise ValueError(f"{self._image(frame)}: {history} frames come before it, a clip of {length} needs more")
         frames = read_frames([self._image(frame, before) for before in reversed(range(length))])
-        boxes = _read_boxes(self.root / "Annotations" / frame.kind / f"{frame.path()}.xml", frames.shape[1:3])
+        boxes = _read_boxes(self._annotation(frame.kind, frame.path()), frames.shape[1:3])
         return Clip(frames, None, None, self.name(index), boxes)
+
+    def motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        frame = self._frames[index]
+        own = _read_objects(self._annotation(frame.kind, frame.path()), size)[1]
+        if frame.number is None:
+            return np.zeros(len(own), np.float32)  # a picture has no other frames
+        near = range(max(frame.number - REACH, 0), frame.number + REACH + 1)
+        paths = {number: self._annotation(frame.kind, f"{frame.video}/{number:06d}") for number in near}
+        motion = motion_iou({number: _near_objects(path, size) for number, path in paths.items()}, frame.number)
+        return np.array([motion[track] for track in own], np.float32)
+
+    def _annotation(self, kind: str, name: str) -> Path:
+        return self.root / "Annotations" / kind / f"{name}.xml"
 
     def _image(self, frame: _Frame, before: int = 0) -> Path:
         return self.root / "Data" / frame.kind / f"{frame.path(before)}.JPEG"
@@ -138,11 +164,25 @@ def _read_list(root: Path, name: str) -> list[_Frame]:
 
 def _read_boxes(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them."""
+    return _read_objects(path, size)[0]
+
+
+@lru_cache(4 * REACH)
+def _near_objects(path: Path, size: tuple[int, int]) -> dict[str, list[float]]:
+    """The box of each track in a frame. Empty if there is no such file. Neighbouring frames ask for the same ones."""
+    boxes, tracks = _read_objects(path, size) if path.is_file() else (np.zeros((0, 5)), [])
+    return dict(zip(tracks, boxes[:, :4].tolist(), strict=True))
+
+
+def _read_objects(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """The boxes (M, 5) of a frame, as `_read_boxes` returns them, and the `trackid` of each. An object without one has
+    a track of its own."""
     height, width = size
+    sides = "xmin", "ymin", "xmax", "ymax"
     try:
         root = ElementTree.parse(path).getroot()
         found = [
-            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), _INDEX[name])
+            ((*(float(each.findtext(f"bndbox/{side}", "")) for side in sides), _INDEX[name]), each.findtext("trackid"))
             for each in root.iter("object")
             if (name := (each.findtext("name") or "").strip().lower()) in _INDEX
         ]
@@ -150,7 +190,9 @@ def _read_boxes(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise FileNotFoundError(not_there(path)) from None
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: no annotation of boxes ({error})") from None
-    boxes = np.array(found, np.float32).reshape(-1, 5)
+    boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 5)
     boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)
     boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height - 1)
-    return boxes[(boxes[:, 2:4] >= boxes[:, :2]).all(1)]
+    inside = (boxes[:, 2:4] >= boxes[:, :2]).all(1)
+    tracks = [track or f"object {number} of {path.name}" for number, (_, track) in enumerate(found)]
+    return boxes[inside], [track for track, kept in zip(tracks, inside, strict=True) if kept]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from accel import visualize
 from accel.files.whole_files import write_whole
 from accel.measures.average_precision import AveragePrecision
+from accel.measures.coco_precision import CocoPrecision
+from accel.measures.motion_precision import MotionPrecision
 from accel.models.detection.anchors import anchors
 from accel.models.detection.detections import Boxes
 from accel.models.detection.losses import Losses, losses_of
@@ -21,26 +22,41 @@ from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
 from accel.models.detection.rfcn import RFCN
 from accel.models.detection.targets import anchor_targets, region_targets, some_of
 from accel.models.video import VideoModel
+from accel.tasks.detection_accuracy import DetectionAccuracy, caveats
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
-from accel.wording import few
 
 SHOWN = 0.5  # score of a box that is drawn; files have them all
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most
-MAX_NAMED = 3  # classes in a line
 
 
 class BoxTruth(NamedTuple):
-    """boxes: (M, 5) float32: x1, y1, x2, y2 in pixels of the frame, both corners within, and the class index."""
+    """The ground truth of a frame.
+
+    boxes: (M, 5) float32: x1, y1, x2, y2 in pixels of the frame, both corners within, and the class index.
+    name: the frame's name in UTF-8, uint8. Equal scores are counted in the order of these names.
+    motion: (M,) float32, as in `Clip`, or None.
+    """
 
     boxes: Tensor | np.ndarray
+    name: Tensor | np.ndarray
+    motion: Tensor | np.ndarray | None = None
 
 
 class Detection(Task):
-    """Boxes, scored by the mean average precision of ImageNet VID at an overlap of 0.5, and written as JSON lines."""
+    """Boxes, scored by the mean average precision of ImageNet VID at an overlap of 0.5, and written as JSON lines.
+
+    measures: further measures: "motion" counts objects by their speed (`accel.measures.motion_precision`), "coco"
+        counts as COCO does (`accel.measures.coco_precision`).
+    """
 
     name = "detection"
     suffix = ".jsonl"
+    accuracy_type = DetectionAccuracy
+
+    def __init__(self, class_names: Sequence[str], palette: np.ndarray, measures: Sequence[str] = ()):
+        super().__init__(class_names, palette)
+        self.measures = tuple(measures)
 
     def objective(self, model, loss):
         if loss.name != "rfcn":
@@ -48,12 +64,22 @@ class Detection(Task):
         return DetectionObjective(model, loss.anchors, loss.hardest)
 
     def score(self):
-        return MeanAveragePrecision(AveragePrecision(len(self.class_names)))
+        number = len(self.class_names)
+        return MeanAveragePrecision(
+            AveragePrecision(number),
+            MotionPrecision(number) if "motion" in self.measures else None,
+            CocoPrecision(number) if "coco" in self.measures else None,
+        )
+
+    def also_measuring(self, measures):
+        return Detection(self.class_names, self.palette, measures)
 
     def truth(self, clip):
         if clip.boxes is None:
             raise ValueError(f"{clip.name}: has no boxes to compare detections with")
-        return BoxTruth(np.asarray(clip.boxes, np.float32))
+        if "motion" in self.measures and clip.motion is None:
+            raise ValueError(f"{clip.name}: nothing is known of the motion of its objects")
+        return BoxTruth(np.asarray(clip.boxes, np.float32), np.array([*clip.name.encode()], np.uint8), clip.motion)
 
     def picture(self, frame, said, title, view):
         """Input and boxes side by side; or the boxes on the frame, or on a black one, at full size."""
@@ -86,42 +112,45 @@ class Detection(Task):
 class MeanAveragePrecision(Score):
     """mAP at an overlap of 0.5, over all frames; see `accel.measures.average_precision`.
 
-    counts: of detections and true boxes.
+    counts: the counts of detections and true boxes.
+    motion, coco: those of further measures, or None.
     """
 
     name = "mAP"
 
-    def __init__(self, counts: AveragePrecision):
-        self.counts = counts
+    def __init__(
+        self, counts: AveragePrecision, motion: MotionPrecision | None = None, coco: CocoPrecision | None = None
+    ):
+        self.counts, self.motion, self.coco = counts, motion, coco
 
     def update(self, said, truth):
         count = int(said.count)
         found = [tensor[:count].cpu().numpy() for tensor in (said.boxes, said.scores, said.classes)]
         true = truth.boxes.cpu().numpy()
-        self.counts.update(*found, true[:, :4], true[:, 4].astype(np.int64))
+        boxes, of, name = true[:, :4], true[:, 4].astype(np.int64), bytes(truth.name.tolist()).decode()
+        matches = self.counts.update(*found, boxes, of, name)
+        if self.motion is not None:
+            self.motion.update(matches, of, truth.motion.cpu().numpy(), name)
+        if self.coco is not None:
+            self.coco.update(*found, boxes, of, name)
 
     def __add__(self, other):
-        return MeanAveragePrecision(self.counts + other.counts)
+        motion = None if self.motion is None else self.motion + other.motion
+        coco = None if self.coco is None else self.coco + other.coco
+        return MeanAveragePrecision(self.counts + other.counts, motion, coco)
 
     def value(self):
         return self.counts.mean()
 
-    def figures(self, class_names):
-        mean, each = self.counts.mean(), self.counts.of_classes()
-        return {
-            "map": None if math.isnan(mean) else mean,
-            "ap": {name: None if np.isnan(ap) else float(ap) for name, ap in zip(class_names, each, strict=True)},
-            "classes_scored": int((self.counts.true > 0).sum()),
-            "classes_not_in_boxes": [class_names[k] for k in np.flatnonzero(self.counts.true == 0)],
-            "boxes": int(self.counts.true.sum()),
-        }
+    def accuracy(self, class_names):
+        return DetectionAccuracy.of(self.counts, class_names, self.motion, self.coco)
+
+    def emptiness(self):
+        return "" if self.counts.true.any() else "none of these frames has a box"
 
     def caveats(self, class_names):
         missing = [class_names[k] for k in np.flatnonzero(self.counts.true == 0)]
-        if not missing:
-            return ""
-        named = few(missing, MAX_NAMED)
-        return f"{len(class_names) - len(missing)} of {len(class_names)} classes; no box of {named}"
+        return caveats(len(class_names), missing)
 
 
 class DetectionObjective(nn.Module):

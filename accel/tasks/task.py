@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from accel.models.video import VideoModel
+from accel.tasks.accuracy import Accuracy
 
 if TYPE_CHECKING:
     from accel.config import sections as c
@@ -45,12 +48,17 @@ class Score(ABC):
         """Return the figure, 0..1; higher is better. NaN if nothing was counted."""
 
     @abstractmethod
-    def figures(self, class_names: Sequence[str]) -> dict:
-        """Return the figure, and that of each class by name, for a JSON file. A figure that does not exist is None."""
+    def accuracy(self, class_names: Sequence[str]) -> Accuracy:
+        """Return the figure, that of each class by name, and what has to be known of them."""
+
+    @abstractmethod
+    def emptiness(self) -> str:
+        """Return why the frames that were counted say nothing: none of their pixels is labelled, for example. Empty if
+        they say something."""
 
     def caveats(self, class_names: Sequence[str]) -> str:
         """Return a note that must be shown beside the figure. Empty if there is nothing to note."""
-        return ""
+        return self.accuracy(class_names).caveats()
 
     def on_host(self: Own) -> Own:
         """Return this score with its counts in host memory, so that it can be sent to another process."""
@@ -68,12 +76,14 @@ class Task(ABC):
 
     name: the task's name, as in `VideoModel.task`.
     suffix: the suffix of the files that `save` writes.
+    accuracy_type: the type of its scores' accuracy.
     class_names: the names of the K classes.
     palette: their colours, (K, 3) uint8 RGB.
     """
 
     name: str
     suffix: str
+    accuracy_type: type[Accuracy]
 
     def __init__(self, class_names: Sequence[str], palette: np.ndarray):
         self.class_names, self.palette = tuple(class_names), np.asarray(palette, np.uint8)
@@ -85,6 +95,10 @@ class Task(ABC):
     @abstractmethod
     def score(self) -> Score:
         """Return a score with nothing counted yet."""
+
+    def sum_of(self, scores: Iterable[Score]) -> Score:
+        """Return the sum of scores of this task. Without any, nothing is counted in it."""
+        return reduce(add, scores, self.score())
 
     @abstractmethod
     def truth(self, clip: Clip) -> NamedTuple:
@@ -103,11 +117,25 @@ class Task(ABC):
             raise ValueError(f"trimap widths: there are none in {self.name}")
         return self
 
+    def also_measuring(self, measures: Sequence[str]) -> Task:
+        """Return this task with scores that also have these measures, each by its name.
+
+        Raises ValueError for a measure that the task does not have.
+        """
+        if measures:
+            raise ValueError(f"--{measures[0]}: there is no such measure in {self.name}")
+        return self
+
     def labels(self, said: NamedTuple) -> Tensor:
         """Return the labels (H, W) or (B, H, W) of a prediction, for measures of labels.
 
-        Raises ValueError for a task without labels.
+        Raises the error of `check_labels`.
         """
+        self.check_labels()
+        raise AssertionError(f"{self.name} has labels, and does not say where")
+
+    def check_labels(self) -> None:
+        """Raise ValueError for a task without labels."""
         raise ValueError(f"models for {self.name} give no labels; temporal consistency and label images need some")
 
     @abstractmethod

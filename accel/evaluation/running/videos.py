@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accel.datasets.clips import Clip, ClipDataset, frames_to_tensor
-from accel.evaluation.results import TemporalResult, class_shares, share
+from accel.evaluation.results import TemporalResult
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
 from accel.labels import IGNORED
@@ -25,6 +25,7 @@ from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.tasks import task_of
+from accel.tasks.accuracy import by_name, share
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Playing:
 def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
     return TemporalResult(
         consistency=share(tally.consistency),
-        consistency_iou=class_shares(tally.matrix, class_names),
+        consistency_iou=by_name(class_names, tally.matrix.iou().tolist()),
         flow=flow,
         compared=share(tally.compared),
         flicker=share(tally.flicker),
