@@ -20,6 +20,8 @@ class Words:
     aim: what the models do to each frame, in a sentence of a report: "label every pixel of ...".
     meaning: what the figure is, in a sentence or two.
     of_class_meaning: what the figure of one class is.
+    errors: what the pictures of errors in a report show.
+    signs: further entries of the legend there: colour and meaning.
     """
 
     figure: str
@@ -29,6 +31,8 @@ class Words:
     aim: str
     meaning: str
     of_class_meaning: str
+    errors: str = ""
+    signs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

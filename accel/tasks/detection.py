@@ -22,12 +22,16 @@ from accel.models.detection.maps import BOX_DEVIATIONS, PROPOSAL_DEVIATIONS
 from accel.models.detection.rfcn import RFCN
 from accel.models.detection.targets import anchor_targets, region_targets, some_of
 from accel.models.video import VideoModel
+from accel.tasks.box_pictures import detections_shown, truth_picture
 from accel.tasks.detection_accuracy import DetectionAccuracy, caveats
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
 
 SHOWN = 0.5  # score of a box that is drawn; files have them all
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most
+
+
+PARTS = "rpn_class", "rpn_box", "rfcn_class", "rfcn_box"  # of the loss, as logs call them, in the order of `Losses`
 
 
 class BoxTruth(NamedTuple):
@@ -53,6 +57,7 @@ class Detection(Task):
     name = "detection"
     suffix = ".jsonl"
     accuracy_type = DetectionAccuracy
+    shows_over_input = True
 
     def __init__(self, class_names: Sequence[str], palette: np.ndarray, measures: Sequence[str] = ()):
         super().__init__(class_names, palette)
@@ -92,6 +97,13 @@ class Detection(Task):
             return drawn
         images = [visualize.shrink(each, PANEL_WIDTH) for each in (frame, drawn)]
         return visualize.panels(images, [f"input, {title}", "boxes"], columns=2)
+
+    def truth_shown(self, truth, size, width):
+        return truth_picture(truth.boxes, self.class_names, self.palette, size)
+
+    def shown(self, frame, said, truth, width):
+        true = None if truth is None else truth.boxes
+        return detections_shown(said, true, self.class_names, self.palette, frame.shape[:2], SHOWN)
 
     def save(self, path, said):
         """A line for each box, best first: {"class": "car", "score": 0.91, "box": [x1, y1, x2, y2]}, in pixels of the
@@ -166,12 +178,15 @@ class DetectionObjective(nn.Module):
             raise ValueError("train.loss rfcn: expected a model whose reference is an R-FCN")
         self.model: Any = model
         self.anchors, self.hardest = anchors, hardest
+        self.parts: dict[str, Tensor] = {}
 
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
     ) -> Tensor:
         """Scalar loss of clips (B, T, 3, H, W) with boxes `labels` (B, M, 5) as in `Batch`."""
-        return self.losses(frames, labels, refreshed).total()
+        losses = self.losses(frames, labels, refreshed)
+        self.parts = dict(zip(PARTS, (each.detach() for each in losses), strict=True))
+        return losses.total()
 
     def losses(self, frames: Tensor, boxes: Tensor | None, refreshed: Collection[int] = ()) -> Losses:
         """The means over the images."""

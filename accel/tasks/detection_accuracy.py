@@ -10,6 +10,7 @@ from accel.measures.average_precision import AveragePrecision
 from accel.measures.coco_precision import CocoPrecision
 from accel.measures.motion_precision import GROUPS, MotionPrecision
 from accel.tasks.accuracy import Accuracy, Breakdown, Words, by_name, share
+from accel.tasks.box_pictures import MISSED, RIGHT, WRONG
 from accel.wording import few
 
 MAX_NAMED = 3  # classes in a line
@@ -26,6 +27,9 @@ WORDS = Words(
     "mAP is the mean over the classes. 100 % is perfect. <em>Pooled</em> counts the boxes of all distances together.",
     of_class_meaning="The AP of a class. A dash: no object of this class is in the frames that were scored, so the "
     "class does not count for the mean.",
+    errors="Boxes with a score of at least 0.5 are shown. Among the errors, a right box is green, a wrong one red, and "
+    "an object that was not found has a dashed yellow box.",
+    signs=((RIGHT, "right box"), (WRONG, "wrong box"), (MISSED, "object not found")),
 )
 
 

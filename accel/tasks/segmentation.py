@@ -15,10 +15,14 @@ from accel.labels import IGNORED
 from accel.measures.boundary import TrimapMatrix, check_widths, trimap_bands
 from accel.models.video import VideoModel
 from accel.reductions import shared_count
+from accel.tasks.pictures import Shown, indexed
 from accel.tasks.segmentation_accuracy import SegmentationAccuracy
 from accel.tasks.task import Score, Task
 
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most: three of them fit a screen and any decoder
+
+
+RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 
 class LabelTruth(NamedTuple):
@@ -83,6 +87,21 @@ class Segmentation(Task):
         else:
             sheet = visualize.colourise(labels, self.palette)
         return np.concatenate([sheet, visualize.legend(self.class_names, self.palette, sheet.shape[1])])
+
+    def truth_shown(self, truth, size, width):
+        return indexed(visualize.shrink(truth.labels, width), self.palette)
+
+    def shown(self, frame, said, truth, width):
+        labels = visualize.shrink(said.labels, width)
+        if truth is None:
+            return Shown(indexed(labels, self.palette), None, "")
+        true = visualize.shrink(truth.labels, width)
+        right = (labels == true).astype(np.uint8)
+        right[true == IGNORED] = IGNORED
+        counted = truth.labels != IGNORED
+        share = (said.labels != truth.labels)[counted].mean() if counted.any() else None
+        note = "" if share is None else f"{100 * share:.1f} % of the pixels wrong"
+        return Shown(indexed(labels, self.palette), indexed(right, np.array([WRONG, RIGHT], np.uint8)), note)
 
     def save(self, path, said):
         visualize.save_palette_png(path, said.labels, self.palette)

@@ -20,6 +20,9 @@ WORDS = Words(
     "over the classes. 100 % is perfect. <em>Pooled</em> counts the pixels of all distances together.",
     of_class_meaning="The IoU of a class: of all pixels that have the class or were predicted as it, the share with "
     "both. A dash: no pixel has the class and none was predicted as it, so it does not count for the mean.",
+    errors="Errors are red where the labels differ from the ground truth, grey where they agree, and black where "
+    "nobody labelled the pixel.",
+    signs=(("#000", "not labelled"),),
 )
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from accel import visualize
 from accel.models.video import VideoModel
 from accel.tasks.accuracy import Accuracy
+from accel.tasks.pictures import Shown, jpeg
 
 if TYPE_CHECKING:
     from accel.config import sections as c
@@ -77,6 +79,7 @@ class Task(ABC):
     name: the task's name, as in `VideoModel.task`.
     suffix: the suffix of the files that `save` writes.
     accuracy_type: the type of its scores' accuracy.
+    shows_over_input: whether the pictures of `shown` are transparent, and belong over the frame.
     class_names: the names of the K classes.
     palette: their colours, (K, 3) uint8 RGB.
     """
@@ -84,13 +87,18 @@ class Task(ABC):
     name: str
     suffix: str
     accuracy_type: type[Accuracy]
+    shows_over_input = False
 
     def __init__(self, class_names: Sequence[str], palette: np.ndarray):
         self.class_names, self.palette = tuple(class_names), np.asarray(palette, np.uint8)
 
     @abstractmethod
     def objective(self, model: VideoModel, loss: c.LossConfig) -> nn.Module:
-        """Return a module that holds the model and turns a batch's tensors into one loss."""
+        """Return a module that holds the model and turns a batch's tensors into one loss.
+
+        If the loss is a sum, its addends are logged, too. The module then has an attribute `parts`: the addends of its
+        last call by name, scalars without a gradient, always of the same names.
+        """
 
     @abstractmethod
     def score(self) -> Score:
@@ -134,6 +142,11 @@ class Task(ABC):
         self.check_labels()
         raise AssertionError(f"{self.name} has labels, and does not say where")
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether `labels` gives any."""
+        return type(self).check_labels is not Task.check_labels
+
     def check_labels(self) -> None:
         """Raise ValueError for a task without labels."""
         raise ValueError(f"models for {self.name} give no labels; temporal consistency and label images need some")
@@ -148,6 +161,26 @@ class Task(ABC):
         view: `panels` shows pictures side by side under titles. `overlay` shows the frame at its own size with the
             prediction drawn on it. `labels` shows the prediction alone.
         """
+
+    def truth_shown(self, truth: NamedTuple, size: tuple[int, int], width: int) -> str | None:
+        """Return a small picture of the ground truth for the player of a report, as a data URI. None (the default) if
+        there is none.
+
+        truth: the ground truth, as arrays.
+        size: (H, W) of the frame.
+        width: the width of the picture in pixels.
+        """
+        return None
+
+    def shown(self, frame: np.ndarray, said: NamedTuple, truth: NamedTuple | None, width: int) -> Shown:
+        """Return small pictures of a prediction for the player of a report. By default, the one of `picture`.
+
+        frame: (H, W, 3) uint8 RGB.
+        said: the prediction for it, as arrays.
+        truth: the ground truth, as arrays. None if it is not known.
+        width: the width of the pictures in pixels.
+        """
+        return Shown(jpeg(visualize.shrink(self.picture(frame, said, "", "overlay"), width)), None, "")
 
     @abstractmethod
     def save(self, path: Path, said: NamedTuple) -> None:

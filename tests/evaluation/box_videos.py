@@ -33,8 +33,8 @@ def box(left, top, speed, number):
 
 
 def write_videos(root: Path) -> Path:
-    """Write the videos, as `val` of the release. The pictures are noise. Objects nearly fill the frame, so that untrained
-    detectors find some of them."""
+    """Write the videos, as `val` of the release. The pictures are noise. Objects nearly fill the frame, so that
+    untrained detectors find some of them."""
     rng = np.random.default_rng(0)
     (root / "ImageSets").mkdir(parents=True)
     lines = [f"{video} 1 0 {length}\n" for video, length in LENGTHS.items()]

@@ -15,6 +15,7 @@ from accel.inference.loading import load_model
 from accel.measures.average_precision import AveragePrecision
 
 COMMON = ("--device", "cpu", "--workers", 0)
+PLOTS = "accuracy_speed", "distance", "classes", "motion", "coco"
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +129,23 @@ def test_weights_are_found_by_name(tool, made, tmp_path):
     (tmp_path / "model/mine.safetensors").symlink_to(detector[3])
     assert tool("evaluate", *detector[:3], "mine", "--interval", 2, "--json", "r.json", *COMMON) == 0
     assert json.loads((tmp_path / "r.json").read_text())["origin"]["checkpoints"] == {"deep_feature_flow": "mine"}
+
+
+def test_a_report_shows_them(tool, made, tmp_path):
+    pytest.importorskip("pycocotools", reason="needs pycocotools (pip install 'accel-vss[coco]')")
+    _, flow, frames = made
+    asked = "--copying", "--motion", "--coco", "--report", "r"
+    assert tool("evaluate", "--sweep", "1,3", *flow, *frames, *asked, *COMMON) == 0
+    page = (tmp_path / "r/index.html").read_text()
+    for words in (
+        "<h1>Video object detection on imagenet_vid", "finds the objects of 30 classes", "AP of each class in per cent",
+        "Slow, medium and fast objects", "As COCO counts", "true boxes", "objects found", "mAP by distance",
+    ):  # fmt: skip
+        assert words in page, words
+    assert "mIoU" not in page and "Confusion" not in page and "label" not in page.partition("<style>")[0]
+    read = json.loads((tmp_path / "r/results.json").read_text())["models"]["deep_feature_flow"][1]
+    assert [*read["motion"]] == ["slow", "medium", "fast"] and sum(read["motion_boxes"].values()) == 41
+    assert read["coco"]["AP"] <= read["coco"]["AP50"] and read["by_distance"]["2"]["motion"]["slow"] is not None
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {
+        "index.html", "results.json", "results.csv", *(f"{n}.png" for n in PLOTS),
+    }  # fmt: skip

@@ -16,6 +16,7 @@ from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
+from accel.tasks import task_of
 
 WRITTEN = set(NAMES) - {"motion.png", "coco.png"}  # these are of detection
 NAMED = {"one": "one", "<b>other</b> & $x_1$": "</script><script>alert(1)</script>"}  # model: checkpoint
@@ -33,7 +34,7 @@ def found():
     dataset = Coloured(range(8), (2, 4))
     results = compare(models, dataset, (1, 3), widths=(1, 2), workers=0, quiet=True)
     runs = {(name, k): Run(models[name], k) for name in models for k in (1, 3)}
-    recorder = ClipRecorder(dataset, choose_clips(dataset), [(name, 3) for name in models])
+    recorder = ClipRecorder(dataset, choose_clips(dataset), [(name, 3) for name in models], task_of(Teller(), dataset))
     temporal = run_videos(runs, dataset, "dis", watch=recorder, workers=0, quiet=True)
     with_it = {n: tuple(replace(r, temporal=temporal[n, r.interval]) for r in rs) for n, rs in results.items()}
     return SweepResult("films", "val", dataset.class_names, PALETTE, (1, 3), with_it), recorder.clips()

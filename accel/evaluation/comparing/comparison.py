@@ -231,8 +231,9 @@ def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | N
 
     Raises ValueError for a name that no labelled frame has.
     """
+    task = common_task(comparison.models, comparison.dataset)
     shown = [(name, _lasting(model, interval)) for name, model in comparison.models.items()]
-    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown)
+    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown, task)
 
 
 def whole_numbers(argument: str, text: str) -> tuple[int, ...]:
