@@ -21,7 +21,8 @@ def print_result(result: EvaluationResult, table: Table | None = None) -> None:
     classes."""
     console.print(table or class_table(result))
     if len(result.by_distance) > 1 or result.accuracy.breakdowns():
-        console.print(distance_table(result))
+        for each in distance_tables(result):
+            console.print(each)
     console.print(summary(result))
     if result.temporal is not None:
         console.print(temporal_summary(result.temporal))
@@ -64,22 +65,24 @@ def class_table(result: EvaluationResult) -> Table:
     return table
 
 
-def distance_table(result: EvaluationResult) -> Table:
-    """Return a table of mIoU (mAP) in per cent at each distance from the key frame, over all that was scored and over
-    parts of it. The last row counts all distances together."""
-    parts = _parts(result.accuracy)
-    table = _table("frames from the key frame", f"{result.words.figure} %", *parts)
-    for distance, accuracy in result.by_distance.items():
-        own = _parts(accuracy)
-        table.add_row(str(distance), percent(accuracy.value), *(percent(own.get(part)) for part in parts))
-    table.add_section()
-    table.add_row("all, counted together", percent(result.value), *map(percent, parts.values()))
-    return table
+def distance_tables(result: EvaluationResult) -> Iterator[Table]:
+    """Yield tables of mIoU (mAP) in per cent at each distance from the key frame, over all that was scored and over
+    parts of it. The last row counts all distances together. There is a table for each breakdown, or just one."""
+    for number in range(max(1, len(result.accuracy.breakdowns()))):
+        parts = _parts(result.accuracy, number)
+        table = _table("frames from the key frame", f"{result.words.figure} %", *parts)
+        for distance, accuracy in result.by_distance.items():
+            own = _parts(accuracy, number)
+            table.add_row(str(distance), percent(accuracy.value), *(percent(own.get(part)) for part in parts))
+        table.add_section()
+        table.add_row("all, counted together", percent(result.value), *map(percent, parts.values()))
+        yield table
 
 
-def _parts(accuracy: Accuracy) -> dict[str, float | None]:
-    """Return the accuracy on all parts that were measured, by part."""
-    return {each.head.format(part): value for each in accuracy.breakdowns() for part, value in each.parts.items()}
+def _parts(accuracy: Accuracy, number: int) -> dict[str, float | None]:
+    """Return the accuracy on the parts of one breakdown. Empty without breakdowns."""
+    chosen = accuracy.breakdowns()[number : number + 1]
+    return {each.head.format(part): value for each in chosen for part, value in each.parts.items()}
 
 
 def flow_table(scores: Sequence[FlowScore]) -> Table:

@@ -43,7 +43,7 @@ class Breakdown:
     title: the title of its section in a report.
     caption: the caption of its table. It says the unit.
     text: an explanation for people who look at the report.
-    axis: what the parts are, for the axis of a plot.
+    axis: what the parts are, for the axis of a plot. Empty: there is no plot.
     head: what a part is called in a table with other columns beside it. {} stands for the part.
     parts: the accuracy by part. None if there was nothing to measure.
     """

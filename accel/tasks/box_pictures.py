@@ -13,7 +13,7 @@ from accel.models.detection.detections import Boxes
 from accel.tasks.pictures import Shown, svg
 
 RIGHT, WRONG, MISSED = "#2fd06a", "#ff3b4e", "#ffb000"  # told apart by their dashes, too
-LETTERS = 22  # lines of text that would fill the height of a frame
+LETTERS = 15  # lines of text that would fill the height of a frame
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ WORDS = Words(
     "(precision) is averaged over the share of objects found (recall), from the surest box to the least sure one (AP). "
     "mAP is the mean over the classes. 100 % is perfect. <em>Pooled</em> counts the boxes of all distances together.",
     of_class_meaning="The AP of a class. A dash: no object of this class is in the frames that were scored, so the "
-    "class does not count for the mean.",
+    "class does not count for the mean. Where most classes have none, the plot leaves them out.",
     errors="Boxes with a score of at least 0.5 are shown. Among the errors, a right box is green, a wrong one red, and "
     "an object that was not found has a dashed yellow box.",
     signs=((RIGHT, "right box"), (WRONG, "wrong box"), (MISSED, "object not found")),
@@ -137,9 +137,9 @@ class DetectionAccuracy(Accuracy):
                     "AP75 are at one of them. Small objects have up to 32 x 32 pixels, large ones more than 96 x 96. "
                     "All is VID's mAP, which differs from AP50 a little: there, small boxes need less overlap, and the "
                     "curve is read at every recall, not at 101.",
-                    axis="COCO's figure",
-                    head="COCO's {}",
-                    parts=self.coco,
+                    axis="",
+                    head="COCO {}",
+                    parts={name.removeprefix("AP "): value for name, value in self.coco.items()},
                 )
             )
         return tuple(found)

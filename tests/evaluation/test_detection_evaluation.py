@@ -15,7 +15,7 @@ from accel.inference.loading import load_model
 from accel.measures.average_precision import AveragePrecision
 
 COMMON = ("--device", "cpu", "--workers", 0)
-PLOTS = "accuracy_speed", "distance", "classes", "motion", "coco"
+PLOTS = "accuracy_speed", "distance", "classes", "motion"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
 from accel.tasks import task_of
 
-WRITTEN = set(NAMES) - {"motion.png", "coco.png"}  # these are of detection
+WRITTEN = set(NAMES) - {"motion.png"}  # which is of detection
 NAMED = {"one": "one", "<b>other</b> & $x_1$": "</script><script>alert(1)</script>"}  # model: checkpoint
 PALETTE = ((128, 64, 128), (70, 70, 70), (0, 0, 142), (107, 142, 35), (220, 20, 60))
 

@@ -14,7 +14,7 @@ from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
 from accel.evaluation.tables import (
     class_table,
-    distance_table,
+    distance_tables,
     model_table,
     print_result,
     print_sweep,
@@ -99,7 +99,7 @@ def test_what_was_not_measured_has_no_table(sweep):
 
 def test_one_result_is_printed_with_its_distances(sweep):
     result = sweep.models["one"][1]
-    text = printed(distance_table(result))
+    text = printed(*distance_tables(result))
     assert "within 2 px" in text and f"{100 * result.by_distance[2].trimap[1]:.1f}" in text
     with console.capture() as shown:
         print_result(result)

@@ -116,7 +116,8 @@ def test_the_four_losses_are_logged_singly_and_survive_a_stop(tmp_path, monkeypa
     monkeypatch.setattr("accel.progress.Bar.update", lambda bar, done, note="": shown.append(note))
     train(config)
     (line,) = log_of(config)
-    assert [key for key in line if key.startswith("loss_")] == [*LOSSES] and all(line[key] > 0 for key in LOSSES[::2])
+    assert [key for key in line if key.startswith("loss_")] == [*LOSSES]
+    assert line["loss_rfcn_class"] > 0 <= min(line[key] for key in LOSSES)  # no anchor lies within so small a frame
     assert sum(line[key] for key in LOSSES) == pytest.approx(line["loss"], rel=1e-5)
     told = ", ".join(f"{key.removeprefix('loss_')} {line[key]:.3f}" for key in LOSSES)
     assert f"loss {line['loss']:.3f} ({told})  lr" in shown[-1] + "  lr", shown

@@ -18,7 +18,7 @@ from accel.evaluation.report.plots import Plot, colours, draw_plots
 from accel.evaluation.results import SweepResult
 from accel.evaluation.tables import sweep_caveats, write_csv, write_json
 
-PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "motion", "coco", "temporal")
+PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "motion", "temporal")
 NAMES = ("index.html", "results.json", "results.csv", *(f"{name}.png" for name in PLOTS))
 _MARK = '<meta name="generator" content="accel report">'  # what an earlier report is known by
 
@@ -90,7 +90,11 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
         content = _text("confusion") + _figure(plots, "confusion") + _folded("As numbers", matrix)
         sections.append(_section(title, content))
     for number, each in enumerate(last[best].accuracy.breakdowns()):
-        content = f"<p>{each.text}</p>" + _figure(plots, each.name) + tables.breakdown_table(sweep, number)
+        content = (
+            f"<p>{each.text}</p>"
+            + (_figure(plots, each.name) if each.name in plots else "")
+            + tables.breakdown_table(sweep, number)
+        )
         sections.append(_section(each.title, content))
     if "temporal" in plots:
         content = _text("temporal") + _figure(plots, "temporal") + tables.temporal_table(sweep)

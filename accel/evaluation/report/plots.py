@@ -57,7 +57,7 @@ class Plot:
 
 def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
     """Return the plots for which these results have data, by name: accuracy_speed, distance, classes, confusion,
-    temporal, and one for each breakdown of the accuracy."""
+    temporal, and one for each breakdown of the accuracy that has an axis."""
     import matplotlib
 
     longest = {name: results[-1] for name, results in sweep.models.items()}
@@ -80,6 +80,8 @@ def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
             alt = f"confusion matrix of {best} at interval {interval}"
             draw("confusion", alt, lambda: _confusion(longest[best], sweep.class_names))
         for number, each in enumerate(longest[best].accuracy.breakdowns()):
+            if not each.axis:
+                continue
             alt = f"{each.caption} at interval {interval}"
             draw(each.name, alt, lambda number=number: _breakdown(longest, number))  # type: ignore[misc] # its default
         if any(result.temporal for result in longest.values()):
@@ -157,6 +159,9 @@ def _temporal(sweep: SweepResult) -> Figure:
 def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -> Figure:
     names = sorted(longest, key=lambda n: -longest[n].value)[:BARS]
     names = [name for name in longest if name in names]
+    known = [c for c in class_names if any(longest[n].accuracy.of_classes[c] is not None for n in names)]
+    if len(known) < len(class_names) / 2:
+        class_names = known
     figure, axes = _figure(1.1 + len(class_names) * (0.14 + 0.17 * len(names)))
     colour, height = colours(list(longest)), 0.8 / len(names)
     rows, handles = np.arange(len(class_names)), []
