@@ -126,7 +126,7 @@ def test_pictures_and_key_frames_follow_the_steps(browse, address, tmp_path):
     script = """
         const clips = JSON.parse(byId("clips").textContent);
         byId("clip").value = 1; byId("clip").dispatchEvent(new Event("change")); note(where());
-        const images = [...document.querySelectorAll("#player img")].map((image) => () => image.src);
+        const images = [...document.querySelectorAll("#player img:not(.under)")].map((image) => () => image.src);
         for (const [i, frame] of clips[1].frames.entries()) {
             press(i ? "ArrowRight" : "Home");
             const [model] = frame.models;
