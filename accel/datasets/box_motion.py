@@ -9,14 +9,16 @@ Boxes are x1, y1, x2, y2 in pixels. Both corners are within the box.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+Track = TypeVar("Track", bound=Hashable)
 REACH = 10  # frames before and after
 
 
-def motion_iou(frames: Mapping[int, Mapping[int, Sequence[float]]], number: int) -> dict[int, float]:
+def motion_iou(frames: Mapping[int, Mapping[Track, Sequence[float]]], number: int) -> dict[Track, float]:
     """Return the motion IoU of the objects of a frame, by track.
 
     frames: by frame number, the box (x1, y1, x2, y2) of each track, at least of the frames within `REACH` of `number`.

@@ -157,7 +157,7 @@ class ClipDataset(Dataset, ABC):
         """
         return None
 
-    def motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def box_motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
         """Return `Clip.motion` of labelled frame `index`, whose size is (H, W).
 
         Raises ValueError for data that do not tell which boxes of a video are of one object.

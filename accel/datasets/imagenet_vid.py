@@ -1,10 +1,12 @@
-"""ImageNet VID: videos with the boxes of 30 kinds of animals and vehicles (Russakovsky et al., IJCV 2015); and the
-pictures of ImageNet DET that show the same kinds, which are trained on, too. As Deep Feature Flow's release reads them:
+"""ImageNet VID: videos with the boxes of 30 kinds of animals and vehicles (Russakovsky et al., IJCV 2015). Pictures of
+ImageNet DET that show the same kinds can be added for training.
 
-ROOT/ImageSets/LIST.txt              which frames: see `ImageNetVid`
-ROOT/Data/VID/VIDEO/NUMBER.JPEG      frames, from 000000 on; VIDEO is such as val/ILSVRC2015_val_00000000
+The files lie as Deep Feature Flow's release expects them:
+
+ROOT/ImageSets/LIST.txt              lists of frames; see `ImageNetVid`
+ROOT/Data/VID/VIDEO/NUMBER.JPEG      frames, from 000000 on; VIDEO is for example val/ILSVRC2015_val_00000000
 ROOT/Data/DET/NAME.JPEG              pictures
-ROOT/Annotations/VID/..., DET/...    the boxes of each, .xml
+ROOT/Annotations/VID/..., DET/...    the boxes of each frame and picture, .xml
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from accel.datasets.clips import Clip, ClipDataset, OnMissing
 from accel.files.images import read_frames
 from accel.files.listing import not_there
 
-# By the synset that annotations name them by.
+# The key is the synset, which is the name in annotations.
 _CLASSES = {
     "n02691156": "airplane", "n02419796": "antelope", "n02131653": "bear", "n02834778": "bicycle",
     "n01503061": "bird", "n02924116": "bus", "n02958343": "car", "n02402425": "cattle", "n02084071": "dog",
@@ -41,7 +43,12 @@ _INDEX = {synset: k for k, synset in enumerate(_CLASSES)}
 
 @dataclass(frozen=True)
 class _Frame:
-    """kind: VID or DET.  video: its path; of a picture, its own.  number: of the file; None: a picture."""
+    """A frame of a video, or a picture.
+
+    kind: VID or DET.
+    video: the path of the video, or of the picture.
+    number: the number of the frame's file. None for a picture.
+    """
 
     kind: str
     video: str
@@ -52,17 +59,18 @@ class _Frame:
 
 
 class ImageNetVid(ClipDataset):
-    """The frames that lists of the release name, each with as many frames before it as its video has.
+    """The frames in lists of the release. Before each come the frames of its video.
 
-    root:  the folder with ImageSets, Data and Annotations (ILSVRC2015).
-    split: names of lists in ImageSets, joined by +, such as DET_train_30classes+VID_train_15frames. Their lines are
-        NAME ID of pictures, VIDEO ID NUMBER LENGTH of frames, and VIDEO ID 0 LENGTH of whole videos in lists whose
-        name ends with _videos.
-    on_missing: called with a message for each frame of a list that is not there, which is then left out; None: it is
-        an error when it is read.
+    root: the folder with ImageSets, Data and Annotations (ILSVRC2015).
+    split: the names of lists in ImageSets, joined by +, such as DET_train_30classes+VID_train_15frames. A line of a
+        list is NAME ID for a picture, or VIDEO ID NUMBER LENGTH for a frame. In lists whose name ends with _videos, it
+        is VIDEO ID 0 LENGTH for a whole video.
+    on_missing: a function that is called with a message for each frame that is in a list, but not on the disk. Such a
+        frame is left out. None: reading it is an error.
 
-    Clips may be shorter than asked for (`may_be_short`): pictures have no frames before them, and the first frames of
-    videos have few. Objects of other classes, which pictures have, are left out, and so are boxes without an inside.
+    Training takes shorter clips where there are too few frames (`may_be_short`): pictures have no frames before them,
+    and the first frames of videos have few. Pictures also show objects of other classes. These are left out. So are
+    boxes whose right side lies left of their left side.
 
     Raises FileNotFoundError if a list is not there, and ValueError for a line of it that is not as it should be.
     """
@@ -110,7 +118,7 @@ class ImageNetVid(ClipDataset):
         boxes = _read_boxes(self._annotation(frame.kind, frame.path()), frames.shape[1:3])
         return Clip(frames, None, None, self.name(index), boxes)
 
-    def motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
+    def box_motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
         frame = self._frames[index]
         own = _read_objects(self._annotation(frame.kind, frame.path()), size)[1]
         if frame.number is None:
@@ -193,6 +201,6 @@ def _read_objects(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[s
     boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 5)
     boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)
     boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height - 1)
-    inside = (boxes[:, 2:4] >= boxes[:, :2]).all(1)
+    inside: np.ndarray = (boxes[:, 2:4] >= boxes[:, :2]).all(1)
     tracks = [track or f"object {number} of {path.name}" for number, (_, track) in enumerate(found)]
-    return boxes[inside], [track for track, kept in zip(tracks, inside, strict=True) if kept]
+    return boxes[inside], [track for track, kept in zip(tracks, inside.tolist(), strict=True) if kept]

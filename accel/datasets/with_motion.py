@@ -10,7 +10,7 @@ from accel.datasets.clips import Clip, ClipDataset
 class WithMotion(ClipDataset):
     """A data set whose clips have `Clip.motion`. All else is unchanged.
 
-    dataset: a data set with `ClipDataset.motion`. Raises ValueError for one without.
+    dataset: a data set with `ClipDataset.box_motion`. Raises ValueError for one without.
     """
 
     def __init__(self, dataset: ClipDataset):
@@ -18,8 +18,8 @@ class WithMotion(ClipDataset):
         self.class_names, self.palette = dataset.class_names, dataset.palette
         self.generated, self.may_be_short = dataset.generated, dataset.may_be_short
         self.plays_videos = dataset.plays_videos
-        if type(dataset).motion is ClipDataset.motion:
-            dataset.motion(0, (1, 1))
+        if type(dataset).box_motion is ClipDataset.box_motion:
+            dataset.box_motion(0, (1, 1))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -35,4 +35,4 @@ class WithMotion(ClipDataset):
 
     def clip(self, index: int, length: int) -> Clip:
         clip = self.dataset.clip(index, length)
-        return replace(clip, motion=self.dataset.motion(index, (clip.frames.shape[1], clip.frames.shape[2])))
+        return replace(clip, motion=self.dataset.box_motion(index, (clip.frames.shape[1], clip.frames.shape[2])))

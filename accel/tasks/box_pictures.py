@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from accel.measures.average_precision import match
-from accel.models.detection.detections import Boxes
 from accel.tasks.pictures import Shown, svg
 
 RIGHT, WRONG, MISSED = "#2fd06a", "#ff3b4e", "#ffb000"  # told apart by their dashes, too
@@ -78,7 +78,7 @@ def truth_picture(boxes: np.ndarray, names: Sequence[str], palette: np.ndarray, 
 
 
 def detections_shown(
-    said: Boxes,
+    said: Any,
     true: np.ndarray | None,
     names: Sequence[str],
     palette: np.ndarray,
@@ -87,7 +87,7 @@ def detections_shown(
 ) -> Shown:
     """Draw the detections of a frame whose score is at least `threshold`, and what is wrong with them.
 
-    said: the detections as arrays.
+    said: `Boxes` as arrays.
     true: the true boxes (M, 5), as in `Clip`, or None.
     size: (H, W) of the frame.
     """

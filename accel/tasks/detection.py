@@ -87,7 +87,7 @@ class Detection(Task):
         return BoxTruth(np.asarray(clip.boxes, np.float32), np.array([*clip.name.encode()], np.uint8), clip.motion)
 
     def picture(self, frame, said, title, view):
-        """Input and boxes side by side; or the boxes on the frame, or on a black one, at full size."""
+        """Draw the input and the boxes side by side; or the boxes at full size, on the frame or on black."""
         shown = said.scores[: said.count] >= SHOWN
         boxes, scores, classes = (array[: said.count][shown] for array in (said.boxes, said.scores, said.classes))
         texts = [f"{self.class_names[k]} {score:.2f}" for k, score in zip(classes, scores, strict=True)]
@@ -106,13 +106,15 @@ class Detection(Task):
         return detections_shown(said, true, self.class_names, self.palette, frame.shape[:2], SHOWN)
 
     def save(self, path, said):
-        """A line for each box, best first: {"class": "car", "score": 0.91, "box": [x1, y1, x2, y2]}, in pixels of the
-        frame, both corners within."""
+        """Write a line for each box, best first: {"class": "car", "score": 0.91, "box": [x1, y1, x2, y2]}.
+
+        Boxes are in pixels of the frame. Both corners lie within the box.
+        """
         lines = "".join(f"{json.dumps(line)}\n" for line in self.lines(said))
         write_whole(path, lines.encode())
 
     def lines(self, said: Boxes) -> Iterator[dict]:
-        """What a model says of a frame, as arrays, box by box."""
+        """Yield the content of each line for a prediction, given as arrays."""
         for n in range(int(said.count)):
             yield {
                 "class": self.class_names[int(said.classes[n])],
@@ -166,10 +168,11 @@ class MeanAveragePrecision(Score):
 
 
 class DetectionObjective(nn.Module):
-    """The clip's last frame, whose boxes are found by the whole model end to end: the mean over the images of the sum
-    of R-FCN's four losses.
+    """The loss on the clip's last frame, whose boxes the whole model predicts end to end. It is the sum of R-FCN's four
+    losses, averaged over the images.
 
-    anchors: drawn of each image, half of them objects at most.  hardest: regions of each image that count.
+    anchors: the number of anchors that count in each image. They are drawn at random. At most half of them are objects.
+    hardest: the number of regions that count in each image.
     """
 
     def __init__(self, model: VideoModel, anchors: int = 256, hardest: int = 128):
@@ -183,13 +186,13 @@ class DetectionObjective(nn.Module):
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
     ) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with boxes `labels` (B, M, 5) as in `Batch`."""
+        """Return the scalar loss of clips (B, T, 3, H, W), whose boxes are `labels` (B, M, 5) as in `Batch`."""
         losses = self.losses(frames, labels, refreshed)
         self.parts = dict(zip(PARTS, (each.detach() for each in losses), strict=True))
         return losses.total()
 
     def losses(self, frames: Tensor, boxes: Tensor | None, refreshed: Collection[int] = ()) -> Losses:
-        """The means over the images."""
+        """Return the four losses, averaged over the images. Raises ValueError for clips without boxes."""
         if boxes is None or boxes.dim() != 3:
             raise ValueError("train.loss: these clips have no boxes to train on")
         said = self.model(frames, refreshed)

@@ -123,7 +123,7 @@ def test_an_object_that_is_seen_once_is_fast_as_published(tmp_path):
     path = root / "Annotations/VID/val/b/000008.xml"
     path.write_text(path.read_text().replace("<trackid>0<", "<trackid>9<"))
     dataset = ImageNetVid(root, "VID_val_videos")
-    assert dataset.motion(len(dataset) - 1, (48, 72)).tolist() == [0]
+    assert dataset.box_motion(len(dataset) - 1, (48, 72)).tolist() == [0]
 
 
 def test_data_without_tracks_are_told():
