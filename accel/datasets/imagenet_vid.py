@@ -201,6 +201,6 @@ def _read_objects(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[s
     boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 5)
     boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)
     boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height - 1)
-    inside: np.ndarray = (boxes[:, 2:4] >= boxes[:, :2]).all(1)
+    inside = np.all(boxes[:, 2:4] >= boxes[:, :2], axis=1)
     tracks = [track or f"object {number} of {path.name}" for number, (_, track) in enumerate(found)]
-    return boxes[inside], [track for track, kept in zip(tracks, inside.tolist(), strict=True) if kept]
+    return boxes[inside], [track for track, kept in zip(tracks, inside, strict=True) if kept]

@@ -30,7 +30,6 @@ from accel.visualize_boxes import draw_boxes
 SHOWN = 0.5  # score of a box that is drawn; files have them all
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most
 
-
 PARTS = "rpn_class", "rpn_box", "rfcn_class", "rfcn_box"  # of the loss, as logs call them, in the order of `Losses`
 
 
