@@ -51,7 +51,7 @@ def test_a_frame_is_read_once_and_one_without_memory_looks_at_it_once():
     dataset, model, alone = Films(range(6), range(3)), Teller(), Forgetful()
     found = compare_on_videos({"m": model, "a": alone}, dataset, (1, 3), workers=0, quiet=True)
     assert set(dataset.reads.values()) == {1}
-    assert sum(alone.steps.values()) == 9 + 2  # and twice to set up memory
+    assert sum(alone.steps.values()) == 9 + 2  # of which two set up memory
     assert found["a"][0].accuracy == found["a"][1].accuracy and [*found["a"][1].by_distance] == [0, 1, 2]
     assert {key for _, key, distance in model.steps if distance == 2} == {0, 3}
 

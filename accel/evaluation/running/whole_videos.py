@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice
 from operator import add
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from accel.clock import now
 from accel.datasets.clips import ClipDataset, frames_to_tensor
 from accel.evaluation.results import EvaluationResult
 from accel.evaluation.running.processes import ALONE, Processes
-from accel.evaluation.running.reading import read_stretches
+from accel.evaluation.running.reading import Stretch, read_stretches
 from accel.evaluation.running.sweep import check_intervals, common_task, so_far
 from accel.inference.timing import timed_predictions
 from accel.models.prediction import Prediction, of_first
@@ -107,10 +107,12 @@ def compare_on_videos(
     tallies = [run.tally for run in runs.values()]
     indices = processes.share(dataset, range(len(dataset)), None)
     quiet = quiet or not processes.is_first
-    rehearsed = False
     with bar(f"interval {', '.join(map(str, intervals))}", len(indices), quiet) as progress:
         note, next_look, began = "", 1.0, time.monotonic()
-        for done, stretch in enumerate(read_stretches(dataset, indices, 1, task.truth, workers=workers), 1):
+        stretches = read_stretches(dataset, indices, 1, task.truth, workers=workers)
+        first = list(islice(stretches, 2))
+        _rehearse(models, first, device)
+        for done, stretch in enumerate(chain(first, stretches), 1):
             if stretch.problem:
                 console.print(f"left out: {stretch.problem}")
             if not stretch.follows:
@@ -121,10 +123,6 @@ def compare_on_videos(
                     tally.damaged += 1
                 continue
             image = frames_to_tensor(stretch.clip.frames[-1:]).to(device)  # (1, 3, H, W)
-            if not rehearsed:  # the first calls set up memory and kernels
-                for model in models.values():
-                    list(timed_predictions(model, [image[0]] * 2, {1}))
-                rehearsed = True
             truth = as_tensors(stretch.extra, device)
             for run in runs.values():
                 run.add(_Frame(image, truth))
@@ -158,6 +156,15 @@ def check_whole(dataset: ClipDataset) -> None:
 def _result(tally: Tally, interval: int) -> EvaluationResult:
     times = tally.seconds_key, tally.seconds_current
     return EvaluationResult.of(tally.task, interval, tally.scores, tally.scored, tally.damaged, *times)
+
+
+def _rehearse(models: dict[str, VideoModel], first: Sequence[Stretch], device: torch.device) -> None:
+    """Run the models on the first frames, because the first calls set up memory and kernels."""
+    frames = [frames_to_tensor(each.clip.frames[-1:])[0].to(device) for each in first if each.clip is not None]
+    if len(frames) == 2 and not first[1].follows:
+        frames = frames[:1]
+    for model in models.values() if frames else ():
+        list(timed_predictions(model, frames, {len(frames) - 1}))
 
 
 class _Frame(NamedTuple):
