@@ -11,7 +11,7 @@ from small_models import standardise_scores
 from accel.datasets import Clip
 from accel.datasets.camvid import CamVid
 from accel.evaluation.running.evaluator import compare, evaluate
-from accel.evaluation.running.sweep import Tally, result_of, sweep
+from accel.evaluation.running.sweep import Looks, Tally, result_of, sweep
 from accel.measures.boundary import TrimapMatrix, trimap_bands
 from accel.measures.confusion import ConfusionMatrix
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowNetS, FlowWarp, FrameByFrame, ScoreFusion, SmpBackbone
@@ -420,3 +420,17 @@ def test_camvid_is_swept_as_one_video(tiny_camvid):
     tally = run(model, CamVid(tiny_camvid, "val"), (1, 3))["model"]
     assert (model.keys, model.steps) == (6 + 1, 4 * 2 + 1)  # and the rehearsal; frame 1 of the first pass is gone past
     assert result_of(tally, 3).frames_scored == 4
+
+
+def test_figures_on_the_way_take_a_small_share_of_the_time(monkeypatch):
+    """Those of many boxes take seconds. To look every second would take most of the time."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    looks = Looks()
+    assert not looks.is_due()
+    for takes, pause in ((0.0, 1), (3.0, 150)):
+        clock[0] = looks.next + 0.1
+        assert looks.is_due()
+        with looks.timed():
+            clock[0] += takes
+        assert looks.next == pytest.approx(clock[0] + pause)

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -87,6 +88,27 @@ class Tally:
         )
 
 
+class Looks:
+    """Says when to look at figures on the way: once a second at most, because looking makes the host wait for an
+    accelerator, and for a small share of the time only, because the figures of many boxes take seconds."""
+
+    SHARE = 0.02
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + 1
+
+    def is_due(self) -> bool:
+        return time.monotonic() > self.next
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """A block that looks."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self.next = now + max(1.0, (now - began) / self.SHARE)
+
+
 class Counted(Protocol):
     """A tally of a model, on the way: its task, and scores of any kind that can be added up."""
 
@@ -151,14 +173,15 @@ def sweep(
 
     title = f"interval {', '.join(map(str, intervals))}"
     with bar(title, len(indices), quiet) as progress:
-        note, noted = "", 0.0
+        note, looks = "", Looks()
         stretches = read_stretches(dataset, indices, intervals[-1] - 1, task.truth, workers=workers)
         for done, stretch in enumerate(stretches, 1):
             if stretch.problem:
                 console.print(f"left out: {stretch.problem}")
             run(window.add(stretch))
-            if time.monotonic() - noted > 1:  # looking makes the host wait for an accelerator
-                note, noted = so_far(tallies.values()), time.monotonic()
+            if looks.is_due():
+                with looks.timed():
+                    note = so_far(tallies.values())
             progress.update(done, note)
         run(window.close())
     for tally in tallies.values():

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from accel.datasets.clips import ClipDataset, frames_to_tensor
 from accel.evaluation.results import EvaluationResult
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
-from accel.evaluation.running.sweep import check_intervals, common_task, so_far
+from accel.evaluation.running.sweep import Looks, check_intervals, common_task, so_far
 from accel.inference.timing import timed_predictions
 from accel.models.prediction import Prediction, of_first
 from accel.models.video import VideoModel
@@ -31,8 +30,6 @@ from accel.playing.player import Player, Step
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.tasks import Score, Task, as_tensors
-
-LOOKING = 0.02  # share of the time that may go into figures on the way: those of many boxes take seconds
 
 
 @dataclass
@@ -108,7 +105,7 @@ def compare_on_videos(
     indices = processes.share(dataset, range(len(dataset)), None)
     quiet = quiet or not processes.is_first
     with bar(f"interval {', '.join(map(str, intervals))}", len(indices), quiet) as progress:
-        note, next_look, began = "", 1.0, time.monotonic()
+        note, looks = "", Looks()
         stretches = read_stretches(dataset, indices, 1, task.truth, workers=workers)
         first = list(islice(stretches, 2))
         _rehearse(models, first, device)
@@ -126,10 +123,9 @@ def compare_on_videos(
             truth = as_tensors(stretch.extra, device)
             for run in runs.values():
                 run.add(_Frame(image, truth))
-            passed = time.monotonic() - began
-            if passed > next_look:
-                note = so_far(tallies)
-                next_look = passed + max(1.0, (time.monotonic() - began - passed) / LOOKING)
+            if looks.is_due():
+                with looks.timed():
+                    note = so_far(tallies)
             progress.update(done, note)
         for run in runs.values():
             run.start()
