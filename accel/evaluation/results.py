@@ -136,6 +136,7 @@ class SweepResult:
     class_maps: the class maps (`ClassMap.as_dict`) of models that were not scored in their own classes or in those of
         the data.
     simulated: the settings of simulated clips. None if stored frames were scored.
+    protocol: how frames were scored, "distances" or "videos"; see `accel.evaluation.comparing.comparison`.
     """
 
     data: str
@@ -146,6 +147,7 @@ class SweepResult:
     models: dict[str, tuple[EvaluationResult, ...]]
     class_maps: dict[str, dict] = field(default_factory=dict)
     simulated: dict | None = None
+    protocol: str = "distances"
 
     def single(self) -> EvaluationResult:
         """Return the only result."""

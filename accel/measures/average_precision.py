@@ -76,7 +76,7 @@ class AveragePrecision:
         found = match(boxes, scores, classes, true, of)
         self._names.append(name)
         self._scores.append(found.scores)
-        self._classes.append(found.classes)
+        self._classes.append(found.classes.astype(np.int16))  # there may be millions
         self._right.append(found.matched >= 0)
         self.true += np.bincount(of, minlength=len(self.true))
         self.frames += 1

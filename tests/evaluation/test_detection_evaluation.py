@@ -77,6 +77,7 @@ def test_detectors_are_compared_with_each_other_and_with_copying(tool, made, tmp
     _, flow, frames = made
     assert tool("evaluate", "--sweep", "1,3", *flow, *frames, "--copying", "--json", "s.json", *COMMON) == 0
     out = capsys.readouterr().out
+    assert json.loads((tmp_path / "s.json").read_text())["protocol"] == "videos"
     found = json.loads((tmp_path / "s.json").read_text())["models"]
     assert [*found] == ["deep_feature_flow", "frame_by_frame", "copying"]
     assert (
@@ -139,6 +140,7 @@ def test_a_report_shows_them(tool, made, tmp_path):
     page = (tmp_path / "r/index.html").read_text()
     for words in (
         "<h1>Video object detection on imagenet_vid", "finds the objects of 30 classes", "AP of each class in per cent",
+        "each video was played once",
         "Slow, medium and fast objects", "As COCO counts", "true boxes", "objects found", "mAP by distance",
     ):  # fmt: skip
         assert words in page, words

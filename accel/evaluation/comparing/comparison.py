@@ -221,6 +221,7 @@ def run_comparison(
         models=results,
         class_maps=comparison.mappings(),
         simulated=_simulated(comparison.data),
+        protocol=protocol,
     )
 
 

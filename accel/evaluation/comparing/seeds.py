@@ -185,6 +185,7 @@ def _read(path: Path) -> _File:
         truth = own.copy()
         for class_map in class_maps.values():
             truth |= class_map["truth"]
+        data["protocol"] = values.get("protocol", "distances")  # which older versions did not write
         data |= {f"the true {name} counted as": counted for name, counted in truth.items()}
         data |= {f"data.{key}": value for key, value in (values.get("simulated") or {}).items()}
         models = {name: _by_interval(results) for name, results in values["models"].items()}

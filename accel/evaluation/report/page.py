@@ -131,6 +131,8 @@ def _introduction(sweep: SweepResult, origin: Origin) -> str:
         scored, why = f"{frames[0]} to {frames[-1]}", "; a longer interval needs more frames before a labelled one"
     intervals = ", ".join(map(str, sweep.intervals))
     tried = "all distances from the key frame" if _all_distances(first) else "only the farthest distance is scored"
+    if sweep.protocol == "videos":
+        tried = "each video was played once from its first frame, so each frame has one distance"
     models = "".join(
         f'<li><b style="color:{colour}">{escape(name)}</b>: weights from '
         f"<code>{escape(origin.checkpoints[name])}</code></li>"
