@@ -253,6 +253,9 @@ class DataConfig(Section):
     # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
     # continue. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
     label_check: Literal["error", "warn"] | None = None
+    # folder only: what the names of label files have more than those of their images, such as _mask. None: nothing, or
+    # the one ending that there is.
+    label_ending: str | None = None
     # Score clips of this many frames, simulated from the labelled frames alone. None: score the stored frames.
     simulated_test_frames: int | None = Field(None, ge=1)
     # Streetscape only: how many snippets to generate for each split, and their height and width.

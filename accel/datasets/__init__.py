@@ -88,7 +88,7 @@ def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_m
 def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.labelled_folder import LabelledFolder
 
-    return LabelledFolder(data_root(config), split, on_missing)
+    return LabelledFolder(data_root(config), split, on_missing, config.label_ending)
 
 
 def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
