@@ -119,6 +119,8 @@ def check_split(
         return found
     if not isinstance(dataset, StoredClips):
         raise ValueError(f"{found.title}: these data are not stored as image files; there is nothing to check")
+    if max(lengths) > 1:  # else each frame is on its own
+        found.warnings += dataset.notes
     plans = _plan(dataset, lengths, found)
     workers = usable_cores() if workers is None else workers
     total = sum(1 + len(plan.images) for plan in plans)

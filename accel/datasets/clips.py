@@ -107,6 +107,7 @@ class ClipDataset(Dataset, ABC):
     `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
     same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
     whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
+    `notes` are lines for the user about how the data were read, if that is not obvious.
     `may_be_short`: where a labelled frame has too few frames before it, training takes a shorter clip; else it leaves
     that frame out.
     """
@@ -115,6 +116,7 @@ class ClipDataset(Dataset, ABC):
     palette: np.ndarray
     knows_flow: bool = False
     generated: bool = False
+    notes: tuple[str, ...] = ()
     may_be_short: bool = False
 
     @abstractmethod

@@ -2,7 +2,8 @@
 
 ROOT/classes.txt                     the classes in the order of their indices: see `accel.datasets.class_list`
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
-ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
+ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names; the video is cut
+                                     where these have a gap
 ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of labelled frames, 255 = ignored unless classes.txt says
                                      that it is a class; grey or palette PNG. Or their colours, if classes.txt has them.
                                      NAME_mask.png and other endings: see `accel.datasets.label_names`
@@ -20,8 +21,10 @@ from accel.datasets.class_list import CLASSES_FILE, read_classes
 from accel.datasets.clips import OnMissing
 from accel.datasets.label_counts import LabelCounts
 from accel.datasets.label_names import find_folder, match_labels
+from accel.datasets.neighbours import describe_gaps, find_gaps
 from accel.datasets.stored import StoredClips
 from accel.files.image_headers import PNG_RGB, PNG_RGBA, png_colours
+from accel.files.image_sizes import header_sizes
 from accel.files.images import read_colour_labels, read_labels
 from accel.files.listing import leads_nowhere, not_there, visible
 from accel.labels import IGNORED, percent
@@ -32,13 +35,14 @@ _BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
 
 @dataclass(frozen=True)
 class _LabelledFrame:
-    """A labelled frame. video: the frames of its video, oldest first; this is number `number`. A still is its own
-    video."""
+    """A labelled frame. video: the frames of its video, oldest first; this is number `number`, and `history` frames
+    come directly before it. A still is its own video."""
 
     name: str
     label: Path
     video: tuple[Path, ...]
     number: int
+    history: int = 0
 
 
 class LabelledFolder(StoredClips):
@@ -85,7 +89,7 @@ class LabelledFolder(StoredClips):
         return len(self._labelled)
 
     def history(self, index: int) -> int:
-        return self._labelled[index].number
+        return self._labelled[index].history
 
     def place(self, index: int) -> tuple[str, int]:
         labelled = self._labelled[index]
@@ -164,8 +168,14 @@ class LabelledFolder(StoredClips):
             raise FileNotFoundError(f"{labels}: labels of a video, but there is no folder {images} with its frames")
         frames = tuple(frame_files(images))
         found = _match(labels, images, frames, on_missing, self._ending)
+        gaps = find_gaps([frame.stem for frame in frames])
+        if gaps:
+            self.notes += (describe_gaps(images, frames, gaps),)
+        starts = {number: max((gap for gap in gaps if gap <= number), default=0) for _, number in found}
+        _refuse_two_sizes([frames[start : number + 1] for number, start in starts.items()])
         return [
-            _LabelledFrame(f"{images.name}/{frames[number].stem}", label, frames, number) for label, number in found
+            _LabelledFrame(f"{images.name}/{frames[number].stem}", label, frames, number, number - starts[number])
+            for label, number in found
         ]
 
 
@@ -187,6 +197,25 @@ def _match(
         for path in filter(leads_nowhere, images):
             on_missing(not_there(path))
     return found
+
+
+def _refuse_two_sizes(stretches: Sequence[Sequence[Path]]) -> None:
+    """Raise ValueError if frames of a stretch of video differ in size. Damaged and missing ones are left to reading."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for frames in stretches:
+        first: Path | None = None
+        for path in frames:
+            if path not in sizes:
+                sizes[path] = (header_sizes(path) or [(0, 0)])[-1]
+            if sizes[path] == (0, 0):
+                continue
+            first = first or path
+            if sizes[path] != sizes[first]:
+                (height, width), (other_height, other_width) = sizes[path], sizes[first]
+                raise ValueError(
+                    f"{path}: {width} x {height} pixels, but {first} of the same video has {other_width} x "
+                    f"{other_height}; expected one size; two videos need two folders"
+                )
 
 
 def _has_colours(path: Path) -> bool:
