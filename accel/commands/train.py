@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     stages = load_stages(args.cfg, args.overrides)  # its mistakes are told before anything heavy is loaded
 
+    from accel.datasets.class_counts import with_num_classes
     from accel.progress import console
     from accel.training.label_check import check_recipe
     from accel.training.launch import launch
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from accel.training.run_folder import check_starts
     from accel.training.trainer import train
 
+    stages = [with_num_classes(stage) for stage in stages]
     if args.check_data:
         from accel.datasets.checking import check_data
 

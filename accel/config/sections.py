@@ -138,7 +138,7 @@ class PropagatingConfig(Section):
     """A model that propagates features: by `flow`, unless `propagation` names another way."""
 
     name: str
-    num_classes: int = Field(ge=1, le=255)
+    num_classes: int = Field(0, ge=0, le=255)  # 0 or left out: as many as the data set has
     reference: BranchConfig
     flow: FlowConfig = FlowNetSConfig()
     propagation: LearnedSamplingConfig | None = None
@@ -163,7 +163,7 @@ class PropagatingConfig(Section):
 
 class FrameByFrameConfig(Section):
     name: Literal["frame_by_frame"]
-    num_classes: int = Field(ge=1, le=255)
+    num_classes: int = Field(0, ge=0, le=255)  # 0 or left out: as many as the data set has
     reference: BranchConfig
 
 
@@ -384,11 +384,14 @@ class Config(Section):
     # What to do when the starting weights lack a parameter: stop, or keep random weights. With `keep` and
     # `zero_init_residual`, a deeper network starts as the shallower one that `init` names.
     init_missing: Literal["error", "keep"] = "error"
+    # What to do when the starting weights were made for other classes: stop, or keep random weights where shapes differ
+    # for that reason, which is in the layers that make scores.
+    init_mismatch: Literal["error", "keep"] = "error"
 
     @model_validator(mode="after")
     def _one_weight_a_class(self) -> Config:
         weights = getattr(self.train.loss, "class_weights", None)
-        if weights is not None and len(weights) != self.model.num_classes:
+        if weights is not None and self.model.num_classes and len(weights) != self.model.num_classes:
             raise ValueError(
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"
             )

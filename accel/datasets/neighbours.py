@@ -10,7 +10,7 @@ from statistics import median
 
 from accel.wording import few
 
-_NUMBER = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
+_NUMBERS = re.compile(r"([0-9]+)")
 _TOLERANCE = 1.5  # times the usual step: names may be times, which are not quite even
 _NAMED = 3  # gaps in a message
 
@@ -18,19 +18,17 @@ _NAMED = 3  # gaps in a message
 def find_gaps(names: Sequence[str]) -> list[int]:
     """Return the places of the frames that do not directly follow the one before them.
 
-    names: the names of the frames in their order, without suffixes. The last number in a name counts. Frames follow
-        each other if what stands around the number is the same, and if the numbers differ by no more than is usual
-        here: 1, 2, 3, 10, 11 has a gap before 10, and 5, 10, 15 has none. Names without numbers say nothing.
+    names: the names of the frames in their order, without suffixes. Frames follow each other if their names differ in
+        one number alone, and in it by no more than is usual here: 1, 2, 3, 10, 11 has a gap before 10, and 5, 10, 15
+        has none. Names without numbers say nothing.
     """
-    found = [_NUMBER.fullmatch(name) for name in names]
-    pairs = list(itertools.pairwise(found))
-    steps = [_step(a, b) for a, b in pairs]
+    parts = [_NUMBERS.split(name) for name in names]
+    steps = [_step(a, b) for a, b in itertools.pairwise(parts)]
     known = [step for step in steps if step is not None]
     usual = median(known) if known else 0
+    numberless = all(len(part) == 1 for part in parts)
     return [
-        place
-        for place, ((a, b), step) in enumerate(zip(pairs, steps, strict=True), 1)
-        if (a is None) != (b is None) or (b is not None and (step is None or step > _TOLERANCE * usual))
+        place for place, step in enumerate(steps, 1) if not numberless and (step is None or step > _TOLERANCE * usual)
     ]
 
 
@@ -43,8 +41,11 @@ def describe_gaps(folder: Path, files: Sequence[Path], gaps: Sequence[int]) -> s
     )
 
 
-def _step(a: re.Match[str] | None, b: re.Match[str] | None) -> int | None:
-    """Return the difference of two numbered names. None if their numbers do not count the same."""
-    if a is None or b is None or a.group(1, 3) != b.group(1, 3):
+def _step(a: Sequence[str], b: Sequence[str]) -> int | None:
+    """Return the difference of two names, split at their numbers. None if they differ in more than a number."""
+    if len(a) != len(b):
         return None
-    return int(b[2]) - int(a[2])
+    other = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
+    if len(other) != 1 or not (other[0][0].isdecimal() and other[0][1].isdecimal()):
+        return None
+    return int(other[0][1]) - int(other[0][0])

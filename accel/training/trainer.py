@@ -12,6 +12,7 @@ from torch import nn
 
 from accel.config import Config, without_pretrained
 from accel.datasets import ClipDataset, build_dataset
+from accel.datasets.class_counts import with_num_classes
 from accel.models import build_model
 from accel.models.video import VideoModel
 from accel.progress import bar, console
@@ -31,7 +32,8 @@ from accel.training.run_log import RunLog
 from accel.training.signals import StopSignals
 from accel.training.validation import Validation
 from accel.training.watch import Watch
-from accel.weights.checkpoints import WEIGHTS, Description, load_parts, save_weights
+from accel.weights.checkpoints import WEIGHTS, Description, describe_weights, load_parts, save_weights
+from accel.wording import few
 
 
 def train(
@@ -56,6 +58,7 @@ def train(
     not be changed, and OSError if the weights cannot be written. SIGINT, SIGTERM and `train.preempt_signal` end it with
     `Stopped` (a SystemExit) once a checkpoint is saved.
     """
+    config = with_num_classes(config)
     fabric = start_fabric(device, config.train.precision, config.train.timeout)
     output = config.output
     if on_main(fabric, lambda: is_done(config, overwrite)):
@@ -80,7 +83,7 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
     """Train from the data set to the weights file. Return the signal that stopped it on the way, or None."""
     dataset, model, validation = _build(fabric, config, resumed)
     if not resumed:
-        load_parts(model, config.init, keep_missing=config.init_missing == "keep")
+        _start(model, config)
     freeze(model, config.train.freeze)
     if config.train.sync_batch_norm:
         synchronise_batch_norms(model, fabric.device)
@@ -112,6 +115,25 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
         watch.at("writing the weights", progress.step)
         on_main(fabric, lambda: _finish(config, model, description))
     return stop
+
+
+def _start(model: VideoModel, config: Config) -> None:
+    """Load the weights from which the run starts."""
+    classes = config.model.num_classes
+    try:
+        fresh = load_parts(
+            model, config.init, config.init_missing == "keep", classes if config.init_mismatch == "keep" else None
+        )
+    except ValueError as error:
+        known = {describe_weights(source.partition("#")[0]).model.num_classes for source in config.init.values()}
+        if config.init_mismatch == "keep" or known <= {classes}:
+            raise
+        raise ValueError(
+            f"{error}; it was made for {max(known - {classes})} classes, here are {classes}: with "
+            "`init_mismatch: keep`, the layers that make scores start at random"
+        ) from None
+    if fresh:
+        console.print(f"{config.output}: made for other classes, so they start at random: {few(fresh, 8)}")
 
 
 def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, VideoModel, Validation | None]:

@@ -20,6 +20,7 @@ from accel.datasets.neighbours import find_gaps
         (["a_1", "a_2", "b_3", "b_4"], [2]),
         (["t1700.033", "t1700.066", "t1700.100", "t1700.133", "t1700.200"], [4]),  # times in milliseconds
         (["1_left", "2_left", "3_right"], [2]),
+        (["ulm_000000_000095_leftImg8bit", "ulm_000000_000096_leftImg8bit", "ulm_000001_000001_leftImg8bit"], [2]),
         (["one", "two"], []),
         (["1", "2", "extra"], [2]),
         (["7"], []),
