@@ -250,6 +250,10 @@ class DataConfig(Section):
     clip_length: int = Field(1, ge=1)  # frames of a training clip; the last one has the label
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames before the labelled one
+    # Whether training and test clips are simulated, or are the stored frames before the labelled one. None: simulated
+    # where `motion` or `simulated_test_frames` says so. With `stored`, only the flow network still learns from
+    # simulated clips, because the flow between stored frames is not known.
+    clips: Literal["simulated", "stored"] | None = None
     # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
     # continue. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
     label_check: Literal["error", "warn"] | None = None
@@ -261,6 +265,17 @@ class DataConfig(Section):
     # Streetscape only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
+
+    @model_validator(mode="after")
+    def _simulated_by_motion(self) -> DataConfig:
+        if self.clips == "simulated" and self.motion is None:
+            raise ValueError("clips: simulated clips need `motion`, such as motion: {}")
+        return self
+
+    @property
+    def test_frames(self) -> int | None:
+        """The length of simulated test clips. None: stored frames are scored."""
+        return None if self.clips == "stored" else self.simulated_test_frames
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -327,6 +342,7 @@ class ValidationConfig(Section):
     every: int = Field(ge=1)  # steps
     interval: int = Field(1, ge=1)  # the key frame lies interval-1 frames before the labelled one
     frames: int | None = Field(None, ge=1)  # number of labelled frames, evenly spread over the split; None: all
+    take: Literal["best", "last"] = "best"  # which weights are the run's result: later stages and other tools use them
 
 
 class TrainConfig(Section):
@@ -396,6 +412,20 @@ class Config(Section):
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _flow_is_known(self) -> Config:
+        if self.train.loss.name == "flow" and self.data.motion is None and self.data.name != "streetscape":
+            raise ValueError(
+                f"train.loss: clips of {self.data.name} have no exact flow to train on; "
+                "data.motion: {} simulates clips that have"
+            )
+        return self
+
+    @property
+    def motion(self) -> MotionConfig | None:
+        """The simulated motion of training clips. None: they are stored frames."""
+        return None if self.data.clips == "stored" and self.train.loss.name != "flow" else self.data.motion
 
     @field_validator("init")
     @classmethod

@@ -35,7 +35,7 @@ def build_dataset(
 
 def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) -> ClipDataset:
     """Build the data set to score: that of `build_dataset`, or simulated clips if the configuration requests them."""
-    if config.simulated_test_frames is None:
+    if config.test_frames is None:
         return build_dataset(config, split, with_flow=with_flow)
     from accel.config import MotionConfig
     from accel.datasets.simulation.motion import SimulatedMotion
@@ -43,7 +43,7 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
 
     stills = build_dataset(config, split)
     motion = SimulatedMotion(stills.class_names, **(config.motion or MotionConfig()).model_dump())
-    return SimulatedClips(stills, motion, config.simulated_test_frames)
+    return SimulatedClips(stills, motion, config.test_frames)
 
 
 def data_root(config: DataConfig) -> Path:

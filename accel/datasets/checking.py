@@ -266,9 +266,9 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
     for config in configs:
         each, validation = config.data, config.train.validation
         learned: Use | None = None if config.train.loss.name == "flow" else "training"
-        uses = [_Use(each, each.train_split, (1 if each.motion else each.clip_length,), learned)]
+        uses = [_Use(each, each.train_split, (1 if config.motion else each.clip_length,), learned)]
         if validation is not None:
-            length = 1 if each.simulated_test_frames else validation.interval
+            length = 1 if each.test_frames else validation.interval
             uses.append(_Use(each, validation.split, (length,), "validation"))
         for use in uses:
             made = (each.snippets.get(use.split), each.size) if each.name == "streetscape" else ()

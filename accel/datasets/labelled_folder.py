@@ -57,7 +57,7 @@ class LabelledFolder(StoredClips):
     Raises FileNotFoundError or ValueError, with the file, for anything that is missing or invalid.
     """
 
-    why_short = "data.motion makes clips of stills"
+    why_short = "data.motion makes clips of stills; data.clips=stored takes those of videos"
 
     def __init__(
         self, root: str | Path, split: str, on_missing: OnMissing | None = None, label_ending: str | None = None

@@ -52,7 +52,7 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
     settings, augmentation = config.train, config.data.augmentation
     share, parts = share_out(config, world_size)
     transform = ClipTransform(**augmentation.model_dump())
-    moving = config.data.motion
+    moving = config.motion
     motion = None if moving is None else SimulatedMotion(dataset.class_names, **moving.model_dump())
     clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion)
     return DataLoader(

@@ -56,7 +56,7 @@ def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:
 
 
 def _stored_length(config: Config) -> int:
-    return 1 if config.data.motion else config.data.clip_length
+    return 1 if config.motion else config.data.clip_length
 
 
 def _labels_of(config: Config) -> tuple:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from signal import Signals
 
@@ -125,7 +126,7 @@ def _start(model: VideoModel, config: Config) -> None:
             model, config.init, config.init_missing == "keep", classes if config.init_mismatch == "keep" else None
         )
     except ValueError as error:
-        known = {describe_weights(source.partition("#")[0]).model.num_classes for source in config.init.values()}
+        known = _classes_of(config.init.values())
         if config.init_mismatch == "keep" or known <= {classes}:
             raise
         raise ValueError(
@@ -134,6 +135,15 @@ def _start(model: VideoModel, config: Config) -> None:
         ) from None
     if fresh:
         console.print(f"{config.output}: made for other classes, so they start at random: {few(fresh, 8)}")
+
+
+def _classes_of(sources: Iterable[str]) -> set[int]:
+    """Return the numbers of classes of weights that can be read."""
+    found = set()
+    for source in sources:
+        with suppress(ValueError, OSError):
+            found.add(describe_weights(source.partition("#")[0]).model.num_classes)
+    return found
 
 
 def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, VideoModel, Validation | None]:
@@ -170,10 +180,14 @@ def _log(fabric: Fabric, folder: Path, progress: Progress) -> AbstractContextMan
 
 
 def _finish(config: Config, model: nn.Module, description: Description) -> None:
-    """Write the run's weights and remove its checkpoints."""
-    checkpoints = Checkpoints(config.output)
+    """Write the run's weights, those of the best validation if they are asked for, and remove its checkpoints."""
+    checkpoints, validation = Checkpoints(config.output), config.train.validation
     try:
-        save_weights(config.output / WEIGHTS, model, description)
+        if validation is not None and validation.take == "best" and checkpoints.has_best():
+            checkpoints.save_last(model, description)
+            checkpoints.take_best(config.output / WEIGHTS)
+        else:
+            save_weights(config.output / WEIGHTS, model, description)
     except OSError as error:
         kept = checkpoints.steps()
         raise OSError(
