@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from torch import Tensor
+
 from accel.measures.boundary import TrimapMatrix
 from accel.measures.confusion import ConfusionMatrix, caveats
 
@@ -38,6 +40,38 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """Figures of each class by name, and over all.
+
+    recall: the share of the class's pixels that are found. Papers also call it class accuracy.
+    precision: the share of the pixels predicted as the class that are it.
+    f1: their harmonic mean.
+    mean_accuracy: the mean recall of the classes that occur.
+    pixel_accuracy: the share of all labelled pixels that are right.
+    """
+
+    recall: dict[str, float | None]
+    precision: dict[str, float | None]
+    f1: dict[str, float | None]
+    mean_accuracy: float | None
+    pixel_accuracy: float | None
+
+    @classmethod
+    def of(cls, matrix: ConfusionMatrix, class_names: Sequence[str]) -> ClassFigures:
+        def named(values: Tensor) -> dict[str, float | None]:
+            return dict(zip(class_names, map(share, values.tolist()), strict=True))
+
+        recall, precision, f1 = matrix.recall(), matrix.precision(), matrix.f1()
+        return cls(
+            recall=named(recall),
+            precision=named(precision),
+            f1=named(f1),
+            mean_accuracy=share(float(recall.nanmean())),
+            pixel_accuracy=share(matrix.pixel_accuracy()),
+        )
+
+
+@dataclass(frozen=True)
 class TemporalResult:
     """How steady the labels of a video are (`accel.measures.temporal`), at a certain interval.
 
@@ -47,6 +81,8 @@ class TemporalResult:
     compared: the share of pixels that have flow and are compared.
     flicker: the share of pixels that change and change back within three frames.
     frames, pairs, triples: the numbers of labelled frames, and of comparisons of two and of three frames.
+    video_consistency: mVC of each window length (`accel.measures.video_consistency`). None if no video has so many
+        frames in a row with ground truth.
     """
 
     consistency: float | None
@@ -57,6 +93,11 @@ class TemporalResult:
     frames: int
     pairs: int
     triples: int
+    video_consistency: dict[int, float | None] = field(default_factory=dict)
+
+    def consistencies(self) -> dict[int, float]:
+        """Return those that could be measured."""
+        return {length: mean for length, mean in self.video_consistency.items() if mean is not None}
 
 
 @dataclass(frozen=True)
@@ -76,6 +117,7 @@ class EvaluationResult:
         labelled. The time runs from the frame on the device to its labels there.
     fps: frames per second at this interval.
     temporal: None if it was not requested.
+    classes: what else the confusion matrix says of each class.
     """
 
     miou: float
@@ -96,6 +138,7 @@ class EvaluationResult:
     trimap: dict[int, float | None]
     confusion: tuple[tuple[int, ...], ...]
     temporal: TemporalResult | None = None
+    classes: ClassFigures | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)

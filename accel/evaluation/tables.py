@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from accel.datasets.class_maps import ClassMap
-from accel.evaluation.results import Accuracy, EvaluationResult, SweepResult, TemporalResult
+from accel.evaluation.results import Accuracy, ClassFigures, EvaluationResult, SweepResult, TemporalResult
 from accel.evaluation.running.flow_accuracy import FlowScore
 from accel.progress import console
 
@@ -52,13 +52,17 @@ def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
 
 
 def class_table(result: EvaluationResult) -> Table:
-    """Return a table of the IoU of each class in per cent, with the mean last."""
-    table = _table("class", "IoU %")
+    """Return a table of the IoU, recall (class accuracy), precision and F1 of each class in per cent, with the means of
+    IoU and recall last."""
+    figures = result.classes
+    more = {} if figures is None else {"recall": figures.recall, "precision": figures.precision, "F1": figures.f1}
+    table = _table("class", "IoU %", *(f"{name} %" for name in more))
     for name, iou in result.iou.items():
-        table.add_row(name, percent(iou))
+        table.add_row(name, percent(iou), *(percent(values[name]) for values in more.values()))
     table.add_section()
     scored, classes = result.classes_scored, len(result.iou)
-    table.add_row("mean" if scored == classes else f"mean of {scored} of {classes}", percent(result.miou))
+    mean = "mean" if scored == classes else f"mean of {scored} of {classes}"
+    table.add_row(mean, percent(result.miou), *([] if figures is None else [percent(figures.mean_accuracy)]))
     return table
 
 
@@ -117,12 +121,15 @@ def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
         yield table
 
     if found[0][1].temporal:
-        table = _table(*place, "consistency %", "compared %", "flicker %", title="from frame to frame")
+        windows = sorted({length for _, r in found if r.temporal for length in r.temporal.consistencies()})
+        heads = "consistency %", "compared %", "flicker %", *(f"mVC{length} %" for length in windows)
+        table = _table(*place, *heads, title="from frame to frame")
         for name, r in found:
             t = r.temporal
             if t is None:
                 continue
-            table.add_row(name, str(r.interval), percent(t.consistency), percent(t.compared), percent(t.flicker, 2))
+            shares = percent(t.consistency), percent(t.compared), percent(t.flicker, 2)
+            table.add_row(name, str(r.interval), *shares, *(percent(t.video_consistency.get(n)) for n in windows))
         yield table
 
     table = _table(*place, "key frame s", "current frame s", "frames/s", title="speed")
@@ -147,6 +154,7 @@ def temporal_summary(result: TemporalResult) -> str:
     return (
         f"temporal consistency {percent(result.consistency, 2)}% over {result.pairs} pairs of frames (flow: "
         f"{result.flow}, {percent(result.compared)}% of the pixels compared); flicker {percent(result.flicker, 2)}%"
+        + "".join(f"; mVC{length} {percent(mean, 2)}%" for length, mean in result.consistencies().items())
     )
 
 
@@ -192,6 +200,7 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "interval": result.interval,
         "distance": "all",
         **_columns(Accuracy(result.miou, result.iou, result.trimap)),
+        **_class_columns(result.classes),
         "mean": result.mean,
         "worst": result.worst,
         "worst_distance": result.worst_distance,
@@ -206,6 +215,7 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "consistency": temporal and temporal.consistency,
         "compared": temporal and temporal.compared,
         "flicker": temporal and temporal.flicker,
+        **({f"mvc{length}": mean for length, mean in temporal.consistencies().items()} if temporal else {}),
         "flow": temporal and temporal.flow,
     }
 
@@ -213,6 +223,14 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
 def _columns(accuracy: Accuracy) -> dict:
     trimap = {f"trimap {width}": miou for width, miou in accuracy.trimap.items()}
     return {"miou": accuracy.miou, **trimap, **{f"iou {name}": iou for name, iou in accuracy.iou.items()}}
+
+
+def _class_columns(figures: ClassFigures | None) -> dict:
+    if figures is None:
+        return {}
+    kinds = {"recall": figures.recall, "precision": figures.precision, "f1": figures.f1}
+    means = {"mean_accuracy": figures.mean_accuracy, "pixel_accuracy": figures.pixel_accuracy}
+    return means | {f"{kind} {name}": value for kind, values in kinds.items() for name, value in values.items()}
 
 
 def percent(share: float | None, digits: int = 1) -> str:

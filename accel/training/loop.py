@@ -201,7 +201,8 @@ class Loop:
         if log is not None:
             damaged = self.validation.damaged
             caveats = score.caveats(self.validation.dataset.class_names)
-            caveats = "; ".join(filter(None, (caveats, damaged and f"{damaged} frames could not be read")))
+            unread = f"{damaged} frames could not be read" if damaged else ""
+            caveats = "; ".join(filter(None, (caveats, unread)))
             note = f"{f' ({caveats})' if caveats else ''}{', the best so far' if better else ''}"
             console.print(f"{self.config.output}: step {done}: {score.name} {figure:.4f}{note}")
             log.write(done, **{f"{VALIDATION}{score.name.lower()}": figure})

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from accel.datasets.clips import ClipDataset, long_enough
-from accel.evaluation.results import Accuracy, EvaluationResult
+from accel.evaluation.results import Accuracy, ClassFigures, EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
 from accel.evaluation.running.reading import read_stretches
 from accel.inference.timing import frames_per_second, timed_predictions
@@ -211,6 +211,7 @@ def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: 
         worst_distance=worst,
         trimap=every.trimap,
         confusion=tuple(map(tuple, counted.counts.tolist())),
+        classes=ClassFigures.of(counted, class_names),
     )
 
 
