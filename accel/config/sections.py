@@ -243,7 +243,7 @@ class MotionConfig(Section):
 
 class DataConfig(Section):
     # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid"]
+    name: Literal["cityscapes", "camvid", "streetscape", "folder", "vspw", "imagenet_vid"]
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"

@@ -97,11 +97,18 @@ def _imagenet_vid(config: DataConfig, split: str, progress, with_flow: bool, on_
     return ImageNetVid(data_root(config), split, on_missing)
 
 
+def _vspw(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.vspw import Vspw
+
+    return Vspw(data_root(config), split, on_missing)
+
+
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
     "streetscape": _streetscape,
     "folder": _folder,
+    "vspw": _vspw,
     "imagenet_vid": _imagenet_vid,
 }
 
