@@ -42,7 +42,7 @@ def test_the_experiments_load():
     experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
     assert len(experiments) > 20
     for path in experiments:
-        own = {"folder": (2,), "own_boxes": (1,), "camvid_boxes": (3,)}
+        own = {"folder": (0,), "own_boxes": (1,), "camvid_boxes": (3,)}
         own |= {"streetscape_vid": (6,), "streetscape_faster": (6,)}
         counts = own.get(path.parent.name, (30,) if path.parent.name.endswith("cnn") else (11, 19))
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path

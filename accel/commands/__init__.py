@@ -17,6 +17,7 @@ COMMANDS = {
     "label": "label a video, a folder, a camera or a stream",
     "demo": "see labelled snippets and their accuracy",
     "models": "list the weights that can be used by name",
+    "polygons": "make label images from outlines (COCO, LabelMe, Ultralytics)",
     "train": "train an experiment or a recipe",
     "evaluate": "score trained models on labelled video",
     "benchmark": "measure how fast things run on this machine",

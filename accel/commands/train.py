@@ -32,29 +32,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.resume and args.overwrite:
         parser.error("--resume continues a run, --overwrite begins it again: choose one")
 
-    if args.devices > 1 or "RANK" in os.environ or "SLURM_NTASKS" in os.environ:
+    from accel.process_groups import started
+
+    ours = started()
+    if args.devices > 1 or ours.count > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process tells what DDP need not look for
 
     from accel.config import load_stages
 
     stages = load_stages(args.cfg, args.overrides)  # its mistakes are told before anything heavy is loaded
 
+    from accel.datasets.class_counts import with_num_classes
     from accel.progress import console
+    from accel.training.feeding import share_out
     from accel.training.label_check import check_recipe
     from accel.training.launch import launch
-    from accel.training.processes import is_first, launched
     from accel.training.run_folder import check_starts
     from accel.training.trainer import train
 
+    stages = [with_num_classes(stage) for stage in stages]
     if args.check_data:
         from accel.datasets.checking import check_data
 
-        return check_data(stages) if is_first() else 0
+        return check_data(stages) if ours.rank == 0 else 0
+    for stage in stages:  # not days later, when its turn comes
+        share_out(stage, max(args.devices, ours.count))
     if len(stages) > 1:  # one alone says so itself
         check_starts(stages)
-        if is_first():
+        if ours.rank == 0:
             check_recipe(stages)
-    if args.devices > 1 and launched() == (1, 1):
+    if args.devices > 1 and ours.count == 1:
         return launch(args.devices)
     for number, config in enumerate(stages, 1):
         if len(stages) > 1:

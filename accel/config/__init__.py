@@ -1,6 +1,6 @@
 """Typed configuration: YAML files with `base:` files and `key=value` overrides."""
 
-from accel.config.files import dump_config, load_config, load_stages, parse_model
+from accel.config.files import check_config, dump_config, load_config, load_stages, parse_model
 from accel.config.sections import (
     AccelConfig,
     AccelSharedConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "PyramidConfig",
     "RfcnConfig",
     "TrainConfig",
+    "check_config",
     "dump_config",
     "load_config",
     "load_stages",

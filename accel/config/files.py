@@ -128,6 +128,16 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def check_config(config: Config, model: dict[str, Any]) -> Config:
+    """Return a configuration with other values in its model section. Raises ValueError if they do not fit."""
+    values = config.model_dump()
+    values["model"] |= model
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(first_mistake(error)) from None
+
+
 def parse_model(values: Any, where: str) -> ModelConfig:
     """Read the model section alone, as stored with weights."""
 
@@ -135,9 +145,12 @@ def parse_model(values: Any, where: str) -> ModelConfig:
         model: ModelConfig
 
     try:
-        return Holder.model_validate({"model": values}).model
+        model = Holder.model_validate({"model": values}).model
     except ValidationError as error:
         raise ValueError(f"{where}: {first_mistake(error)}") from None
+    if not model.num_classes:  # which a configuration leaves to its data
+        raise ValueError(f"{where}: model.num_classes: expected 1 or more")
+    return model
 
 
 def _validate(values: dict, overrides: Sequence[str], path: Path, where: str | None = None) -> Config:

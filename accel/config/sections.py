@@ -170,7 +170,7 @@ class PropagatingConfig(Section):
     """A model that propagates features: by `flow`, unless `propagation` names another way."""
 
     name: str
-    num_classes: int = Field(ge=1, le=255)
+    num_classes: int = Field(0, ge=0, le=255)  # 0 or left out: as many as the data set has
     reference: BranchConfig
     flow: FlowConfig = FlowNetSConfig()
     propagation: LearnedSamplingConfig | None = None
@@ -195,7 +195,7 @@ class PropagatingConfig(Section):
 
 class FrameByFrameConfig(Section):
     name: Literal["frame_by_frame"]
-    num_classes: int = Field(ge=1, le=255)
+    num_classes: int = Field(0, ge=0, le=255)  # 0 or left out: as many as the data set has
     reference: BranchConfig
 
 
@@ -283,6 +283,7 @@ class DataConfig(Section):
         "camvid",
         "streetscape",
         "folder",
+        "vspw",
         "coco",
         "voc",
         "imagenet_vid",
@@ -298,9 +299,16 @@ class DataConfig(Section):
     key_frames: Literal["before", "around"] = "before"
     augmentation: Augmentation = Augmentation()
     motion: MotionConfig | None = None  # training clips from stills; None: from the frames before the labelled one
+    # Whether training and test clips are simulated, or are the stored frames before the labelled one. None: simulated
+    # where `motion` or `simulated_test_frames` says so. With `stored`, only the flow network still learns from
+    # simulated clips, because the flow between stored frames is not known.
+    clips: Literal["simulated", "stored"] | None = None
     # What to do before training if a class occurs in no label, or nearly all pixels are ignored: stop, or warn and
     # continue. None: stop for a folder of your own, warn for published data sets, whose splits may lack a rare class.
     label_check: Literal["error", "warn"] | None = None
+    # folder only: what the names of label files have more than those of their images, such as _mask. None: nothing, or
+    # the one ending that there is.
+    label_ending: str | None = None
     # Score clips of this many frames, simulated from the labelled frames alone. None: score the stored frames.
     simulated_test_frames: int | None = Field(None, ge=1)
     # Generated scenes only: how many snippets to generate for each split, and their height and width.
@@ -312,6 +320,17 @@ class DataConfig(Section):
         if self.motion is not None and self.key_frames == "around":
             raise ValueError("`key_frames: around` takes stored frames, and `motion` none; leave out one")
         return self
+
+    @model_validator(mode="after")
+    def _simulated_by_motion(self) -> DataConfig:
+        if self.clips == "simulated" and self.motion is None:
+            raise ValueError("clips: simulated clips need `motion`, such as motion: {}")
+        return self
+
+    @property
+    def test_frames(self) -> int | None:
+        """The length of simulated test clips. None: stored frames are scored."""
+        return None if self.clips == "stored" else self.simulated_test_frames
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -397,6 +416,7 @@ class ValidationConfig(Section):
     every: int = Field(ge=1)  # steps
     interval: int = Field(1, ge=1)  # the key frame lies interval-1 frames before the labelled one
     frames: int | None = Field(None, ge=1)  # number of labelled frames, evenly spread over the split; None: all
+    take: Literal["best", "last"] = "best"  # which weights are the run's result: later stages and other tools use them
 
 
 class TrainConfig(Section):
@@ -454,15 +474,32 @@ class Config(Section):
     # What to do when the starting weights lack a parameter: stop, or keep random weights. With `keep` and
     # `zero_init_residual`, a deeper network starts as the shallower one that `init` names.
     init_missing: Literal["error", "keep"] = "error"
+    # What to do when the starting weights were made for other classes: stop, or keep random weights where shapes differ
+    # for that reason, which is in the layers that make scores.
+    init_mismatch: Literal["error", "keep"] = "error"
 
     @model_validator(mode="after")
     def _one_weight_a_class(self) -> Config:
         weights = getattr(self.train.loss, "class_weights", None)
-        if weights is not None and len(weights) != self.model.num_classes:
+        if weights is not None and self.model.num_classes and len(weights) != self.model.num_classes:
             raise ValueError(
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _flow_is_known(self) -> Config:
+        if self.train.loss.name == "flow" and self.data.motion is None and self.data.name != "streetscape":
+            raise ValueError(
+                f"train.loss: clips of {self.data.name} have no exact flow to train on; "
+                "data.motion: {} simulates clips that have"
+            )
+        return self
+
+    @property
+    def motion(self) -> MotionConfig | None:
+        """The simulated motion of training clips. None: they are stored frames."""
+        return None if self.data.clips == "stored" and self.train.loss.name != "flow" else self.data.motion
 
     @field_validator("init")
     @classmethod

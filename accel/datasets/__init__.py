@@ -38,7 +38,7 @@ def build_dataset(
 
 def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) -> ClipDataset:
     """Build the data set to score: that of `build_dataset`, or simulated clips if the configuration requests them."""
-    if config.simulated_test_frames is None:
+    if config.test_frames is None:
         return build_dataset(config, split, with_flow=with_flow)
     from accel.config import MotionConfig
     from accel.datasets.simulation.motion import SimulatedMotion
@@ -46,7 +46,7 @@ def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) 
 
     stills = build_dataset(config, split)
     motion = SimulatedMotion(stills.label_names, **(config.motion or MotionConfig()).model_dump())
-    return SimulatedClips(stills, motion, config.simulated_test_frames)
+    return SimulatedClips(stills, motion, config.test_frames)
 
 
 def data_root(config: DataConfig) -> Path:
@@ -98,7 +98,7 @@ def _streetscape(config: DataConfig, split: str, progress, with_flow: bool, on_m
 def _folder(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
     from accel.datasets.labelled_folder import LabelledFolder
 
-    return LabelledFolder(data_root(config), split, on_missing)
+    return LabelledFolder(data_root(config), split, on_missing, config.label_ending)
 
 
 def _coco(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
@@ -137,6 +137,12 @@ def generated_part(split: str) -> str:
     return words[1] if len(words) == 3 and words[0] == "VID" else split
 
 
+def _vspw(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    from accel.datasets.vspw import Vspw
+
+    return Vspw(data_root(config), split, on_missing)
+
+
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
@@ -145,6 +151,7 @@ BUILDERS = {
     "folder": _folder,
     "coco": _coco,
     "voc": _voc,
+    "vspw": _vspw,
     "imagenet_vid": _imagenet_vid,
     "streetscape_vid": _streetscape_vid,
 }

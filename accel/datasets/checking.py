@@ -121,6 +121,8 @@ def check_split(
         return found
     if not isinstance(dataset, StoredClips | StoredBoxes):
         raise ValueError(f"{found.title}: these data are not stored as image files; there is nothing to check")
+    if max(lengths) > 1:  # else each frame is on its own
+        found.warnings += dataset.notes
     plans = _plan(dataset, lengths, found)
     workers = usable_cores() if workers is None else workers
     total = sum(_label_files(dataset) + len(plan.images) for plan in plans)
@@ -314,9 +316,9 @@ def _distinct(configs: Sequence[Config]) -> list[_Use]:
     for config in configs:
         each, validation = config.data, config.train.validation
         learned: Use | None = None if config.train.loss.name == "flow" else "training"
-        uses = [_Use(each, each.train_split, (1 if each.motion else each.clip_length,), learned)]
+        uses = [_Use(each, each.train_split, (1 if config.motion else each.clip_length,), learned)]
         if validation is not None:
-            length = 1 if each.simulated_test_frames else validation.interval
+            length = 1 if each.test_frames else validation.interval
             uses.append(_Use(each, validation.split, (length,), "validation"))
         for use in uses:
             made = (each.snippets.get(generated_part(use.split)), each.size) if each.name in GENERATED else ()

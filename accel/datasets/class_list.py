@@ -1,7 +1,8 @@
 """classes.txt: the classes of a user's own data, and their values in the label files.
 
 There is one class a line, in the order of their indices: "NAME", or "R G B NAME" with its colour. If labels have
-another value than the number of the line, counted from 0, "VALUE = " comes before either form. A line with the name
+another value than the number of the line, counted from 0, "VALUE = " comes before either form. The sign may be left out
+if all lines are "VALUE NAME". A line with the name
 "ignored" is not a class: its value and its colour count as ignored. Lines that begin with "# " are comments.
 
 Lists of other programs are accepted if they leave nothing to guess: CVAT's labelmap.txt, LabelMe's labels.txt, and
@@ -34,6 +35,7 @@ _FORM = (
 _OTHER_FORMS = "; CVAT's labelmap.txt and tables with a first line like name,r,g,b are accepted too"
 
 _WITH_VALUE = re.compile(r"([0-9]{1,3})\s*=\s*(.+)")
+_VALUE_AND_NAME = re.compile(r"([0-9]{1,3})\s+([^0-9\s=:;,].*)")  # of all lines, or it is part of a name
 _COMMENT = re.compile(r"#(\s.*|\s*label:.*)?")
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>(?:[0-9]{1,3},[0-9]{1,3},[0-9]{1,3})?):[^:]*:[^:]*")
 _LABELME_IGNORED = "__ignore__"  # its value is -1: the next line has the value 0
@@ -177,6 +179,8 @@ def _parse(text: str) -> Iterator[_Line]:
         del lines[0]
     if lines and all(_CVAT.fullmatch(line) for _, line in lines):
         return _cvat(lines)
+    if len(lines) > 1 and all(_VALUE_AND_NAME.fullmatch(line) for _, line in lines):
+        return (_plain(number, _VALUE_AND_NAME.sub(r"\1 = \2", line)) for number, line in lines)
     return _table(lines) or map(_plain, *zip(*lines, strict=True)) if lines else iter(())
 
 

@@ -111,6 +111,7 @@ class ClipDataset(Dataset, ABC):
     same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
     whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
     `plays_videos`: every frame of each video is labelled, and the data set's own evaluation plays videos as a whole.
+    `notes` are lines for the user about how the data were read, if that is not obvious.
     `may_be_short`: where a labelled frame has too few frames before it, training takes a shorter clip; else it leaves
     that frame out.
     """
@@ -120,6 +121,7 @@ class ClipDataset(Dataset, ABC):
     knows_flow: bool = False
     generated: bool = False
     plays_videos: bool = False
+    notes: tuple[str, ...] = ()
     may_be_short: bool = False
 
     @abstractmethod

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from accel.datasets.box_motion import REACH, motion_iou
-from accel.datasets.clips import OnMissing
+from accel.datasets.clips import Clip, OnMissing
 from accel.datasets.stored_boxes import StoredBoxes
 from accel.files.listing import not_there
 
@@ -192,8 +192,8 @@ def _near_objects(path: Path, size: tuple[int, int], names: tuple[tuple[str, int
 
 
 def _read_objects(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
-    """Return the boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them, and the `trackid` of each.
-    An object without one has a track of its own.
+    """Return the boxes (M, 5) of a frame of `size` (H, W), clipped to it, and the `trackid` of each. An object without
+    one has a track of its own.
 
     names: the index of each class by its name in annotations. Other objects are left out.
     """

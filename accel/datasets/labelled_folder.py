@@ -2,9 +2,11 @@
 
 ROOT/classes.txt                     the classes in the order of their indices: see `accel.datasets.class_list`
 ROOT/SPLIT/images/NAME.png           stills (or .jpg and others)
-ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names
+ROOT/SPLIT/images/VIDEO/NAME.png     frames of a video, in the order of the numbers in their names; the video is cut
+                                     where these have a gap
 ROOT/SPLIT/labels/[VIDEO/]NAME.png   class indices of labelled frames, 255 = ignored unless classes.txt says
-                                     that it is a class; grey or palette PNG. Or their colours, if classes.txt has them
+                                     that it is a class; grey or palette PNG. Or their colours, if classes.txt has them.
+                                     NAME_mask.png and other endings: see `accel.datasets.label_names`
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import numpy as np
 from accel.datasets.class_list import CLASSES_FILE, read_classes
 from accel.datasets.clips import OnMissing
 from accel.datasets.label_counts import LabelCounts
+from accel.datasets.label_names import find_folder, match_labels
+from accel.datasets.neighbours import describe_gaps, find_gaps
 from accel.datasets.stored import StoredClips
 from accel.files.image_headers import PNG_RGB, PNG_RGBA, png_colours
+from accel.files.image_sizes import header_sizes
 from accel.files.images import read_colour_labels, read_labels
 from accel.files.listing import leads_nowhere, not_there, visible
 from accel.labels import IGNORED, percent
@@ -30,13 +35,14 @@ _BACKGROUND = {"background", "bg", "none", "nothing", "other", "void"}
 
 @dataclass(frozen=True)
 class _LabelledFrame:
-    """A labelled frame. video: the frames of its video, oldest first; this is number `number`. A still is its own
-    video."""
+    """A labelled frame. video: the frames of its video, oldest first; this is number `number`, and `history` frames
+    come directly before it. A still is its own video."""
 
     name: str
     label: Path
     video: tuple[Path, ...]
     number: int
+    history: int = 0
 
 
 class LabelledFolder(StoredClips):
@@ -46,14 +52,17 @@ class LabelledFolder(StoredClips):
     split: the name of a folder in it.
     on_missing: a function that is called with a message for each label without an image. The label is left out. None:
         it is an error.
+    label_ending: as for `match_labels`.
 
     Raises FileNotFoundError or ValueError, with the file, for anything that is missing or invalid.
     """
 
-    why_short = "data.motion makes clips of stills"
+    why_short = "data.motion makes clips of stills; data.clips=stored takes those of videos"
 
-    def __init__(self, root: str | Path, split: str, on_missing: OnMissing | None = None):
-        self.root, self.split = Path(root), split
+    def __init__(
+        self, root: str | Path, split: str, on_missing: OnMissing | None = None, label_ending: str | None = None
+    ):
+        self.root, self.split, self._ending = Path(root), split, label_ending
         folder = self.root / split
         self._images, self._labels = folder / "images", folder / "labels"
         if not (self._images.is_dir() and self._labels.is_dir()):
@@ -80,11 +89,12 @@ class LabelledFolder(StoredClips):
         return len(self._labelled)
 
     def history(self, index: int) -> int:
-        return self._labelled[index].number
+        return self._labelled[index].history
 
     def place(self, index: int) -> tuple[str, int]:
         labelled = self._labelled[index]
-        return (labelled.name if len(labelled.video) == 1 else labelled.label.parent.name), labelled.number
+        video = labelled.name if len(labelled.video) == 1 else labelled.video[0].parent.name
+        return video, labelled.number
 
     def name(self, index: int) -> str:
         return self._labelled[index].name
@@ -149,40 +159,63 @@ class LabelledFolder(StoredClips):
 
     def _stills(self, on_missing: OnMissing | None) -> list[_LabelledFrame]:
         images = frame_files(self._images)
-        found = _match(self._labels, self._images, images, on_missing)
-        return [_LabelledFrame(label.stem, label, (images[number],), 0) for label, number in found]
+        found = _match(self._labels, self._images, images, on_missing, self._ending)
+        return [_LabelledFrame(images[number].stem, label, (images[number],), 0) for label, number in found]
 
     def _video(self, labels: Path, on_missing: OnMissing | None) -> list[_LabelledFrame]:
-        images = self._images / labels.name
+        images = find_folder(self._images, labels.name)
         if not images.is_dir():
             raise FileNotFoundError(f"{labels}: labels of a video, but there is no folder {images} with its frames")
         frames = tuple(frame_files(images))
-        found = _match(labels, images, frames, on_missing)
-        return [_LabelledFrame(f"{labels.name}/{label.stem}", label, frames, number) for label, number in found]
+        found = _match(labels, images, frames, on_missing, self._ending)
+        gaps = find_gaps([frame.stem for frame in frames])
+        if gaps:
+            self.notes += (describe_gaps(images, frames, gaps),)
+        starts = {number: max((gap for gap in gaps if gap <= number), default=0) for _, number in found}
+        _refuse_two_sizes([frames[start : number + 1] for number, start in starts.items()])
+        return [
+            _LabelledFrame(f"{images.name}/{frames[number].stem}", label, frames, number, number - starts[number])
+            for label, number in found
+        ]
 
 
-def _match(labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMissing | None) -> list[tuple[Path, int]]:
-    """Return the label files directly in a folder, each with the number of the image of its name among `images`, in
-    `folder`."""
-    numbers: dict[str, int] = {}
-    for number, path in enumerate(images):
-        if path.stem in numbers:
-            raise ValueError(f"{images[numbers[path.stem]]} and {path}: two images have this name; which is labelled?")
-        numbers[path.stem] = number
+def _match(
+    labels: Path, folder: Path, images: Sequence[Path], on_missing: OnMissing | None, ending: str | None
+) -> list[tuple[Path, int]]:
+    """Return the label files directly in a folder, each with the number of its image among `images`, in `folder`."""
     found = []
-    for label in frame_files(labels):
-        if label.stem not in numbers:
+    for label, number in match_labels(frame_files(labels), images, ending).items():
+        if number is None:
             _miss(f"{label}: there is no image of that name in {folder}", on_missing)
             continue
-        missing = [path for path in (label, images[numbers[label.stem]]) if leads_nowhere(path)]
+        missing = [path for path in (label, images[number]) if leads_nowhere(path)]
         for path in missing:
             _miss(not_there(path), on_missing)
         if not missing:
-            found.append((label, numbers[label.stem]))
+            found.append((label, number))
     if on_missing is not None:  # other frames may not be needed: reading one is an error then
         for path in filter(leads_nowhere, images):
             on_missing(not_there(path))
     return found
+
+
+def _refuse_two_sizes(stretches: Sequence[Sequence[Path]]) -> None:
+    """Raise ValueError if frames of a stretch of video differ in size. Damaged and missing ones are left to reading."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    for frames in stretches:
+        first: Path | None = None
+        for path in frames:
+            if path not in sizes:
+                sizes[path] = (header_sizes(path) or [(0, 0)])[-1]
+            if sizes[path] == (0, 0):
+                continue
+            first = first or path
+            if sizes[path] != sizes[first]:
+                (height, width), (other_height, other_width) = sizes[path], sizes[first]
+                raise ValueError(
+                    f"{path}: {width} x {height} pixels, but {first} of the same video has {other_width} x "
+                    f"{other_height}; expected one size; two videos need two folders"
+                )
 
 
 def _has_colours(path: Path) -> bool:

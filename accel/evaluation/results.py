@@ -26,6 +26,8 @@ class TemporalResult:
     compared: the share of pixels that have flow and are compared.
     flicker: the share of pixels that change and change back within three frames.
     frames, pairs, triples: the numbers of labelled frames, and of comparisons of two and of three frames.
+    video_consistency: mVC of each window length (`accel.measures.video_consistency`). None if no video has so many
+        frames in a row with ground truth.
     """
 
     consistency: float | None
@@ -36,6 +38,11 @@ class TemporalResult:
     frames: int
     pairs: int
     triples: int
+    video_consistency: dict[int, float | None] = field(default_factory=dict)
+
+    def consistencies(self) -> dict[int, float]:
+        """Return those that could be measured."""
+        return {length: mean for length, mean in self.video_consistency.items() if mean is not None}
 
 
 @dataclass(frozen=True)

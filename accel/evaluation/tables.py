@@ -55,13 +55,16 @@ def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
 
 
 def class_table(result: EvaluationResult) -> Table:
-    """Return a table of the IoU (AP) of each class in per cent, with the mean last."""
-    table = _table("class", f"{result.words.of_class} %")
-    for name, value in result.accuracy.of_classes.items():
-        table.add_row(name, percent(value))
+    """Return a table of the IoU (AP) of each class in per cent, and of all other figures of a class, with the means
+    last."""
+    accuracy, more = result.accuracy, result.accuracy.more_of_classes()
+    table = _table("class", f"{result.words.of_class} %", *(f"{name} %" for name in more))
+    for name, value in accuracy.of_classes.items():
+        table.add_row(name, percent(value), *(percent(values[name]) for values, _ in more.values()))
     table.add_section()
-    scored, classes = result.accuracy.classes_scored, len(result.accuracy.of_classes)
-    table.add_row("mean" if scored == classes else f"mean of {scored} of {classes}", percent(result.value))
+    scored, classes = accuracy.classes_scored, len(accuracy.of_classes)
+    title = "mean" if scored == classes else f"mean of {scored} of {classes}"
+    table.add_row(title, percent(result.value), *("" if mean is None else percent(mean) for _, mean in more.values()))
     return table
 
 
@@ -130,12 +133,15 @@ def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
         yield table
 
     if found[0][1].temporal:
-        table = _table(*place, "consistency %", "compared %", "flicker %", title="from frame to frame")
+        windows = sorted({length for _, r in found if r.temporal for length in r.temporal.consistencies()})
+        heads = "consistency %", "compared %", "flicker %", *(f"mVC{length} %" for length in windows)
+        table = _table(*place, *heads, title="from frame to frame")
         for name, r in found:
             t = r.temporal
             if t is None:
                 continue
-            table.add_row(name, str(r.interval), percent(t.consistency), percent(t.compared), percent(t.flicker, 2))
+            shares = percent(t.consistency), percent(t.compared), percent(t.flicker, 2)
+            table.add_row(name, str(r.interval), *shares, *(percent(t.video_consistency.get(n)) for n in windows))
         yield table
 
     table = _table(*place, "key frame s", "current frame s", "frames/s", title="speed")
@@ -160,6 +166,7 @@ def temporal_summary(result: TemporalResult) -> str:
     return (
         f"temporal consistency {percent(result.consistency, 2)}% over {result.pairs} pairs of frames (flow: "
         f"{result.flow}, {percent(result.compared)}% of the pixels compared); flicker {percent(result.flicker, 2)}%"
+        + "".join(f"; mVC{length} {percent(mean, 2)}%" for length, mean in result.consistencies().items())
     )
 
 
@@ -218,6 +225,7 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "consistency": temporal and temporal.consistency,
         "compared": temporal and temporal.compared,
         "flicker": temporal and temporal.flicker,
+        **({f"mvc{length}": mean for length, mean in temporal.consistencies().items()} if temporal else {}),
         "flow": temporal and temporal.flow,
     }
 

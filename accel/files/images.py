@@ -22,10 +22,12 @@ from accel.files.image_headers import (
     PNG_PALETTE,
     PNG_RGB,
     PNG_RGBA,
+    ImageHeader,
     examine,
     max_pixels,
 )
 from accel.files.listing import not_there
+from accel.labels import IGNORED
 
 UNDEFINED = 254  # entry of a label table for stored values that mean nothing in the data set
 
@@ -71,24 +73,57 @@ def read_frames(
 def read_labels(path: str | Path, table: np.ndarray | None = None) -> np.ndarray:
     """Return the label image as (H, W), uint8, one class index for each pixel.
 
-    Accepts PNGs with one channel of 8 bits, and palette PNGs, whose indices are the labels. Anything else (16 bits,
-    colours, JPEG) would silently give wrong classes, so it raises ValueError, like damaged files. A label that has an
-    EXIF orientation itself, which is rare, is turned like an image.
+    Accepts grey PNGs of any number of bits, palette PNGs, whose indices are the labels, and colours that are grey: all
+    channels alike. An alpha channel is dropped. Anything else (colours, JPEG) would silently give wrong classes, so it
+    raises ValueError, like damaged files and values above 255. A label that has an EXIF orientation itself, which is
+    rare, is turned like an image.
 
     table: (256,) uint8, the class index of each stored value. `UNDEFINED` means that the stored value is an error.
+        White counts as 255 in a grey PNG of other than 8 bits, if 255 is a class and the stored value is not.
     """
     data = _read_bytes(path)
     header = examine(data, path)
     if header.kind != "PNG":
         raise ValueError(f"{path}: labels must be PNG files (other formats alter values); found {header}")
-    if header.colour == PNG_PALETTE:
-        labels = _palette_indices(data, path)
-    elif header.colour == PNG_GREY and header.bits == 8:
-        labels = _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION, path)
-    else:
-        raise ValueError(f"{path}: expected labels as one channel of 8 bits (or palette indices); found {header}")
-    labels = _upright(labels, data, path)
+    stored = _palette_indices(data, path) if header.colour == PNG_PALETTE else _grey_values(data, header, path)
+    if header.colour == PNG_GREY and header.bits != 8 and table is not None:
+        stored = _of_8_bits(stored, header.bits, table)
+    if stored.dtype != np.uint8:
+        if stored.max(initial=0) > 255:
+            found = f"the value {stored.max()} in a {header}"
+            raise ValueError(f"{path}: expected labels of 0 to 255; found {found}; write it anew with smaller values")
+        stored = stored.astype(np.uint8)
+    labels = _upright(stored, data, path)
     return labels if table is None else _translate(labels, table, path)
+
+
+def _grey_values(data: bytes, header: ImageHeader, path: str | Path) -> np.ndarray:
+    """Return the values as stored, (H, W) uint8 or uint16, of a PNG without a palette."""
+    values = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, path)
+    if values.ndim == 3:  # blue, green, red and perhaps alpha
+        if not (np.array_equal(values[..., 0], values[..., 1]) and np.array_equal(values[..., 0], values[..., 2])):
+            raise ValueError(f"{path}: expected labels as one channel (or palette indices); found {header}")
+        return values[..., 0]
+    # OpenCV stretches fewer bits to 8.
+    return values // (255 // (2**header.bits - 1)) if header.bits < 8 else values
+
+
+def _of_8_bits(stored: np.ndarray, bits: int, table: np.ndarray) -> np.ndarray:
+    """Return grey values of `bits` bits as the 8 bits that the table is for.
+
+    Programs that make files smaller store masks of 0 and 255 with 1 bit, and some others with 16. The values are kept
+    if they are in the table. Otherwise they are stretched or shrunk, if these values are and white is a class.
+    """
+    if table[255] in (UNDEFINED, IGNORED):
+        return stored
+    found = np.unique(stored)
+    if found[-1] <= 255 and (table[found] != UNDEFINED).all():
+        return stored
+    white = 2**bits - 1
+    scaled = found.astype(np.int64) * 255
+    if (scaled % white).any() or (table[scaled // white] == UNDEFINED).any():
+        return stored
+    return (stored.astype(np.int64) * 255 // white).astype(np.uint8)
 
 
 def read_colour_labels(path: str | Path, table: np.ndarray, listed: str = "", grey: bool = False) -> np.ndarray:

@@ -19,8 +19,10 @@ MAX_NESTING = 32
 MAX_NODES = 10_000  # values, lists and mappings, with what aliases stand for
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, numbered: bool = False) -> Any:
     """Return the one document in a file.
+
+    numbered: whether keys may be whole numbers, too.
 
     Raises FileNotFoundError. Raises ValueError, with file and line, unless the file is YAML with plain data within the
     limits of this module. Keys must be text and must not occur twice.
@@ -37,16 +39,16 @@ def read_yaml(path: Path) -> Any:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a readable YAML file ({error})") from None
     try:
-        return parse_yaml(text)
+        return parse_yaml(text, numbered)
     except ValueError as error:
         raise ValueError(f"{path}{error}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, numbered: bool = False) -> Any:
     """Return the one document in `text`. Raises ValueError as `read_yaml`, but without the name of a file."""
     try:
         _count(text)
-        return yaml.load(text, _UniqueKeyLoader)
+        return yaml.load(text, _NumberedKeyLoader if numbered else _UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -94,11 +96,13 @@ def _short(text: str) -> str:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A loader of plain data only. A key that occurs twice is an error instead of a silent loss."""
 
+    keys: tuple[type, ...] = (str,)
+
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if type(key) not in self.keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {_short(repr(key))} is not text", key_node.start_mark
                 )
@@ -108,3 +112,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class _NumberedKeyLoader(_UniqueKeyLoader):
+    """The same, for lists whose entries have numbers."""
+
+    keys = (str, int)

@@ -33,6 +33,8 @@ def load_model(
     checkpoint = find_weights(checkpoint)
     description = describe_weights(checkpoint)
     config = description.model
+    if expected is not None and not expected.num_classes:  # as many as the data have
+        expected = expected.model_copy(update={"num_classes": config.num_classes})
     if expected is not None and _architecture(expected) != _architecture(config):
         here, there = _architecture(expected), _architecture(config)
         key = next(k for k in {**here, **there} if here.get(k) != there.get(k))

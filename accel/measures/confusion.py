@@ -71,6 +71,28 @@ class ConfusionMatrix:
         counted."""
         return float(self.iou().nanmean())
 
+    def recall(self) -> Tensor:
+        """Return the share of each class's pixels that are found, (K,) float64. NaN for classes that no label has."""
+        return self._share_of_hits(self.counts.sum(1))
+
+    def precision(self) -> Tensor:
+        """Return the share of the pixels predicted as each class that are it, (K,) float64. NaN for classes that are
+        not predicted."""
+        return self._share_of_hits(self.counts.sum(0))
+
+    def f1(self) -> Tensor:
+        """Return the harmonic mean of recall and precision, (K,) float64. NaN for classes that are neither in the
+        ground truth nor predicted."""
+        return 2 * self._share_of_hits(self.counts.sum(0) + self.counts.sum(1))
+
+    def pixel_accuracy(self) -> float:
+        """Return the share of the labelled pixels that are right. NaN without pixels."""
+        return int(self.counts.diag().sum()) / self.labelled() if self.labelled() else math.nan
+
+    def _share_of_hits(self, pixels: Tensor) -> Tensor:
+        refuse_strays(self.strays, len(self.counts))
+        return torch.where(pixels > 0, self.counts.diag().double() / pixels, torch.nan)
+
     def classes_scored(self) -> int:
         """Return the number of classes in the mean IoU."""
         return int(self.iou().isfinite().sum())

@@ -1,5 +1,7 @@
 """Measure how steady the labels of a video are: temporal consistency and flicker. No ground truth is needed.
 
+Where every frame has ground truth, video consistency is measured too (`accel.measures.video_consistency`).
+
 Temporal consistency is that of Liu et al., "Efficient semantic video segmentation with per-frame inference", ECCV 2020,
 and Varghese et al., "Unsupervised temporal consistency metric for video segmentation in highly-automated driving", CVPR
 Workshops 2020. The labels of the frame before are moved along the optical flow to this frame. The result is the mIoU
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from accel.datasets.clips import ClipDataset
 from accel.labels import IGNORED
 from accel.measures.confusion import ConfusionMatrix
+from accel.measures.video_consistency import VideoConsistency
 from accel.models.images import subtract_mean
 from accel.models.propagation.classical_flow import PixelSearch
 from accel.models.propagation.flow_warp import FlowWarp
@@ -40,19 +43,27 @@ class TemporalTally:
         self.flickering: int | Tensor = 0  # pixels
         self.pixels_in_triples = self.pixels_in_pairs = 0
         self.frames = self.pairs = self.triples = 0
+        self.windows = VideoConsistency()
         self._last: list[Tensor] = []  # labels of up to two frames, the latest last
 
     def start(self) -> None:
         """Begin another video."""
         self._last = []
+        self.windows.start()
 
-    def update(self, labels: Tensor, matches: Tensor | None) -> None:
+    def update(self, labels: Tensor, matches: Tensor | None, truth: Tensor | None = None) -> None:
         """Add the next frame of the video.
 
         labels: (H, W) uint8.
         matches: (H, W) int32, see `matches_of`, on the same device. None: do not compare with the frame before.
+        truth: the true labels, (H, W) uint8, on the same device. None: not known; video consistency then skips the
+            frame.
         """
         self.frames += 1
+        if truth is None:
+            self.windows.start()
+        else:
+            self.windows.update(labels, truth)
         if self._last and matches is not None:
             before = self._last[-1]
             brought = before.flatten().take(matches.clamp_min(0).long()).masked_fill_(matches == NOWHERE, IGNORED)
@@ -76,6 +87,7 @@ class TemporalTally:
     def __add__(self, other: TemporalTally) -> TemporalTally:
         total = TemporalTally(len(self.matrix.counts))
         total.matrix = self.matrix + other.matrix
+        total.windows = self.windows + other.windows
         for name in ("pixels_in_triples", "pixels_in_pairs", "frames", "pairs", "triples"):
             setattr(total, name, getattr(self, name) + getattr(other, name))
         total.flickering = int(self.flickering) + int(other.flickering)

@@ -34,7 +34,12 @@ if TYPE_CHECKING:  # models alone do without the configuration's libraries
 
 
 def build_model(config: c.ModelConfig) -> VideoModel:
-    """A model with fresh weights (ImageNet's where a branch says `pretrained`)."""
+    """A model with fresh weights (ImageNet's where a branch says `pretrained`).
+
+    Raises ValueError if the number of classes was left out.
+    """
+    if not config.num_classes:
+        raise ValueError("model.num_classes is left out, and there are no data here to count the classes of")
     build: Callable[..., VideoModel] = BUILDERS[config.name]
     return build(config)
 

@@ -81,6 +81,11 @@ class Accuracy(ABC):
     def of_classes(self) -> dict[str, float | None]:
         """Return the figure of each class by name."""
 
+    def more_of_classes(self) -> dict[str, tuple[dict[str, float | None], float | None]]:
+        """Return further figures of the classes, by the name of the figure: the one of each class, and their mean. The
+        mean is None where none is usual."""
+        return {}
+
     def figures(self) -> dict:
         """Return the fields for a file that has one accuracy, without long ones."""
         return asdict(self)

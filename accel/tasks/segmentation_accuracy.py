@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from accel.measures.boundary import TrimapMatrix
-from accel.measures.confusion import caveats
+from accel.measures.confusion import ConfusionMatrix, caveats
 from accel.tasks.accuracy import Accuracy, Breakdown, Words, by_name, share
 
 WORDS = Words(
@@ -27,6 +27,35 @@ WORDS = Words(
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """Figures of each class by name, and over all.
+
+    recall: the share of the class's pixels that are found. Papers also call it class accuracy.
+    precision: the share of the pixels predicted as the class that are it.
+    f1: their harmonic mean.
+    mean_accuracy: the mean recall of the classes that occur.
+    pixel_accuracy: the share of all labelled pixels that are right.
+    """
+
+    recall: dict[str, float | None]
+    precision: dict[str, float | None]
+    f1: dict[str, float | None]
+    mean_accuracy: float | None
+    pixel_accuracy: float | None
+
+    @classmethod
+    def of(cls, matrix: ConfusionMatrix, class_names: Sequence[str]) -> ClassFigures:
+        recall, precision, f1 = matrix.recall(), matrix.precision(), matrix.f1()
+        return cls(
+            recall=by_name(class_names, recall.tolist()),
+            precision=by_name(class_names, precision.tolist()),
+            f1=by_name(class_names, f1.tolist()),
+            mean_accuracy=share(float(recall.nanmean())),
+            pixel_accuracy=share(matrix.pixel_accuracy()),
+        )
+
+
+@dataclass(frozen=True)
 class SegmentationAccuracy(Accuracy):
     """The accuracy of labels on a set of pixels.
 
@@ -37,6 +66,7 @@ class SegmentationAccuracy(Accuracy):
     classes_not_in_labels: the names of the classes that no scored pixel of the ground truth has.
     ignored: the share of ignored pixels.
     confusion: K rows of K pixel counts. The ground truth is in the rows.
+    classes: what else the confusion matrix says of each class.
     """
 
     words = WORDS
@@ -47,6 +77,7 @@ class SegmentationAccuracy(Accuracy):
     classes_not_in_labels: tuple[str, ...]
     ignored: float | None
     confusion: tuple[tuple[int, ...], ...]
+    classes: ClassFigures
 
     @classmethod
     def of(cls, matrix: TrimapMatrix, class_names: Sequence[str]) -> SegmentationAccuracy:
@@ -59,6 +90,7 @@ class SegmentationAccuracy(Accuracy):
             classes_not_in_labels=tuple(class_names[k] for k in every.not_in_labels()),
             ignored=share(every.ignored_share()),
             confusion=tuple(map(tuple, every.counts.tolist())),
+            classes=ClassFigures.of(every, class_names),
         )
 
     @property
@@ -68,6 +100,14 @@ class SegmentationAccuracy(Accuracy):
     @property
     def of_classes(self):
         return self.iou
+
+    def more_of_classes(self):
+        found = self.classes
+        return {
+            "recall": (found.recall, found.mean_accuracy),
+            "precision": (found.precision, None),
+            "F1": (found.f1, None),
+        }
 
     def figures(self):
         return {key: value for key, value in asdict(self).items() if key not in ("trimap", "confusion")}
@@ -84,6 +124,13 @@ class SegmentationAccuracy(Accuracy):
             "classes_scored": self.classes_scored,
             "classes_not_in_labels": ", ".join(self.classes_not_in_labels),
             "ignored": self.ignored,
+            "mean_accuracy": self.classes.mean_accuracy,
+            "pixel_accuracy": self.classes.pixel_accuracy,
+            **{
+                f"{kind.lower()} {name}": value
+                for kind, (values, _) in self.more_of_classes().items()
+                for name, value in values.items()
+            },
         }
 
     def facts(self):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from accel import visualize
 from accel.models.video import VideoModel
-from accel.tasks.result_files import FileOfEachFrame, Place, ResultFiles
 from accel.tasks.accuracy import Accuracy
 from accel.tasks.pictures import Shown, jpeg
+from accel.tasks.result_files import FileOfEachFrame, Place, ResultFiles
 
 if TYPE_CHECKING:
     from accel.config import sections as c

@@ -8,6 +8,8 @@ checkpoints/
         SHA256SUMS          as `sha256sum --check` reads it
     best/                   with `train.validation`
         weights.safetensors
+    last/                   when the run is done, and `best` is its result
+        weights.safetensors
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from accel.files.whole_files import sweep, sync_folder, write_whole
+from accel.files.whole_files import sweep, sync_folder, whole_path, write_whole
 from accel.progress import console
 from accel.weights.checkpoints import (
     WEIGHTS,
@@ -34,7 +36,7 @@ from accel.weights.checkpoints import (
 )
 from accel.weights.checksums import SUMS, read_sums, sha256_of, write_sums
 
-FOLDER, BEST = "checkpoints", "best"
+FOLDER, BEST, LAST = "checkpoints", "best", "last"
 OPTIMIZER, PROGRESS = "optimizer.pt", "progress.json"
 
 
@@ -97,6 +99,19 @@ class Checkpoints:
         """Keep these weights as the best so far. Raises OSError."""
         save_weights(self.folder / BEST / WEIGHTS, model, description)
 
+    def has_best(self) -> bool:
+        """Return whether any weights were kept as the best."""
+        return (self.folder / BEST / WEIGHTS).is_file()
+
+    def save_last(self, model: nn.Module, description: Description) -> None:
+        """Keep the weights of the last step beside the best. Raises OSError."""
+        save_weights(self.folder / LAST / WEIGHTS, model, description)
+
+    def take_best(self, path: Path) -> None:
+        """Copy the best weights to `path`. Raises OSError."""
+        with whole_path(path) as temporary:
+            shutil.copyfile(self.folder / BEST / WEIGHTS, temporary)
+
     def newest(self) -> int | None:
         """Return the step of the newest intact checkpoint. None if there are no checkpoints.
 
@@ -146,7 +161,8 @@ class Checkpoints:
         """Remove what a killed process left half written or half removed. No other process may use the checkpoints
         now."""
         self._sweep()
-        sweep(self.folder / BEST / WEIGHTS)
+        for name in (BEST, LAST):
+            sweep(self.folder / name / WEIGHTS)
 
     def clear(self, keep_best: bool = False) -> None:
         """Remove all checkpoints, once the run is done or begins again."""
@@ -154,7 +170,8 @@ class Checkpoints:
         for step in self.steps():
             self._remove(self.path(step))
         if not keep_best:
-            self._remove(self.folder / BEST)
+            for name in (BEST, LAST):
+                self._remove(self.folder / name)
         with suppress(OSError):  # where something is left
             self.folder.rmdir()
 
@@ -168,7 +185,7 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Remove half-written and half-removed checkpoints."""
-        for path in (*self.folder.glob(".step-*"), *self.folder.glob(f".{BEST}.*")):
+        for path in (*self.folder.glob(".step-*"), *self.folder.glob(f".{BEST}.*"), *self.folder.glob(f".{LAST}.*")):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

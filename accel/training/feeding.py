@@ -25,24 +25,37 @@ from accel.wording import first_line
 DYING = 0.5  # seconds
 
 
+def share_out(config: Config, devices: int) -> tuple[int, int]:
+    """Return how many clips each device computes together, and in how many such parts a step is taken.
+
+    A step has `batch_size` times `accumulate` clips, whatever the number of devices. If a batch cannot be shared out
+    evenly, batches grow and there are fewer of them: a batch of 1, accumulated 4 times, is one clip for each of 4
+    devices. Raises ValueError if there is no such way.
+    """
+    settings = config.train
+    clips = settings.batch_size * settings.accumulate
+    for batch in range(settings.batch_size, clips + 1):
+        if batch % devices == 0 and clips % batch == 0:
+            return batch // devices, clips // batch
+    several = f" times train.accumulate {settings.accumulate}" if settings.accumulate > 1 else ""
+    raise ValueError(
+        f"{config.output}: train.batch_size is {settings.batch_size}{several}, to be shared out evenly to {devices} "
+        f"devices; expected a multiple of {devices}"
+    )
+
+
 def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0, world_size: int = 1) -> DataLoader:
     """Build the loader of this process's equal share of each batch, from step `start` on.
 
     Raises ValueError if a batch cannot be divided evenly, or for settings that do not fit the data.
     """
     settings, augmentation = config.train, config.data.augmentation
-    share, rest = divmod(settings.batch_size, world_size)
-    if rest:
-        raise ValueError(
-            f"train.batch_size is {settings.batch_size}, to be shared out evenly to {world_size} devices; "
-            f"expected a multiple of {world_size}"
-        )
+    share, parts = share_out(config, world_size)
     transform = ClipTransform(**augmentation.model_dump())
-    moving = config.data.motion
+    moving = config.motion
     motion = None if moving is None else SimulatedMotion(dataset.label_names, **moving.model_dump())
     around = config.data.key_frames == "around"
     clips = TrainingClips(dataset, config.data.clip_length, transform, config.seed, motion, around)
-    parts = settings.accumulate
     return DataLoader(
         clips,
         batch_sampler=StepSampler(start * parts, settings.steps * parts, share, rank, world_size),

@@ -21,6 +21,9 @@ def check_labels(config: Config, dataset: ClipDataset, validation: Validation | 
 
     Raises ValueError for labels that cannot be intended (`data.label_check`), and for unreadable labels.
     """
+    if _stored_length(config) > 1:  # else each frame is on its own
+        for note in dataset.notes:
+            console.print(f"warning: {note}")
     if learns_labels(config):
         _look(config, dataset, _trained_on(config, dataset), "training", config.data.train_split)
     if validation is not None:
@@ -54,7 +57,7 @@ def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:
 
 
 def _stored_length(config: Config) -> int:
-    return 1 if config.data.motion else config.data.clip_length
+    return 1 if config.motion else config.data.clip_length
 
 
 def _labels_of(config: Config) -> tuple:

@@ -22,7 +22,7 @@ from accel.models import VideoModel
 from accel.progress import Bar, console
 from accel.reductions import sum_over_processes, world_size
 from accel.training.checkpoints import Checkpoints, Progress
-from accel.training.feeding import Feed, from_distance
+from accel.training.feeding import Feed, from_distance, share_out
 from accel.training.finite import Buffers, first_fault, gradient_norm
 from accel.training.freezing import set_frozen_to_evaluation
 from accel.training.offsets import record_offsets
@@ -37,7 +37,7 @@ from accel.weights.checkpoints import Description
 
 
 class Part(NamedTuple):
-    """One of the `accumulate` parts of a step, as it was computed."""
+    """One of the parts of a step, as it was computed."""
 
     batch: Batch  # on the CPU
     refreshed: tuple[int, ...]
@@ -66,6 +66,7 @@ class Loop:
         self.config, self.settings = config, config.train
         self.progress, self.description, self.validation = progress, description, validation
         self.checkpoints = Checkpoints(config.output, config.train.keep)
+        _, self.parts = share_out(config, world_size())
         self.buffers = Buffers(model)
         self.waited, self.taken, self.began = 0.0, 0, 0.0
         self.total = sum(progress.losses)  # kept, so that a step does not add them all up again
@@ -101,9 +102,9 @@ class Loop:
         return stop
 
     def step(self, feed: Feed, signals: StopSignals, watch: Watch, bar: Bar) -> Signals | None:
-        """Process `accumulate` batches, then update the weights once. Return the signal that asks all processes to stop
-        now, or None."""
-        step, parts = self.progress.step, self.settings.accumulate
+        """Process the batches of a step, then update the weights once. Return the signal that asks all processes to
+        stop now, or None."""
+        step, parts = self.progress.step, self.parts
         rate = learning_rate(step, self.settings)
         set_learning_rate(self.optimizer, rate)
         self.buffers.remember()
@@ -208,7 +209,10 @@ class Loop:
         better = progress.best is None or figure > progress.best
         progress.best = figure if better else progress.best
         if log is not None:
+            damaged = self.validation.damaged
             caveats = score.caveats(self.validation.dataset.class_names)
+            unread = f"{damaged} frames could not be read" if damaged else ""
+            caveats = "; ".join(filter(None, (caveats, unread)))
             note = f"{f' ({caveats})' if caveats else ''}{', the best so far' if better else ''}"
             console.print(f"{self.config.output}: step {done}: {score.name} {figure:.4f}{note}")
             log.write(done, **{f"{VALIDATION}{score.name.lower()}": figure})

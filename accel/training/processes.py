@@ -11,39 +11,28 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning_fabric.strategies import DDPStrategy
 
 from accel.devices import choose_device, has_bfloat16
-from accel.process_groups import before_joining
+from accel.process_groups import before_joining, started
 from accel.progress import console
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bf16": "bf16-mixed"}
 SLACK = 60.0  # seconds: what watches over the run should speak first, and knows more
 T = TypeVar("T")
 
-
-def launched() -> tuple[int, int]:
-    """Return the number of processes on each node, and of nodes, as started by torchrun, Slurm's srun or
-    `accel.training.launch`; otherwise 1, 1.
-
-    Raises ValueError for a Slurm job that does not give the number of tasks on each node.
-    """
-    if TorchElasticEnvironment.detect():
-        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return local, world // local
-    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
-    if tasks == 1 or SLURMEnvironment.job_name() in ("bash", "interactive"):
-        return 1, 1
-    if "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise ValueError(f"a Slurm job of {tasks} tasks: expected --ntasks-per-node, not only --ntasks")
-    local = int(os.environ["SLURM_NTASKS_PER_NODE"])
-    return local, tasks // local
-
-
-def is_first() -> bool:
-    """Return whether this is the only process, or the first of those that were started together."""
-    return launched() == (1, 1) or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+# What tells Fabric who the processes are, by what started them.
+ENVIRONMENTS: dict[str | None, Callable[[], ClusterEnvironment]] = {
+    None: LightningEnvironment,
+    "torchrun": TorchElasticEnvironment,
+    "srun": lambda: SLURMEnvironment(auto_requeue=False),
+}
 
 
 def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
@@ -56,17 +45,18 @@ def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
     Raises ValueError for devices that this machine lacks, and ConnectionError if the others do not start.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    local, nodes = launched()
-    several = local * nodes > 1
+    ours = started()
+    several = ours.count > 1
     chosen = choose_device(device)
     if several and chosen.index is not None:
-        raise ValueError(f"device {device!r} is one GPU, and this is one of {local * nodes} processes; expected 'cuda'")
-    if several and chosen.type == "cuda" and local > torch.cuda.device_count():
-        raise ValueError(f"{local} processes on a machine with {torch.cuda.device_count()} CUDA devices")
+        raise ValueError(f"device {device!r} is one GPU, and this is one of {ours.count} processes; expected 'cuda'")
+    if several and chosen.type == "cuda" and ours.local_count > torch.cuda.device_count():
+        raise ValueError(f"{ours.local_count} processes on a machine with {torch.cuda.device_count()} CUDA devices")
     fabric = Fabric(
         accelerator=chosen.type,
-        devices=local if several or chosen.index is None else [chosen.index],
-        num_nodes=nodes,
+        devices=ours.local_count if several or chosen.index is None else [chosen.index],
+        num_nodes=ours.nodes,
+        plugins=[ENVIRONMENTS[ours.by]()],  # it would find others in a Slurm job, where this process is alone
         # A step may not use all that is trained: a flow network on clips of one frame, or the flow loss. Looking for
         # such parameters also keeps the order in which gradients are summed the same from the first step on.
         strategy=DDPStrategy(timeout=timedelta(seconds=timeout + SLACK), find_unused_parameters=True)
@@ -80,7 +70,7 @@ def start_fabric(device: str, precision: str, timeout: float) -> Fabric:
             fabric.launch()
         except dist.DistError as error:
             reason = str(error).splitlines()[0]
-            raise ConnectionError(f"{local * nodes} processes did not find each other ({reason})") from error
+            raise ConnectionError(f"{ours.count} processes did not find each other ({reason})") from error
         console.quiet = not fabric.is_global_zero
     if precision == "bf16" and not has_bfloat16(chosen):
         console.print(f"{chosen} has no bfloat16 in hardware: training in float32")

@@ -15,8 +15,8 @@ from accel.training.sources import SOURCES, has_other_data, knows_start, other_s
 from accel.weights.checkpoints import WEIGHTS
 
 CONFIG = "config.yaml"
-# Keys of `train` that change how a run is looked after, but not what comes out of it.
-CARE = {"workers", "save_every", "keep", "timeout", "max_skipped", "preempt_signal"}
+# Keys of `train` that change how a run is looked after, but not what it learns.
+CARE = {"workers", "save_every", "keep", "timeout", "max_skipped", "preempt_signal", "validation"}
 
 
 def is_done(config: Config, overwrite: bool = False) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from signal import Signals
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from accel.config import Config, without_pretrained
 from accel.datasets import ClipDataset, build_dataset
+from accel.datasets.class_counts import with_num_classes
 from accel.models import build_model
 from accel.models.video import VideoModel
 from accel.progress import bar, console
@@ -31,7 +33,8 @@ from accel.training.run_log import RunLog
 from accel.training.signals import StopSignals
 from accel.training.validation import Validation
 from accel.training.watch import Watch
-from accel.weights.checkpoints import WEIGHTS, Description, load_parts, save_weights
+from accel.weights.checkpoints import WEIGHTS, Description, describe_weights, load_parts, save_weights
+from accel.wording import few
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
     not be changed, and OSError if the weights cannot be written. SIGINT, SIGTERM and `train.preempt_signal` end it with
     `Stopped` (a SystemExit) once a checkpoint is saved.
     """
+    config = with_num_classes(config)
     fabric = start_fabric(device, config.train.precision, config.train.timeout)
     output = config.output
     if on_main(fabric, lambda: is_done(config, overwrite)):
@@ -80,7 +84,7 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
     """Train from the data set to the weights file. Return the signal that stopped it on the way, or None."""
     dataset, model, validation = _build(fabric, config, resumed)
     if not resumed:
-        load_parts(model, config.init, keep_missing=config.init_missing == "keep")
+        _start(model, config)
     freeze(model, config.train.freeze)
     if config.train.sync_batch_norm:
         synchronise_batch_norms(model, fabric.device)
@@ -112,6 +116,34 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
         watch.at("writing the weights", progress.step)
         on_main(fabric, lambda: _finish(config, model, description))
     return stop
+
+
+def _start(model: VideoModel, config: Config) -> None:
+    """Load the weights from which the run starts."""
+    classes = config.model.num_classes
+    try:
+        fresh = load_parts(
+            model, config.init, config.init_missing == "keep", classes if config.init_mismatch == "keep" else None
+        )
+    except ValueError as error:
+        known = _classes_of(config.init.values())
+        if config.init_mismatch == "keep" or known <= {classes}:
+            raise
+        raise ValueError(
+            f"{error}; it was made for {max(known - {classes})} classes, here are {classes}: with "
+            "`init_mismatch: keep`, the layers that make scores start at random"
+        ) from None
+    if fresh:
+        console.print(f"{config.output}: made for other classes, so they start at random: {few(fresh, 8)}")
+
+
+def _classes_of(sources: Iterable[str]) -> set[int]:
+    """Return the numbers of classes of weights that can be read."""
+    found = set()
+    for source in sources:
+        with suppress(ValueError, OSError):
+            found.add(describe_weights(source.partition("#")[0]).model.num_classes)
+    return found
 
 
 def _build(fabric: Fabric, config: Config, resumed: bool) -> tuple[ClipDataset, VideoModel, Validation | None]:
@@ -148,10 +180,14 @@ def _log(fabric: Fabric, folder: Path, progress: Progress) -> AbstractContextMan
 
 
 def _finish(config: Config, model: nn.Module, description: Description) -> None:
-    """Write the run's weights and remove its checkpoints."""
-    checkpoints = Checkpoints(config.output)
+    """Write the run's weights, those of the best validation if they are asked for, and remove its checkpoints."""
+    checkpoints, validation = Checkpoints(config.output), config.train.validation
     try:
-        save_weights(config.output / WEIGHTS, model, description)
+        if validation is not None and validation.take == "best" and checkpoints.has_best():
+            checkpoints.save_last(model, description)
+            checkpoints.take_best(config.output / WEIGHTS)
+        else:
+            save_weights(config.output / WEIGHTS, model, description)
     except OSError as error:
         kept = checkpoints.steps()
         raise OSError(

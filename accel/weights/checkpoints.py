@@ -114,10 +114,15 @@ def _described(metadata: dict[str, str]) -> Description:
     return Description(model, tuple(names), tuple(map(tuple, palette)), int(metadata["step"]), card, precision)
 
 
-def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missing: bool = False) -> None:
-    """Load the weights at `path` into `model`, or those of one `part` of the model stored there.
+def load_weights(
+    model: nn.Module, path: str | Path, part: str = "", keep_missing: bool = False, classes: int | None = None
+) -> list[str]:
+    """Load the weights at `path` into `model`, or those of one `part` of the model stored there. Return the names of
+    parameters that keep their values for their shape.
 
     keep_missing: whether parameters that are not stored there keep their values. Otherwise they are an error.
+    classes: the number of classes of the model that `model` is, or is a part of. Parameters whose shapes differ because
+        the stored model has another number keep their values. None: they are an error.
 
     Raises ValueError, with file and parameters, if a parameter is missing, left over or of another shape.
     """
@@ -130,8 +135,11 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missin
             shapes = {name: file.get_slice(stored).get_shape() for name, stored in names.items()}
             if not names:
                 raise ValueError(f"{path}: holds no part called {part!r}")
-            _refuse_other_architecture(path, expected, shapes, keep_missing)  # before anything is read
-            stored = {name: file.get_tensor(stored) for name, stored in names.items()}
+            fresh = [] if classes is None else _made_for_other_classes(path, expected, shapes, classes)
+            fitting = {name: shape for name, shape in shapes.items() if name not in fresh}
+            others = {name: tensor for name, tensor in expected.items() if name not in fresh}
+            _refuse_other_architecture(path, others, fitting, keep_missing)  # before anything is read
+            stored = {name: file.get_tensor(stored) for name, stored in names.items() if name not in fresh}
     except (SafetensorError, OSError, RuntimeError, OverflowError, KeyError) as error:
         raise ValueError(f"{path}: not a safetensors file ({reason(error)})") from None
     for name, tensor in stored.items():
@@ -140,6 +148,26 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "", keep_missin
     stored = {name: tensor.to(expected[name].dtype) for name, tensor in stored.items()}
     on_meta = any(p.is_meta for p in model.parameters())  # built without memory: use what was read
     model.load_state_dict({**expected, **stored}, assign=on_meta)
+    return fresh
+
+
+def _made_for_other_classes(
+    path: Path, expected: dict[str, Tensor], shapes: dict[str, list[int]], classes: int
+) -> list[str]:
+    """Return the parameters whose shapes differ only where one counts the classes there and the other those here."""
+    there = describe_weights(path).model.num_classes
+
+    def fits(stored: int, own: int) -> bool:
+        return stored == own or (stored % there == 0 and stored * classes == own * there)
+
+    return [
+        name
+        for name, tensor in expected.items()
+        if name in shapes
+        and shapes[name] != list(tensor.shape)
+        and len(shapes[name]) == tensor.dim()
+        and all(map(fits, shapes[name], tensor.shape))
+    ]
 
 
 def _refuse_other_architecture(
@@ -159,13 +187,16 @@ def _refuse_other_architecture(
         raise ValueError(f"{path}: weights of another architecture ({told})")
 
 
-def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = False) -> None:
-    """Carry out a configuration's `init`: for each part of the model, `RUN` or `RUN#part`. keep_missing: as in
-    `load_weights`."""
+def load_parts(
+    model: nn.Module, init: dict[str, str], keep_missing: bool = False, classes: int | None = None
+) -> list[str]:
+    """Carry out a configuration's `init`: for each part of the model, `RUN` or `RUN#part`. Arguments and result are as
+    in `load_weights`."""
+    fresh: list[str] = []
     for part, source in init.items():
         path, _, source_part = source.partition("#")
         if part == "all":
-            load_weights(model, path, source_part, keep_missing)
+            fresh += load_weights(model, path, source_part, keep_missing, classes)
             continue
         try:
             module = model.get_submodule(part)
@@ -174,7 +205,9 @@ def load_parts(model: nn.Module, init: dict[str, str], keep_missing: bool = Fals
             raise ValueError(f"init: the model has no part {part!r}; it has {known}") from None
         if not Path(path).exists():
             raise FileNotFoundError(f"init.{part}: no run at {path}; train that first, or take its line out of `init`")
-        load_weights(module, path, source_part or part, keep_missing)
+        kept = load_weights(module, path, source_part or part, keep_missing, classes)
+        fresh += (f"{part}.{name}" for name in kept)
+    return fresh
 
 
 def save_state(path: Path, state: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ def test_names_and_colours_are_the_same_in_all_forms(read, text):
         ("Pixel Value, Class\n0, background\n7, crack\n", ("background", "crack"), (0, 7)),
         ("Idx\tRatio\tName\n1\t0.15\twall\n2\t0.1\tbuilding, edifice\n", ("wall", "building, edifice"), (1, 2)),
         ("1,road\n3,sky\n", ("road", "sky"), (1, 3)),
+        ("7 road\n11 traffic light\n0 sky\n", ("road", "traffic light", "sky"), (7, 11, 0)),
         ("sky\n255 = 1 2 3 crack\n", ("sky", "crack"), (0, 255)),
         ("wall; stone\nbuilding, edifice\n", ("wall; stone", "building, edifice"), (0, 1)),
         ("background:::\ncrack:::\n", ("background", "crack"), (0, 1)),

@@ -21,7 +21,15 @@ def started_by(launcher: str, rank: int, size: int) -> dict[str, str]:
     if launcher == "torchrun":
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         return {name: str(value) for name, value in ranks.items()} | {"TORCHELASTIC_RUN_ID": "test"}
-    ranks = {"PROCID": rank, "LOCALID": 0, "NODEID": rank, "NTASKS": size, "NNODES": size, "NTASKS_PER_NODE": 1}
+    ranks = {
+        "PROCID": rank,
+        "LOCALID": 0,
+        "NODEID": rank,
+        "NTASKS": size,
+        "STEP_NUM_TASKS": size,
+        "NNODES": size,
+        "NTASKS_PER_NODE": 1,
+    }
     ranks |= {"JOB_NAME": "train", "JOB_ID": 4711, "NODELIST": "node[1-2]"}
     return {f"SLURM_{name}": str(value) for name, value in ranks.items()}
 

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from torch import nn
 from train_processes import TRAIN, Job, course, logged, same_weights, wait_for_step
 
+from accel.datasets import build_dataset
+from accel.process_groups import Started, started
 from accel.training.batch_norm import synchronise_batch_norms
 from accel.training.checkpoints import Checkpoints
-from accel.training.feeding import build_loader
+from accel.training.feeding import build_loader, share_out
 from accel.training.trainer import train
 
 STEPS = ("train.steps=3", "train.batch_size=6", "train.clip_norm=1")
@@ -242,20 +244,60 @@ def test_devices_on_the_command_line(tiny_run, tmp_path, way):
     assert "error: process 1 of 2 (pid" in errors and "was killed by SIGKILL" in errors
 
 
-def test_train_itself_is_one_process(tiny_config, monkeypatch):
-    """What Slurm leaves in the environment of an interactive shell does not make it wait for others."""
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+@pytest.mark.parametrize("job", ["bash", "train"])
+def test_a_process_that_srun_did_not_start_is_alone(tiny_config, monkeypatch, job):
+    """What Slurm leaves in the environment of a shell or a job script does not make it wait for others."""
+    for name, value in {"NTASKS": "4", "JOB_NAME": job, "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     config = tiny_config("frame_by_frame", "data.clip_length=1", "train.steps=1")
     assert train(config, "cpu").exists()
+    assert started() == Started()
 
 
 def test_slurm_says_how_processes_lie_on_nodes(monkeypatch):
-    from accel.training.processes import launched as found
-
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    for name, value in {"NTASKS": "8", "STEP_NUM_TASKS": "8", "PROCID": "5", "LOCALID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     with pytest.raises(ValueError, match="--ntasks-per-node"):
-        found()
+        started()
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
-    assert found() == (4, 2)
+    assert started() == Started("srun", 5, 8, 1, 4) and started().nodes == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "devices", "share", "parts"),
+    [
+        (4, 1, 1, 4, 1),
+        (1, 4, 1, 1, 4),
+        (1, 4, 2, 1, 2),
+        (1, 4, 4, 1, 1),
+        (4, 2, 4, 1, 2),
+        (4, 2, 8, 1, 1),
+        (2, 6, 4, 1, 3),
+        (3, 4, 2, 2, 3),
+    ],
+)
+def test_accumulated_batches_give_way_to_devices(tiny_config, batch, accumulate, devices, share, parts):
+    config = tiny_config("accel", f"train.batch_size={batch}", f"train.accumulate={accumulate}")
+    assert share_out(config, devices) == (share, parts) and share * parts * devices == batch * accumulate
+
+
+def test_a_step_has_the_same_samples_on_any_number_of_devices(tiny_config, tiny_cityscapes):
+    config = tiny_config("accel", "train.batch_size=1", "train.accumulate=4", "train.steps=2")
+    dataset = build_dataset(config.data, "train")
+
+    def samples(devices):
+        """Of the second step."""
+        loaders = [build_loader(dataset, config, 1, rank, devices) for rank in range(devices)]
+        return sorted(number for loader in loaders for part in loader.batch_sampler for number in part)
+
+    assert samples(1) == samples(2) == samples(4) == [4, 5, 6, 7]
+
+
+def test_every_stage_is_checked_before_the_first(tool, capsys, tmp_path, tiny_run, tiny_cityscapes):
+    _, path, *_ = tiny_run("frame_by_frame", "data.clip_length=1")
+    stages = [f"{{base: {path}, output: one, train: {{batch_size: 4}}}}", f"{{base: {path}, output: two}}"]
+    (tmp_path / "all.yaml").write_text("stages:\n" + "".join(f"  - {stage}\n" for stage in stages))
+    assert tool("train", "--cfg", "all.yaml", "--devices", "4", "--device", "cpu") == 2
+    error = capsys.readouterr().err
+    assert "two: train.batch_size is 2, to be shared out evenly to 4 devices; expected a multiple of 4" in error
+    assert not (tmp_path / "one").exists()

@@ -174,7 +174,7 @@ def numbered(length):
         ((), 0),
         (("train.freeze=[reference.backbone]",), 0),
         (("train.freeze=[reference]",), 1),
-        (("train.loss={name: flow}",), 1),
+        (("train.loss={name: flow}", "data.motion={}"), 1),
     ],
 )
 def test_the_key_frame_lies_up_to_n_minus_1_frames_before_the_label(tiny_config, settings, nearest):

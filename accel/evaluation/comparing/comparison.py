@@ -281,10 +281,10 @@ def _scored(data: DataConfig, split: str | None) -> dict[str, object]:
 
 def _simulated(data: DataConfig) -> dict[str, object] | None:
     """Return the settings of simulated test clips, by their keys in `data`. None for stored frames."""
-    if data.simulated_test_frames is None:
+    if data.test_frames is None:
         return None
     motion = (data.motion or MotionConfig()).model_dump()
     return {
-        "simulated_test_frames": data.simulated_test_frames,
+        "simulated_test_frames": data.test_frames,
         **{f"motion.{key}": value for key, value in motion.items()},
     }

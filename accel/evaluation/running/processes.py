@@ -23,7 +23,7 @@ import torch.distributed as dist
 from accel.datasets.clips import ClipDataset
 from accel.devices import choose_device
 from accel.evaluation.running.reading import connected
-from accel.process_groups import before_joining
+from accel.process_groups import before_joining, started
 from accel.progress import console
 
 T = TypeVar("T")
@@ -167,18 +167,13 @@ def joined() -> Iterator[Processes]:
 
 
 def _started() -> Processes:
-    if dist.is_torchelastic_launched():
-        return Processes(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, for what it starts
+    ours = started()
+    if ours.by == "srun":  # which does not say where they meet
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
-        try:
-            slurm = SLURMEnvironment(auto_requeue=False)
-        except RuntimeError as error:  # it wants --ntasks-per-node in place of --ntasks
-            raise ValueError(f"Slurm: {error}") from None
+        slurm = SLURMEnvironment(auto_requeue=False)
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
-        return Processes(slurm.global_rank(), slurm.world_size(), slurm.local_rank())
-    return ALONE
+    return Processes(ours.rank, ours.count, ours.local_rank)
 
 
 def shares(dataset: ClipDataset, indices: Sequence[int], context: int | None, count: int) -> list[list[int]]:

@@ -118,8 +118,9 @@ def run_videos(
                 image = image.to(device)
                 first = place == 0 and not stretch.follows
                 matches = _Matches(flow, stretch, place, image, None if first else previous)
+                truth = _truth(stretch, place, image.device)
                 for play in playing.values():
-                    play.step(image, first, matches)
+                    play.step(image, first, matches, truth)
                 previous = image
                 if watch is not None:
                     watch(_frame(stretch, place, first, playing))
@@ -142,7 +143,7 @@ class _Playing:
         self.labelled = self.task.has_labels
         self.distance = 0  # frames since the key frame
 
-    def step(self, image: Tensor, first: bool, matches: _Matches) -> None:
+    def step(self, image: Tensor, first: bool, matches: _Matches, truth: Tensor | None) -> None:
         if first:
             self.player.start()
             self.tally.start()
@@ -151,7 +152,7 @@ class _Playing:
         self.said = of_first(step.prediction.at(tuple(image.shape[1:])))
         if self.labelled:
             self.labels = self.task.labels(self.said)
-            self.tally.update(self.labels, matches.of(self.model))
+            self.tally.update(self.labels, matches.of(self.model), truth)
 
 
 def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
@@ -164,7 +165,16 @@ def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None)
         frames=tally.frames,
         pairs=tally.pairs,
         triples=tally.triples,
+        video_consistency={length: share(tally.windows.mean(length)) for length in tally.windows.lengths},
     )
+
+
+def _truth(stretch: Stretch, place: int, device: torch.device) -> Tensor | None:
+    """Return the labels of a frame. None if they are not known."""
+    clip = stretch.clip
+    if clip is None or clip.labels is None or place + 1 < len(clip.frames):
+        return None
+    return torch.from_numpy(clip.labels).to(device)
 
 
 class _Matches:

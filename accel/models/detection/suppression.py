@@ -2,8 +2,8 @@
 done with the best of the rest, and so on.
 
 
-torchvision's function counts sides as x2 - x1, and it does not stop when enough boxes are found: that takes longer. It is
-right where every class has boxes of its own.
+torchvision's function counts sides as x2 - x1, and it does not stop when enough boxes are found, which takes longer. It
+serves where every class has boxes of its own.
 """
 
 from __future__ import annotations
