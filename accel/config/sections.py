@@ -40,6 +40,8 @@ class Section(BaseModel):
         return values
 
 
+Positive = Annotated[float, Field(gt=0)]
+
 # --- models ---------------------------------------------------------------------------------------------------
 
 
@@ -87,10 +89,72 @@ class RfcnConfig(Section):
     threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
 
 
+class AnyModelConfig(Section):
+    """A model of another library: `accel.models.segmentation.any_model`."""
+
+    name: str
+    # Of pixels: RGB in 0..1, minus the mean, divided by std. None: as the model's makers say, else as of ImageNet.
+    mean: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    # Scores of finer cells are averaged to cells of so many pixels, and carried so. None: they are taken as they come.
+    stride: Literal[1, 2, 4, 8, 16] | None = None
+
+
+class SmpConfig(AnyModelConfig):
+    """A whole model of segmentation-models-pytorch."""
+
+    name: Literal["smp"]
+    architecture: str  # such as deeplabv3plus
+    encoder: str = "resnet34"
+    arguments: dict[str, Any] = {}  # further ones of the architecture
+    pretrained: bool = False  # ImageNet weights of the encoder
+    weights: Path | None = None  # file with the whole model's weights, read if `pretrained`
+
+
+class TorchvisionConfig(AnyModelConfig):
+    """A segmentation model of torchvision."""
+
+    name: Literal["torchvision"]
+    architecture: str  # such as deeplabv3_resnet50
+    arguments: dict[str, Any] = {}  # further ones of the architecture
+    pretrained: bool = False  # ImageNet weights of the backbone, or `weights`
+    weights: str | None = None  # torchvision's name for weights (DEFAULT), or a file with the whole model's
+
+
+class TransformersConfig(AnyModelConfig):
+    """A semantic segmentation model of Hugging Face's transformers."""
+
+    name: Literal["transformers"]
+    config: dict[str, Any] | None = None  # as in the model's config.json; None: that of `weights`
+    pretrained: bool = False  # read `weights`
+    weights: str | None = None  # folder that save_pretrained wrote, or a name on Hugging Face's hub
+
+    @model_validator(mode="after")
+    def _is_known(self) -> TransformersConfig:
+        if self.config is None and self.weights is None:
+            raise ValueError("expected `config`, with model_type, or `weights`, a folder or a name on the hub")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("config: model_type is missing; expected the content of a model's config.json")
+        return self
+
+
+class RegisteredConfig(AnyModelConfig):
+    """A model of your own, which `accel.register_model` has made known by this name."""
+
+    name: Literal["own"]
+    model: str
+    arguments: dict[str, Any] = {}  # of the function that builds it
+    pretrained: bool = False  # the function is told so by an argument of this name, if it has one
+
+
 BranchConfig = Annotated[
     Annotated[DeepLabConfig, Tag("deeplab")]
     | Annotated[PyramidConfig, Tag("pyramid")]
-    | Annotated[RfcnConfig, Tag("rfcn")],
+    | Annotated[RfcnConfig, Tag("rfcn")]
+    | Annotated[SmpConfig, Tag("smp")]
+    | Annotated[TorchvisionConfig, Tag("torchvision")]
+    | Annotated[TransformersConfig, Tag("transformers")]
+    | Annotated[RegisteredConfig, Tag("own")],
     _named("deeplab"),
 ]
 
@@ -147,7 +211,7 @@ class PropagatingConfig(Section):
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
             raise ValueError(f"`propagation: {self.propagation.name}` replaces `flow`; leave out one of them")
-        if self.propagation is not None and self.reference.name == "pyramid":
+        if self.propagation is not None and self.reference.name not in ("deeplab", "rfcn"):
             raise ValueError(
                 f"`propagation: {self.propagation.name}` carries the features of a deeplab or rfcn; "
                 f"`reference: {self.reference.name}` needs `flow`"

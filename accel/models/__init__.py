@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from accel.models.backbones.encoders import PixelScaling
 from accel.models.backbones.pyramid import PyramidBackbone
 from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.branch import Branch
@@ -21,10 +23,16 @@ from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
 from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
 from accel.models.propagation.routes import KeyToCurrent
 from accel.models.published_models import build_published
+from accel.models.segmentation.any_model import AnyModel
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.feature_pyramid import FeaturePyramid
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.libraries.registered import registered
+from accel.models.segmentation.libraries.smp_models import smp_model
+from accel.models.segmentation.libraries.torchvision_models import torchvision_model
+from accel.models.segmentation.libraries.transformers_models import transformers_model
 from accel.models.segmentation.score_map import ScoreMap
+from accel.models.segmentation.score_network import ScoreNetwork, Source
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, FrameState, VideoModel
 
 if TYPE_CHECKING:  # models alone do without the configuration's libraries
@@ -61,6 +69,31 @@ def _rfcn(config: c.RfcnConfig, num_classes: int, early_blocks: int | None = Non
         Selection(config.threshold),
         None if config.sides is None else Resizing(*config.sides),
     )
+
+
+def _any_model(config: c.AnyModelConfig, num_classes: int) -> AnyModel:
+    source = LIBRARIES[config.name](config, num_classes)
+    source = replace(source, scaling=PixelScaling(config.mean or source.scaling.mean, config.std or source.scaling.std))
+    source = replace(source, stride=config.stride or source.stride)
+    return AnyModel(ScoreNetwork(source, num_classes, f"reference {config.name}"))
+
+
+def _smp(config: c.SmpConfig, num_classes: int) -> Source:
+    weights = config.weights if config.pretrained else None
+    return smp_model(config.architecture, config.encoder, num_classes, config.arguments, config.pretrained, weights)
+
+
+def _torchvision(config: c.TorchvisionConfig, num_classes: int) -> Source:
+    weights = config.weights if config.pretrained else None
+    return torchvision_model(config.architecture, num_classes, config.arguments, config.pretrained, weights)
+
+
+def _transformers(config: c.TransformersConfig, num_classes: int) -> Source:
+    return transformers_model(num_classes, config.config, config.weights, config.pretrained)
+
+
+def _own(config: c.RegisteredConfig, num_classes: int) -> Source:
+    return registered(config.model, num_classes, config.arguments, config.pretrained)
 
 
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
@@ -144,7 +177,18 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
-BRANCHES: dict[str, Callable[..., Branch]] = {"deeplab": _deeplab, "pyramid": _pyramid, "rfcn": _rfcn}
+LIBRARIES: dict[str, Callable[..., Source]] = {
+    "smp": _smp,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+    "own": _own,
+}
+BRANCHES: dict[str, Callable[..., Branch]] = {
+    "deeplab": _deeplab,
+    "pyramid": _pyramid,
+    "rfcn": _rfcn,
+    **dict.fromkeys(LIBRARIES, _any_model),
+}
 BUILDERS: dict[str, Callable[..., VideoModel]] = {
     "frame_by_frame": _frame_by_frame,
     "deep_feature_flow": _deep_feature_flow,
@@ -157,6 +201,7 @@ __all__ = [
     "RFCN",
     "Accel",
     "AccelShared",
+    "AnyModel",
     "DeepFeatureFlow",
     "DeepLab",
     "DenseInverseSearch",

@@ -157,8 +157,7 @@ class Accel(DeepFeatureFlow):
         (features, state), update = side_by_side(
             lambda: self._carried(image, state), lambda: self.update(image), image.device, "update"
         )
-        propagated = self.reference.predict(features)
-        return self.fusion(propagated, update), state
+        return self.fusion(self._predicted(features, image), update), state
 
     def simplified(self):
         self.update = self.update.simplified()
@@ -184,7 +183,7 @@ class AccelShared(DeepFeatureFlow):
         (features, state), update = side_by_side(
             lambda: self._carried(image, state), lambda: self.reference.features(image), image.device, "update"
         )
-        return self.reference.predict(self.fusion(features, update)), state
+        return self._predicted(self.fusion(features, update), image), state
 
     def simplified(self):
         """Return a model with the same function, up to rounding, and less work.
