@@ -45,6 +45,11 @@ def build_model(config: c.ModelConfig) -> VideoModel:
     return build(config)
 
 
+def build_update(config: c.BranchConfig, num_classes: int) -> Branch:
+    """Build one branch alone, with fresh weights (ImageNet's where it says `pretrained`)."""
+    return _branch(config, num_classes)
+
+
 def _branch(config: c.BranchConfig, num_classes: int) -> Branch:
     build: Callable[..., Branch] = BRANCHES[config.name]
     return build(config, num_classes)
@@ -220,4 +225,5 @@ __all__ = [
     "VideoModel",
     "build_model",
     "build_published",
+    "build_update",
 ]

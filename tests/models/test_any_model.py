@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import accel
 from accel.benchmark.models import gflop_of, steps_of, two_frames
 from accel.config import DataConfig, parse_model, without_pretrained
 from accel.datasets import build_dataset
 from accel.evaluation.running.evaluator import evaluate
+from accel.inference import accelerating
 from accel.inference.loading import load_model
 from accel.inference.segmenter import Segmenter
-from accel.models import build_model
+from accel.models import build_model, build_update
 from accel.models.images import subtract_mean
 from accel.models.segmentation.score_map import ScoreMap
 from accel.models.segmentation.score_network import ScoreNetwork, Source
@@ -323,3 +325,69 @@ def test_mask_classification_scores_pixels_by_its_queries():
     scores = Scores(Masks())(torch.zeros(1, 3, 16, 16))
     assert scores.shape == (1, 2, 4, 4)
     assert torch.equal(scores.argmax(1)[0], torch.tensor([0, 0, 1, 1]).expand(4, 4))
+
+
+@torch.inference_mode()
+def test_a_model_of_ones_own_is_accelerated_in_python():
+    torch.manual_seed(0)
+    own = Plain()
+    model = accel.accelerate(own, preprocess=lambda frames: frames / 255)
+    frame = frames_of()
+    expected = F.interpolate(own(frame / 255)["out"], SIZE, mode="bilinear").argmax(1)
+    prediction, state = model.key_frame(frame)
+    labels = prediction.labels(SIZE)
+    assert (labels == expected).float().mean() > 0.999
+    assert torch.equal(model.next_frame(frame, state)[0].labels(SIZE), labels)
+    streamed = accel.Segmenter(model, FixedInterval(2)).stream(list(frames_of(3).permute(0, 2, 3, 1).numpy()))
+    assert [each.is_key for each in streamed] == [True, False, True]
+    pooled = accel.accelerate(Plain(1), num_classes=K, stride=8, update=parse_update(UPDATE))
+    assert pooled.reference.stride == 8 and pooled.next_frame(frame, pooled.key_frame(frame)[1])[0].stride == 8
+    with pytest.raises(ValueError, match=r"Plain: gives \(1, 11, 16, 24\) for a frame; expected class scores \(1, 3"):
+        accel.accelerate(Plain(), num_classes=3)
+
+
+def parse_update(values):
+    return parse_model({"name": "frame_by_frame", "num_classes": K, "reference": values}, "test").reference
+
+
+def test_a_registered_model_is_saved_and_loaded_by_its_name(tmp_path, monkeypatch):
+    accel.register_model("plain", lambda num_classes, stride: Plain(stride, num_classes), lambda frames: frames / 255)
+    reference = {"name": "own", "model": "plain", "arguments": {"stride": 8}}
+    config = parse_model({"name": "frame_by_frame", "num_classes": K, "reference": reference}, "test")
+    model = build_model(config)
+    save_weights(tmp_path / "w.safetensors", model, Description(config, tuple("abcdefghijk"), ((0, 0, 0),) * K, 0))
+    loaded = load_model(tmp_path / "w.safetensors", device="cpu")
+    with torch.inference_mode():
+        first, second = (each.key_frame(frames_of())[0].scores for each in (model.eval(), loaded))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    # A weights file runs no code: another process has to be told where the model is.
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import accel\nfrom torch import nn\n"
+        "accel.register_model('from-file', lambda num_classes: nn.Conv2d(3, num_classes, 4, 4))\n"
+    )
+    monkeypatch.setenv("ACCEL_MODELS", str(file))
+    config = parse_model(
+        {"name": "frame_by_frame", "num_classes": K, "reference": {"name": "own", "model": "from-file"}}, "test"
+    )
+    assert build_model(config).reference.stride == 4
+
+
+def test_the_update_branch_is_the_best_that_is_light_enough(monkeypatch):
+    times = iter([0.5, 0.3, 0.1])
+    monkeypatch.setattr(accelerating, "interleaved", lambda *_: {"reference": 1.0, "update": next(times)})
+    monkeypatch.setattr(accelerating, "build_update", lambda config, classes: nn.Identity())
+    reference = accel.accelerate(Plain()).reference
+    choices = accelerating.light_updates(torch.device("cpu"))
+    assert accelerating.light_update(reference, SIZE) == (choices[2], 0.1)
+    times = iter([0.9, 0.4, 0.5, 0.6])
+    assert accelerating.light_update(reference, SIZE) == (choices[1], 0.4)  # none is: the fastest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_light_update_branches_can_be_built(device):
+    for choice in accelerating.light_updates(torch.device(device), pretrained=False):
+        branch = build_update(choice, K).eval()
+        with torch.inference_mode():
+            assert branch(torch.zeros(1, 3, 64, 96)).stride == choice.stride

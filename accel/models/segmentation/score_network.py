@@ -49,7 +49,7 @@ class ScoreNetwork(nn.Module):
     """A model's scores, for frames of any size. It is the backbone of an `AnyModel`.
 
     source: the model.
-    num_classes: K.
+    num_classes: K. None: as many as the model gives scores for.
     name: what messages call it.
 
     stride: pixels of a frame along the side of a cell of the scores. It is found by running the model once on a small
@@ -59,14 +59,13 @@ class ScoreNetwork(nn.Module):
     Raises ValueError, in one line, for a model that cannot be used.
     """
 
-    def __init__(self, source: Source, num_classes: int, name: str):
+    def __init__(self, source: Source, num_classes: int | None, name: str):
         super().__init__()
         self.scores = source.scores
         self.scaling, self.preprocess = source.scaling, source.preprocess
         self.multiple, self.aligned = source.multiple, source.aligned
-        self.out_channels = num_classes
         self.pool, self.stride = 1, 1
-        made = self._stride(name)
+        self.out_channels, made = self._try(num_classes, name)
         self.stride = made if source.stride is None else source.stride
         self.pool = self.stride // made
         if self.stride not in STRIDES or self.stride % made:
@@ -95,8 +94,8 @@ class ScoreNetwork(nn.Module):
         return self.preprocess(image + per_channel(PIXEL_MEANS, image))
 
     @torch.no_grad()
-    def _stride(self, name: str) -> int:
-        """Run the model on a small frame. Return the stride of its scores."""
+    def _try(self, classes: int | None, name: str) -> tuple[int, int]:
+        """Run the model on a small frame. Return the number of classes and the stride of its scores."""
         height, width = (-(-side // self.multiple) * self.multiple for side in TRIAL)
         training = self.scores.training
         self.scores.eval()
@@ -108,9 +107,10 @@ class ScoreNetwork(nn.Module):
             raise ValueError(f"{name} does not take frames of {height}x{width} pixels: {first_line(error)}") from error
         finally:
             self.scores.train(training)
-        if scores.dim() != 4 or scores.shape[1] != self.out_channels:
+        if scores.dim() != 4 or classes not in (None, scores.shape[1]):
+            expected = "K" if classes is None else classes
             raise ValueError(
-                f"{name}: gives {tuple(scores.shape)} for a frame; expected class scores (1, {self.out_channels}, h, w)"
+                f"{name}: gives {tuple(scores.shape)} for a frame; expected class scores (1, {expected}, h, w)"
             )
         down, across = height / scores.shape[2], width / scores.shape[3]
         if down != across or down not in STRIDES:
@@ -118,7 +118,7 @@ class ScoreNetwork(nn.Module):
                 f"{name}: gives {scores.shape[2]}x{scores.shape[3]} cells for a frame of {height}x{width} pixels; "
                 f"expected cells of {', '.join(map(str, STRIDES))} pixels"
             )
-        return int(down)
+        return scores.shape[1], int(down)
 
 
 def scores_in(made: Any) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from accel.models.backbones.encoders import PixelScaling
+from accel.models.backbones.encoders import PixelScaling, pixel_scaling
 from accel.models.segmentation.libraries.smp_models import is_smp, smp_source
 from accel.models.segmentation.libraries.torchvision_models import is_torchvision, torchvision_source
 from accel.models.segmentation.libraries.transformers_models import is_transformers, transformers_source
@@ -54,18 +54,26 @@ def registered(name: str, num_classes: int, arguments: dict[str, Any], pretraine
     return source_of(build(num_classes, **told, **arguments), preprocess)
 
 
-def source_of(model: nn.Module, preprocess: Callable[[Tensor], Tensor] | None = None) -> Source:
-    """Take apart a model of a library that is known here. Any other one is taken as it is."""
+def source_of(
+    model: nn.Module, preprocess: Callable[[Tensor], Tensor] | None = None, stride: int | None = None
+) -> Source:
+    """Take apart a model of a library that is known here. Any other one is taken as it is. preprocess, stride: as in
+    `Source`."""
 
     if is_smp(model):
-        source = smp_source(model, PixelScaling())
+        source = smp_source(model, _scaling_of(model))
     elif is_torchvision(model):
         source = torchvision_source(model)
     elif is_transformers(model):
         source = transformers_source(model)
     else:
         source = Source(model)
-    return replace(source, preprocess=preprocess)
+    return replace(source, preprocess=preprocess, stride=stride)
+
+
+def _scaling_of(model: Any) -> PixelScaling:
+    """Return the pixel scaling of an SMP model, which calls itself ARCHITECTURE-ENCODER."""
+    return pixel_scaling(str(getattr(model, "name", "")).partition("-")[2])
 
 
 def _read_files() -> None:
