@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "see labelled snippets and their accuracy",
     "models": "list the weights that can be used by name",
     "train": "train an experiment or a recipe",
+    "distil": "train a video model on videos without labels",
     "evaluate": "score trained models on labelled video",
     "benchmark": "measure how fast things run on this machine",
     "convert": "convert published weights from or to MXNet",

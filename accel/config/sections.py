@@ -307,7 +307,12 @@ class MotionConfig(Section):
 
 class DataConfig(Section):
     # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
-    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid"]
+    # videos: no labels at all, for train.loss distillation; `videos` says where they are.
+    name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid", "videos"]
+    # Train on all frames of this video file, or of the videos in this folder, instead of on `train_split`. They have no
+    # labels.
+    videos: Path | None = None
+    classes: tuple[str, ...] | None = None  # names of the classes, for data without labels; None: class 0, class 1, ...
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
@@ -322,6 +327,12 @@ class DataConfig(Section):
     # Streetscape only: how many snippets to generate for each split, and their height and width.
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
+
+    @model_validator(mode="after")
+    def _videos_are_somewhere(self) -> DataConfig:
+        if self.name == "videos" and self.videos is None:
+            raise ValueError("data.name videos: expected data.videos, a video file or a folder of videos")
+        return self
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -375,7 +386,16 @@ class RfcnLossConfig(Section):
     hardest: int = Field(128, ge=1)  # regions of an image that count
 
 
-LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig
+class DistillationConfig(Section):
+    """What the reference branch itself says of the current frame is the target: `accel.training.distillation`."""
+
+    name: Literal["distillation"]
+    update: float = Field(0.4, ge=0)  # weight of the same loss for the update branch alone
+    photometric: float = Field(0.0, ge=0)  # weight of how badly frames match along the flow: trains a flow network
+    labels: float = Field(0.0, ge=0)  # weight of the cross-entropy with labels, where the data have them
+
+
+LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | DistillationConfig
 
 
 class ValidationConfig(Section):
@@ -449,6 +469,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _one_weight_a_class(self) -> Config:
         weights = getattr(self.train.loss, "class_weights", None)
+        if self.data.videos is not None and self.train.loss.name != "distillation":
+            raise ValueError(
+                f"data.videos: videos without labels are for train.loss distillation, not {self.train.loss.name}"
+            )
         if weights is not None and len(weights) != self.model.num_classes:
             raise ValueError(
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from accel.config import Config, without_pretrained
-from accel.datasets import ClipDataset, build_dataset
+from accel.datasets import ClipDataset, build_training_dataset
 from accel.models import build_model
 from accel.models.video import VideoModel
 from accel.progress import bar, console
@@ -162,9 +162,10 @@ def _finish(config: Config, model: nn.Module, description: Description) -> None:
 
 
 def _dataset(config: Config) -> ClipDataset:
-    with bar(f"{config.data.name} {config.data.train_split}", 1) as progress:
+    videos = config.data.videos
+    with bar(f"{config.data.name} {config.data.train_split}" if videos is None else str(videos), 1) as progress:
         with_flow = config.train.loss.name == "flow"
-        dataset = build_dataset(config.data, config.data.train_split, progress.of, with_flow)
+        dataset = build_training_dataset(config.data, progress.of, with_flow, config.model.num_classes)
     if dataset.num_classes != config.model.num_classes:
         raise ValueError(
             f"model.num_classes is {config.model.num_classes}, but {config.data.name} has {dataset.num_classes} classes"
