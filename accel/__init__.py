@@ -6,6 +6,7 @@ from accel._version import __version__
 
 _HOMES = {
     "accelerate": "accel.inference.accelerating",
+    "Adaptive": "accel.playing.adaptive",
     "build_dataset": "accel.datasets",
     "build_model": "accel.models",
     "evaluate": "accel.evaluation.running.evaluator",

@@ -24,8 +24,9 @@ from accel.inference.stages import Consumer
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.adaptive import Adaptive
 from accel.playing.scene_cuts import SceneCuts
-from accel.playing.schedules import FixedInterval
+from accel.playing.schedules import FixedInterval, Schedule
 from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
@@ -64,6 +65,8 @@ class Options:
     compare: bool
     train: bool
     scene_cuts: bool
+    look_ahead: bool
+    adaptive: bool
     view: View
 
 
@@ -91,7 +94,9 @@ class Job:
         options = self.options
         about = {
             "interval": options.interval,
-            "scene_cuts": options.scene_cuts,
+            "scene_cuts": options.scene_cuts or options.adaptive,
+            "look_ahead": options.look_ahead,
+            "adaptive": options.adaptive,
             "flat_latency": options.flat_latency,
         }
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -109,7 +114,7 @@ def run_demo(options: Options) -> None:
 
     Raises ValueError or FileNotFoundError for invalid input.
     """
-    schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
+    schedule = _schedule(options)
     if options.average and options.flat_latency:
         raise ValueError("--avg scores every distance from a key frame; --flat-latency has only long ones: choose one")
     if options.num_ex < 1:
@@ -135,7 +140,9 @@ def run_demo(options: Options) -> None:
         model = model.optimized(
             dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
         )
-    segmenter = Segmenter(model, schedule, options.flat_latency)
+    if options.adaptive and not model.tells_freshness:
+        raise ValueError(f"--adaptive: {loaded.source} does not say when a key frame is due (model.adaptive)")
+    segmenter = Segmenter(model, schedule, options.flat_latency, look_ahead=options.look_ahead)
     console.print(f"model: {loaded.source}")
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
@@ -150,6 +157,12 @@ def run_demo(options: Options) -> None:
             for name, folder in zip(videos.videos(), folders, strict=True):
                 with videos.open(name, on_damage=_report) as reader:
                     _label_video(job, reader, folder)
+
+
+def _schedule(options: Options) -> Schedule:
+    if options.adaptive:
+        return Adaptive(options.interval)
+    return SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
 
 
 def _videos(options: Options) -> VideoFolder | None:

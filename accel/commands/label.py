@@ -61,6 +61,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
+    parser.add_argument(
+        "--look-ahead", action="store_true", help="of a recording: key frames in the middle of their intervals"
+    )
+    parser.add_argument(
+        "--adaptive", action="store_true", help="key frames when they are due: one in --interval on average"
+    )
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")

@@ -238,6 +238,8 @@ class DeepFeatureFlowConfig(PropagatingConfig):
 class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
     update: BranchConfig
+    # A small head says how much of what is carried still holds, for adaptive key frames; trained by distillation.
+    adaptive: bool = False
 
 
 class AccelSharedConfig(PropagatingConfig):
@@ -392,6 +394,7 @@ class DistillationConfig(Section):
     name: Literal["distillation"]
     update: float = Field(0.4, ge=0)  # weight of the same loss for the update branch alone
     photometric: float = Field(0.0, ge=0)  # weight of how badly frames match along the flow: trains a flow network
+    freshness: float = Field(1.0, ge=0)  # weight of the loss of the head of `model.adaptive`, if there is one
     labels: float = Field(0.0, ge=0)  # weight of the cross-entropy with labels, where the data have them
 
 

@@ -26,6 +26,7 @@ from accel.models.published_models import build_published
 from accel.models.segmentation.any_model import AnyModel
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.feature_pyramid import FeaturePyramid
+from accel.models.segmentation.freshness import Freshness
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
 from accel.models.segmentation.libraries.registered import registered
 from accel.models.segmentation.libraries.smp_models import smp_model
@@ -166,6 +167,7 @@ def _accel(config: c.AccelConfig) -> Accel:
         propagation=_propagation(config, reference),
         update=_branch(config.update, config.num_classes),
         fusion=ScoreFusion(config.num_classes),
+        freshness=Freshness() if config.adaptive else None,
     )
 
 

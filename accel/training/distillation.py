@@ -77,6 +77,10 @@ class DistillationObjective(nn.Module):
         if self.settings.photometric:
             now, before = (subtract_mean(frames[:, t]) for t in (-1, -2))
             loss = loss + self.settings.photometric * photometric(model.propagation.flow(now, before), now, before)
+        if said.fresh is not None and heard.carried is not None and self.settings.freshness:
+            share = share_alike(heard.carried, target)
+            with torch.autocast(share.device.type, enabled=False):
+                loss = loss + self.settings.freshness * F.binary_cross_entropy(said.fresh.float(), share)
         if self.settings.labels and labels is not None:
             size = int(labels.shape[1]), int(labels.shape[2])
             loss = loss + self.settings.labels * self.labelled(said.upsample(size), labels)
@@ -140,6 +144,13 @@ def disagreement(student: ScoreMap, teacher: ScoreMap) -> Tensor:
         apart = F.kl_div(logits.student.log_softmax(1), expected, reduction="none", log_target=True).sum(1)
         sure = expected.amax(1).exp()
         return (sure * apart).sum() / shared_count(sure.sum())
+
+
+@torch.no_grad()
+def share_alike(carried: ScoreMap, fresh: ScoreMap) -> Tensor:
+    """Return the share of a frame's cells to which both maps give the same class: (B,), float32."""
+    first, second = on_same_cells(carried, fresh)
+    return (first.argmax(1) == second.argmax(1)).float().mean((1, 2))
 
 
 def photometric(flow: Tensor, now: Tensor, before: Tensor) -> Tensor:

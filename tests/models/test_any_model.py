@@ -391,3 +391,14 @@ def test_all_light_update_branches_can_be_built(device):
         branch = build_update(choice, K).eval()
         with torch.inference_mode():
             assert branch(torch.zeros(1, 3, 64, 96)).stride == choice.stride
+
+
+@torch.inference_mode()
+def test_a_model_says_how_much_of_what_it_carried_still_holds():
+    _, model = build("unet", "accel", update=UPDATE, adaptive=True)
+    assert model.tells_freshness and not build("unet")[1].tells_freshness
+    first, second = frames_of(2)[:, None]
+    prediction, state = model.key_frame(first)
+    assert prediction.fresh is None
+    prediction, state = model.next_frame(second, state)
+    assert prediction.fresh.shape == (1,) and 0 < float(prediction.fresh) < 1

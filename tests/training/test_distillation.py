@@ -10,7 +10,8 @@ from accel.commands import main_of
 from accel.config import DistillationConfig, load_config
 from accel.datasets.unlabelled_videos import UnlabelledVideos
 from accel.models import FlowNetS, ScoreMap
-from accel.training.distillation import DistillationObjective, Heard, disagreement, photometric
+from accel.models.segmentation.freshness import Freshness
+from accel.training.distillation import DistillationObjective, Heard, disagreement, photometric, share_alike
 from accel.video.reader import FolderReader, VideoFileReader
 from accel.video.writer import VideoWriter
 
@@ -216,3 +217,30 @@ def test_data_without_labels_say_where_they_are(config):
     config.write_text(CONFIG.replace("videos: nowhere, ", ""))
     with pytest.raises(ValueError, match=r"expected data\.videos"):
         load_config(config)
+
+
+def test_the_head_for_adaptive_key_frames_learns_the_share_that_holds_and_nothing_else_learns_by_it():
+    torch.manual_seed(0)
+    model, clip = frozen(), clip_of((64, 96), frames=2).float()
+    with torch.no_grad(), Heard(model) as heard:
+        model(clip)
+        target = model.reference(model.reference.seen(clip[:, -1]))
+    share = share_alike(heard.carried, target)
+    assert share.shape == (1,) and 0 <= float(share) <= 1
+    without = DistillationObjective(model, SETTINGS)(clip, None, None)
+    without.backward()
+    before = {name: p.grad.clone() for name, p in model.update.named_parameters()}
+    model.zero_grad()
+    model.freshness = Freshness()
+    optimizer = torch.optim.Adam(model.freshness.parameters(), 0.05)
+    objective = DistillationObjective(model, SETTINGS)
+    for step in range(40):
+        optimizer.zero_grad()
+        objective(clip, None, None).backward()
+        if step == 0:
+            for name, parameter in model.update.named_parameters():
+                torch.testing.assert_close(parameter.grad, before[name])
+        optimizer.step()
+        model.update.zero_grad()
+    with torch.no_grad():
+        assert float(model(clip).fresh) == pytest.approx(float(share), abs=0.05)

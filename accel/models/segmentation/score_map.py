@@ -31,6 +31,8 @@ class ScoreMap(Prediction):
     stride: pixels of the frame along the side of a cell: 1, 2, 4, 8, 16 or 32.
     corners: None: the cells lie side by side. (h', w'): the centres of the corner cells of a map of so many cells lie
         on the corner pixels, as with `F.interpolate(align_corners=True)`, and this map is its upper left part.
+    fresh: (B,), the share of the frame, 0..1, for which the reference branch is expected to say now what was carried
+        from the key frame. None: it is a key frame, or the model does not say (`segmentation.freshness`).
 
     The upsampled pixel (x, y) samples the map at ((x + 0.5) / stride - 0.5, (y + 0.5) / stride - 0.5); with `corners`,
     at (x (w' - 1) / (stride w' - 1), y (h' - 1) / (stride h' - 1)). If the frame's sides are not multiples of the
@@ -44,6 +46,7 @@ class ScoreMap(Prediction):
     bias: Tensor | None = None
     stride: int = STRIDE
     corners: tuple[int, int] | None = None
+    fresh: Tensor | None = None
 
     def upsample(self, size: tuple[int, int]) -> Tensor:
         """Return full-size logits (B, K, H, W), differentiable, for the loss. Inference uses `labels`."""

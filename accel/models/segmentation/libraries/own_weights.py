@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ def load_own_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; expected a .safetensors or .pt file of the model's state")
     try:
+        stored: Any
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
