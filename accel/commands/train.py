@@ -20,7 +20,7 @@ from accel.cli import Parser
 
 def main(arguments: Sequence[str] | None = None, of: str = "train") -> int:
     """of: the command whose help is shown, and which says what it trains: "train", or "distil"."""
-    parser = Parser(import_module(f"accel.commands.{of}").__doc__)
+    parser = Parser(import_module(f"accel.commands.{of}").__doc__ or "")
     parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of GPUs (or processes) to use")

@@ -311,9 +311,9 @@ class DataConfig(Section):
     # folder: your own, in classes of your own; imagenet_vid: for detectors, splits are lists of its ImageSets
     # videos: no labels at all, for train.loss distillation; `videos` says where they are.
     name: Literal["cityscapes", "camvid", "streetscape", "folder", "imagenet_vid", "videos"]
-    # Train on all frames of this video file, or of the videos in this folder, instead of on `train_split`. They have no
-    # labels.
-    videos: Path | None = None
+    # Train on all frames of these video files, or of the videos in these folders, instead of on `train_split`. They
+    # have no labels. One of them need not be a list.
+    videos: tuple[Path, ...] | None = None
     classes: tuple[str, ...] | None = None  # names of the classes, for data without labels; None: class 0, class 1, ...
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
@@ -330,9 +330,14 @@ class DataConfig(Section):
     snippets: dict[str, int] = {"train": 120, "val": 20}
     size: tuple[int, int] = (256, 512)
 
+    @field_validator("videos", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
     @model_validator(mode="after")
     def _videos_are_somewhere(self) -> DataConfig:
-        if self.name == "videos" and self.videos is None:
+        if self.videos == () or (self.name == "videos" and self.videos is None):
             raise ValueError("data.name videos: expected data.videos, a video file or a folder of videos")
         return self
 

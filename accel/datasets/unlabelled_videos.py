@@ -16,9 +16,9 @@ from accel.video.random_access import NumberedFrames
 
 
 class UnlabelledVideos(ClipDataset):
-    """All frames of one video or of a folder of videos. A clip may end in any of them; it has no labels.
+    """All frames of some videos. A clip may end in any of them; it has no labels.
 
-    source: a video file, a folder of frames, or a folder of those, as in `VideoFolder`.
+    sources: video files, folders of frames, or folders of those, as in `VideoFolder`.
     class_names: the names of the classes of the models that learn from it.
     palette: their colours, (K, 3) uint8 RGB. None: different hues.
     progress: a function that is called with (done, total) while the videos are looked through.
@@ -28,20 +28,21 @@ class UnlabelledVideos(ClipDataset):
 
     def __init__(
         self,
-        source: Path,
+        sources: Sequence[Path],
         class_names: Sequence[str],
         palette: np.ndarray | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
         self.class_names = tuple(class_names)
         self.palette = hues(len(class_names)) if palette is None else palette
-        folder = VideoFolder(source)
         self.videos: list[NumberedFrames] = []
-        for number, name in enumerate(folder.videos()):
-            with folder.open(name) as reader:
-                self.videos.append(NumberedFrames(reader))
-            if progress is not None:
-                progress(number + 1, len(folder))
+        folders = [VideoFolder(source.expanduser()) for source in sources]
+        for folder in folders:
+            for name in folder.videos():
+                with folder.open(name) as reader:
+                    self.videos.append(NumberedFrames(reader))
+                if progress is not None:
+                    progress(len(self.videos), sum(map(len, folders)))
         self.starts = list(accumulate((len(video) for video in self.videos), initial=0))
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from accel.clock import interleaved
 from accel.config import PyramidConfig
 from accel.models import AnyModel, build_update
+from accel.models.branch import Branch
 from accel.models.images import subtract_mean
 from accel.models.propagation.classical_flow import DenseInverseSearch
 from accel.models.propagation.flow_warp import FlowWarp
@@ -82,7 +83,7 @@ def light_updates(device: torch.device, pretrained: bool = True) -> list[Pyramid
 
 
 def light_update(
-    reference: AnyModel, size: tuple[int, int], pretrained: bool = True, share: float = SHARE
+    reference: Branch, num_classes: int, size: tuple[int, int], pretrained: bool = True, share: float = SHARE
 ) -> tuple[PyramidConfig, float]:
     """Return the best update branch that takes at most a share of the reference branch's time on frames of `size`
     (H, W), and the share that it takes. If none is that fast, return the fastest.
@@ -94,7 +95,7 @@ def light_update(
     found = None
     for choice in light_updates(device, pretrained):
         # Weights make no difference to the time.
-        branch = build_update(choice.model_copy(update={"pretrained": False}), reference.backbone.out_channels)
+        branch = build_update(choice.model_copy(update={"pretrained": False}), num_classes)
         branch = branch.to(device).eval()
         functions = {"reference": partial(reference, image), "update": partial(branch, image)}
         times = interleaved(functions, ROUNDS, device)

@@ -65,9 +65,9 @@ def has_other_data(folder: Path, there: DataConfig, now: DataConfig) -> bool:
         return False
 
 
-def _place(data: DataConfig) -> Path:
+def _place(data: DataConfig) -> list[Path]:
     """Return where the frames lie that a run learns from."""
-    return (data_root(data) if data.videos is None else data.videos.expanduser()).resolve()
+    return [path.expanduser().resolve() for path in data.videos or [data_root(data)]]
 
 
 def _run(source: str) -> str:

@@ -163,9 +163,11 @@ def _finish(config: Config, model: nn.Module, description: Description) -> None:
 
 def _dataset(config: Config) -> ClipDataset:
     videos = config.data.videos
-    with bar(f"{config.data.name} {config.data.train_split}" if videos is None else str(videos), 1) as progress:
+    with bar(
+        f"{config.data.name} {config.data.train_split}" if videos is None else ", ".join(map(str, videos)), 1
+    ) as progress:
         with_flow = config.train.loss.name == "flow"
-        dataset = build_training_dataset(config.data, progress.of, with_flow, config.model.num_classes)
+        dataset = build_training_dataset(data, progress.of, with_flow, config.model.num_classes)
     if dataset.num_classes != config.model.num_classes:
         raise ValueError(
             f"model.num_classes is {config.model.num_classes}, but {config.data.name} has {dataset.num_classes} classes"

@@ -379,9 +379,9 @@ def test_the_update_branch_is_the_best_that_is_light_enough(monkeypatch):
     monkeypatch.setattr(accelerating, "build_update", lambda config, classes: nn.Identity())
     reference = accel.accelerate(Plain()).reference
     choices = accelerating.light_updates(torch.device("cpu"))
-    assert accelerating.light_update(reference, SIZE) == (choices[2], 0.1)
+    assert accelerating.light_update(reference, K, SIZE) == (choices[2], 0.1)
     times = iter([0.9, 0.4, 0.5, 0.6])
-    assert accelerating.light_update(reference, SIZE) == (choices[1], 0.4)  # none is: the fastest
+    assert accelerating.light_update(reference, K, SIZE) == (choices[1], 0.4)  # none is: the fastest
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_a_flow_network_learns_by_the_photometric_loss():
 
 
 def test_clips_of_a_video_file_are_its_frames(videos):
-    data = UnlabelledVideos(videos, "ab")
+    data = UnlabelledVideos([videos], "ab")
     with VideoFileReader(videos / "1.mp4") as reader:
         frames = list(reader)
     assert len(data) == 24 and data.num_classes == 2 and data.palette.shape == (2, 3)
@@ -158,7 +158,7 @@ def test_clips_of_a_folder_of_frames_are_its_frames(tmp_path):
     (tmp_path / "drive").mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "drive" / f"{number:03}.png")
-    data = UnlabelledVideos(tmp_path / "drive", "ab")
+    data = UnlabelledVideos([tmp_path / "drive"], "ab")
     assert len(data) == len(FolderReader(tmp_path / "drive").files) == 4
     np.testing.assert_array_equal(data.clip(3, 2).frames, frames[2:])
 

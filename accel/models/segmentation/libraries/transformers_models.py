@@ -33,7 +33,7 @@ def transformers_model(
     where = weights if config is None else f"model_type {kind!r}"
     try:
         if config is None:
-            settings = transformers.AutoConfig.from_pretrained(weights, num_labels=num_classes)
+            settings = transformers.AutoConfig.from_pretrained(str(weights), num_labels=num_classes)
         else:
             settings = transformers.AutoConfig.for_model(**{**config, "num_labels": num_classes})
         make = _class_for(type(settings))
