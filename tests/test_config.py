@@ -42,7 +42,9 @@ def test_the_experiments_load():
     experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
     assert len(experiments) > 20
     for path in experiments:
-        counts = {"folder": (2,)}.get(path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19))
+        counts = {"folder": (2,), "any_model": (11, 21)}.get(
+            path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19)
+        )
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
 
 
@@ -212,7 +214,7 @@ def test_settings_are_read_only(write):
         ("train.loss={name: cross_entropy, class_weights: [1, -2]}", ["train.loss.class_weights.1", "-2"]),
         (
             "data.name=kitti",
-            ["data.name", "'cityscapes', 'camvid', 'streetscape', 'folder' or 'imagenet_vid'", "got 'kitti'"],
+            ["data.name", "'cityscapes', 'camvid', 'streetscape', 'folder', 'imagenet_vid' or 'videos'", "got 'kitti'"],
         ),
         ("train.steps=0", ["train.steps", "greater than or equal to 1", "got 0"]),
         ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),

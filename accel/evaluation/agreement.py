@@ -103,11 +103,13 @@ def measure_agreement(
     for frames in videos:
         for each in played.values():
             each.start()
-        before = None
+        before: np.ndarray | None = None
         for frame in islice(frames, most):
-            matches = None if before is None else torch.from_numpy(dis_matches(np.stack([before, frame]))[0])
+            matches: Tensor | None = None
+            if before is not None:
+                matches = torch.from_numpy(dis_matches(np.stack([before, frame]))[0])
             image = frames_to_tensor(frame[None]).to(model.device)
-            target = None
+            target: Tensor | None = None
             for each in played.values():
                 labels = each.labels(image, model.device).cpu()
                 target = labels if target is None else target  # the reference branch comes first

@@ -162,10 +162,9 @@ def _finish(config: Config, model: nn.Module, description: Description) -> None:
 
 
 def _dataset(config: Config) -> ClipDataset:
-    videos = config.data.videos
-    with bar(
-        f"{config.data.name} {config.data.train_split}" if videos is None else ", ".join(map(str, videos)), 1
-    ) as progress:
+    data = config.data
+    where = f"{data.name} {data.train_split}" if data.videos is None else ", ".join(map(str, data.videos))
+    with bar(where, 1) as progress:
         with_flow = config.train.loss.name == "flow"
         dataset = build_training_dataset(data, progress.of, with_flow, config.model.num_classes)
     if dataset.num_classes != config.model.num_classes:
