@@ -12,7 +12,10 @@ from accel.acceleration import find_teacher
 from accel.commands import main_of
 from accel.config import parse_model
 from accel.evaluation.agreement import REFERENCE, agreement_table, measure_agreement
+from accel.evaluation.key_frames import compare_key_frames, comparison_table
 from accel.inference.loading import load_model
+from accel.models import DenseInverseSearch
+from accel.models.segmentation.freshness import Freshness
 from accel.playing.schedules import FixedInterval
 from accel.video.writer import VideoWriter
 
@@ -102,3 +105,26 @@ def test_a_folder_of_transformers_is_understood(tmp_path):
     built = build_model(parse_model(values, "test")).reference.backbone.scores.model
     theirs = own.state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in built.state_dict().items())
+
+
+def test_ways_to_choose_key_frames_are_compared():
+    torch.manual_seed(0)
+    model = small("accel")
+    model.freshness = Freshness()
+    videos = [list(clip_of((34, 50), 9, seed=seed)[0].permute(0, 2, 3, 1).numpy()) for seed in (0, 1)]
+    results = compare_key_frames(model, videos, 3, seeds=1)
+    assert list(results) == ["fixed", "adaptive", "random, seed 0", "oracle"]
+    assert results["fixed"]["key_share"] == pytest.approx(1 / 3)
+    assert results["oracle"]["key_share"] <= 1 / 3
+    assert all(0 <= figure <= 1 for figures in results.values() for figure in figures.values())
+    assert len(comparison_table(results).splitlines()) == 6
+
+
+def test_the_oracle_places_key_frames_where_they_are_needed():
+    """Two still scenes with a cut: it needs two key frames, and then agrees everywhere."""
+    model = small("accel")
+    model.fusion.correction.weight.data.copy_(torch.eye(5, 10)[:, :, None, None])  # only what was carried counts
+    model.propagation.flow = DenseInverseSearch()
+    first, second = clip_of((64, 96), 2)[0].permute(0, 2, 3, 1).numpy()
+    results = compare_key_frames(model, [[first] * 5 + [second] * 5], 5, seeds=0)
+    assert results["oracle"]["agreement"] == 1 and results["oracle"]["key_share"] == 0.2

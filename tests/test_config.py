@@ -42,9 +42,8 @@ def test_the_experiments_load():
     experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
     assert len(experiments) > 20
     for path in experiments:
-        counts = {"folder": (2,), "any_model": (11, 21)}.get(
-            path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19)
-        )
+        known = {"folder": (2,), "any_model": (11, 21)}
+        counts = known.get(path.parent.name, (30,) if path.parent.name.endswith("rfcn") else (11, 19))
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
 
 

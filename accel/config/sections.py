@@ -238,6 +238,8 @@ class DeepFeatureFlowConfig(PropagatingConfig):
 class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
     update: BranchConfig
+    # evidence: each cell's weights depend on how sure both branches are, how far they differ, and what has changed.
+    fusion: Literal["scores", "evidence"] = "scores"
     # A small head says how much of what is carried still holds, for adaptive key frames; trained by distillation.
     adaptive: bool = False
 

@@ -27,7 +27,7 @@ from accel.models.segmentation.any_model import AnyModel
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.feature_pyramid import FeaturePyramid
 from accel.models.segmentation.freshness import Freshness
-from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.fusion import EvidenceFusion, FeatureFusion, ScoreFusion
 from accel.models.segmentation.libraries.registered import registered
 from accel.models.segmentation.libraries.smp_models import smp_model
 from accel.models.segmentation.libraries.torchvision_models import torchvision_model
@@ -166,7 +166,7 @@ def _accel(config: c.AccelConfig) -> Accel:
         reference=reference,
         propagation=_propagation(config, reference),
         update=_branch(config.update, config.num_classes),
-        fusion=ScoreFusion(config.num_classes),
+        fusion=FUSIONS[config.fusion](config.num_classes),
         freshness=Freshness() if config.adaptive else None,
     )
 
@@ -190,6 +190,7 @@ LIBRARIES: dict[str, Callable[..., Source]] = {
     "transformers": _transformers,
     "own": _own,
 }
+FUSIONS: dict[str, Callable[[int], ScoreFusion]] = {"scores": ScoreFusion, "evidence": EvidenceFusion}
 BRANCHES: dict[str, Callable[..., Branch]] = {
     "deeplab": _deeplab,
     "pyramid": _pyramid,
@@ -212,6 +213,7 @@ __all__ = [
     "DeepFeatureFlow",
     "DeepLab",
     "DenseInverseSearch",
+    "EvidenceFusion",
     "FeatureFusion",
     "FeaturePyramid",
     "FlowNetS",

@@ -173,7 +173,7 @@ class Accel(DeepFeatureFlow):
             lambda: self._carried(image, state), lambda: self.update(image), image.device, "update"
         )
         carried = self._predicted(features, image)
-        fused = self.fusion(carried, update)
+        fused = self.fusion(carried, update, image, before)
         if self.freshness is not None:
             fused = replace(fused, fresh=self.freshness(carried, update, image, before))
         return fused, state
