@@ -12,8 +12,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from accel.commands import train
+from accel.commands.train import main as train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return train.main(sys.argv[1:] if arguments is None else arguments, of="distil")
+    return train(sys.argv[1:] if arguments is None else arguments, of="distil")
