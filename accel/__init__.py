@@ -5,6 +5,8 @@ from importlib import import_module
 from accel._version import __version__
 
 _HOMES = {
+    "accelerate": "accel.inference.accelerating",
+    "Adaptive": "accel.playing.adaptive",
     "build_dataset": "accel.datasets",
     "build_model": "accel.models",
     "evaluate": "accel.evaluation.running.evaluator",
@@ -13,6 +15,7 @@ _HOMES = {
     "load_model": "accel.inference.loading",
     "Player": "accel.playing.player",
     "open_video": "accel.video.opening",
+    "register_model": "accel.models.segmentation.libraries.registered",
     "SceneCuts": "accel.playing.scene_cuts",
     "Segmenter": "accel.inference.segmenter",
     "train": "accel.training.trainer",

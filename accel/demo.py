@@ -25,8 +25,9 @@ from accel.inference.stages import Consumer
 from accel.interrupts import Interrupts
 from accel.models import VideoModel
 from accel.output_folder import OutputFolder
+from accel.playing.adaptive import Adaptive
 from accel.playing.scene_cuts import SceneCuts
-from accel.playing.schedules import FixedInterval
+from accel.playing.schedules import FixedInterval, Schedule
 from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
@@ -67,6 +68,8 @@ class Options:
     compare: bool
     train: bool
     scene_cuts: bool
+    look_ahead: bool
+    adaptive: bool
     view: View
     boxes: str
     task: str | None = None
@@ -101,7 +104,9 @@ class Job:
         options = self.options
         about = {
             "interval": options.interval,
-            "scene_cuts": options.scene_cuts,
+            "scene_cuts": options.scene_cuts or options.adaptive,
+            "look_ahead": options.look_ahead,
+            "adaptive": options.adaptive,
             "flat_latency": options.flat_latency,
         }
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -120,7 +125,7 @@ def run_demo(options: Options) -> None:
 
     Raises ValueError or FileNotFoundError for invalid input.
     """
-    schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
+    schedule = _schedule(options)
     if options.average and options.flat_latency:
         raise ValueError("--avg scores every distance from a key frame; --flat-latency has only long ones: choose one")
     if options.batch:
@@ -151,10 +156,12 @@ def run_demo(options: Options) -> None:
         model = model.optimized(
             dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
         )
+    if options.adaptive and not model.tells_freshness:
+        raise ValueError(f"--adaptive: {loaded.source} does not say when a key frame is due (model.adaptive)")
     if options.batch:
         segmenter: Segmenter = BatchSegmenter(model, options.interval)
     else:
-        segmenter = Segmenter(model, schedule, options.flat_latency)
+        segmenter = Segmenter(model, schedule, options.flat_latency, look_ahead=options.look_ahead)
     console.print(f"model: {loaded.source}")
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
@@ -171,9 +178,15 @@ def run_demo(options: Options) -> None:
                     _label_video(job, reader, folder)
 
 
+def _schedule(options: Options) -> Schedule:
+    if options.adaptive:
+        return Adaptive(options.interval)
+    return SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
+
+
 def _check_batch(options: Options) -> None:
     """Raise ValueError for options that do not go with --batch."""
-    for name in ("flat_latency", "scene_cuts", "live", "optimize"):
+    for name in ("flat_latency", "scene_cuts", "live", "optimize", "adaptive", "look_ahead"):
         if getattr(options, name):
             raise ValueError(
                 f"--batch takes a key frame and those after it at once: leave out --{name.replace('_', '-')}"

@@ -162,4 +162,5 @@ def _title(stage: Config) -> str:
     name = stage.output.name
     if stage.model.name != "frame_by_frame":
         return name
-    return f"{name} ({stage.model.reference.encoder}) frame by frame"
+    reference = stage.model.reference
+    return f"{name} ({getattr(reference, 'encoder', reference.name)}) frame by frame"

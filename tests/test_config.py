@@ -42,7 +42,7 @@ def test_the_experiments_load():
     experiments = [path for path in EXPERIMENTS if not path.stem.startswith("_") and path.parent.name != "_base_"]
     assert len(experiments) > 20
     for path in experiments:
-        own = {"folder": (0,), "own_boxes": (1,), "camvid_boxes": (3,)}
+        own = {"folder": (0,), "own_boxes": (1,), "camvid_boxes": (3,), "any_model": (11, 21)}
         own |= {"streetscape_vid": (6,), "streetscape_faster": (6,)}
         counts = own.get(path.parent.name, (30,) if path.parent.name.endswith("cnn") else (11, 19))
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
@@ -216,7 +216,7 @@ def test_settings_are_read_only(write):
             "data.name=kitti",
             [
                 "data.name",
-                "'folder', 'coco', 'voc', 'imagenet_vid', 'streetscape_vid' or 'camvid_boxes'",
+                "'videos', 'coco', 'voc', 'imagenet_vid', 'streetscape_vid' or 'camvid_boxes'",
                 "got 'kitti'",
             ],
         ),

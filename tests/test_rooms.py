@@ -54,6 +54,7 @@ ORDER = (
     "training",
     "benchmark",
     # commands
+    "acceleration",
     "demo_models",
     "demo",
     "cli",

@@ -68,6 +68,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
+    parser.add_argument(
+        "--look-ahead", action="store_true", help="of a recording: key frames in the middle of their intervals"
+    )
+    parser.add_argument(
+        "--adaptive", action="store_true", help="key frames when they are due: one in --interval on average"
+    )
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--batch", action="store_true", help="run each key frame and those after it in one batch")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")

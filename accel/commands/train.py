@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 
 from accel.cli import Parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(__doc__)
+def main(arguments: Sequence[str] | None = None, of: str = "train") -> int:
+    """of: the command whose help is shown, and which says what it trains: "train", or "distil"."""
+    parser = Parser(import_module(f"accel.commands.{of}").__doc__ or "")
     parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of GPUs (or processes) to use")
@@ -41,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from accel.config import load_stages
 
     stages = load_stages(args.cfg, args.overrides)  # its mistakes are told before anything heavy is loaded
+    other = next((stage for stage in stages if of == "distil" and stage.train.loss.name != "distillation"), None)
+    if other is not None:
+        raise ValueError(
+            f"{args.cfg}: train.loss of {other.output} is {other.train.loss.name}, expected distillation; "
+            "accel train trains everything"
+        )
 
     from accel.datasets.class_counts import with_num_classes
     from accel.progress import console

@@ -40,6 +40,8 @@ class Section(BaseModel):
         return values
 
 
+Positive = Annotated[float, Field(gt=0)]
+
 # --- models ---------------------------------------------------------------------------------------------------
 
 
@@ -118,11 +120,73 @@ class FasterRcnnConfig(Section):
     threshold: float = Field(1e-4, ge=0, lt=1)  # probability above which a detection is told
 
 
+class AnyModelConfig(Section):
+    """A model of another library: `accel.models.segmentation.any_model`."""
+
+    name: str
+    # Of pixels: RGB in 0..1, minus the mean, divided by std. None: as the model's makers say, else as of ImageNet.
+    mean: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    # Scores of finer cells are averaged to cells of so many pixels, and carried so. None: they are taken as they come.
+    stride: Literal[1, 2, 4, 8, 16] | None = None
+
+
+class SmpConfig(AnyModelConfig):
+    """A whole model of segmentation-models-pytorch."""
+
+    name: Literal["smp"]
+    architecture: str  # such as deeplabv3plus
+    encoder: str = "resnet34"
+    arguments: dict[str, Any] = {}  # further ones of the architecture
+    pretrained: bool = False  # ImageNet weights of the encoder
+    weights: Path | None = None  # file with the whole model's weights, read if `pretrained`
+
+
+class TorchvisionConfig(AnyModelConfig):
+    """A segmentation model of torchvision."""
+
+    name: Literal["torchvision"]
+    architecture: str  # such as deeplabv3_resnet50
+    arguments: dict[str, Any] = {}  # further ones of the architecture
+    pretrained: bool = False  # ImageNet weights of the backbone, or `weights`
+    weights: str | None = None  # torchvision's name for weights (DEFAULT), or a file with the whole model's
+
+
+class TransformersConfig(AnyModelConfig):
+    """A semantic segmentation model of Hugging Face's transformers."""
+
+    name: Literal["transformers"]
+    config: dict[str, Any] | None = None  # as in the model's config.json; None: that of `weights`
+    pretrained: bool = False  # read `weights`
+    weights: str | None = None  # folder that save_pretrained wrote, or a name on Hugging Face's hub
+
+    @model_validator(mode="after")
+    def _is_known(self) -> TransformersConfig:
+        if self.config is None and self.weights is None:
+            raise ValueError("expected `config`, with model_type, or `weights`, a folder or a name on the hub")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("config: model_type is missing; expected the content of a model's config.json")
+        return self
+
+
+class RegisteredConfig(AnyModelConfig):
+    """A model of your own, which `accel.register_model` has made known by this name."""
+
+    name: Literal["own"]
+    model: str
+    arguments: dict[str, Any] = {}  # of the function that builds it
+    pretrained: bool = False  # the function is told so by an argument of this name, if it has one
+
+
 BranchConfig = Annotated[
     Annotated[DeepLabConfig, Tag("deeplab")]
     | Annotated[PyramidConfig, Tag("pyramid")]
     | Annotated[RfcnConfig, Tag("rfcn")]
-    | Annotated[FasterRcnnConfig, Tag("faster_rcnn")],
+    | Annotated[FasterRcnnConfig, Tag("faster_rcnn")]
+    | Annotated[SmpConfig, Tag("smp")]
+    | Annotated[TorchvisionConfig, Tag("torchvision")]
+    | Annotated[TransformersConfig, Tag("transformers")]
+    | Annotated[RegisteredConfig, Tag("own")],
     _named("deeplab"),
 ]
 
@@ -179,7 +243,7 @@ class PropagatingConfig(Section):
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
             raise ValueError(f"`propagation: {self.propagation.name}` replaces `flow`; leave out one of them")
-        if self.propagation is not None and self.reference.name == "pyramid":
+        if self.propagation is not None and self.reference.name not in ("deeplab", "rfcn"):
             raise ValueError(
                 f"`propagation: {self.propagation.name}` carries the features of a deeplab, rfcn or faster_rcnn; "
                 f"`reference: {self.reference.name}` needs `flow`"
@@ -206,6 +270,10 @@ class DeepFeatureFlowConfig(PropagatingConfig):
 class AccelConfig(PropagatingConfig):
     name: Literal["accel"]
     update: BranchConfig
+    # evidence: each cell's weights depend on how sure both branches are, how far they differ, and what has changed.
+    fusion: Literal["scores", "evidence"] = "scores"
+    # A small head says how much of what is carried still holds, for adaptive key frames; trained by distillation.
+    adaptive: bool = False
 
 
 class AccelSharedConfig(PropagatingConfig):
@@ -275,21 +343,27 @@ class MotionConfig(Section):
 
 
 class DataConfig(Section):
-    # folder: your own, in classes of your own. For detectors: coco and voc, your own with boxes; imagenet_vid, whose
-    # splits are lists of its ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames,
-    # VID_val_videos); camvid_boxes, regions of CamVid's label maps
+    # folder: your own, in classes of your own; videos: no labels at all, for train.loss distillation; `videos` says
+    # where they are. For detectors: coco and voc, your own with boxes; imagenet_vid, whose splits are lists of its
+    # ImageSets; streetscape_vid, generated scenes in its layout (VID_train_15frames, VID_val_videos); camvid_boxes,
+    # regions of CamVid's label maps
     name: Literal[
         "cityscapes",
         "camvid",
         "streetscape",
         "folder",
         "vspw",
+        "videos",
         "coco",
         "voc",
         "imagenet_vid",
         "streetscape_vid",
         "camvid_boxes",
     ]
+    # Train on all frames of these video files, or of the videos in these folders, instead of on `train_split`. They
+    # have no labels. One of them need not be a list.
+    videos: tuple[Path, ...] | None = None
+    classes: tuple[str, ...] | None = None  # names of the classes, for data without labels; None: class 0, class 1, ...
     root: Path | None = None  # None: $ACCEL_DATA/NAME, else data/NAME; generated scenes always data/NAME
     train_split: str = "train"
     test_split: str = "val"
@@ -331,6 +405,17 @@ class DataConfig(Section):
     def test_frames(self) -> int | None:
         """The length of simulated test clips. None: stored frames are scored."""
         return None if self.clips == "stored" else self.simulated_test_frames
+
+    @field_validator("videos", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _videos_are_somewhere(self) -> DataConfig:
+        if self.videos == () or (self.name == "videos" and self.videos is None):
+            raise ValueError("data.name videos: expected data.videos, a video file or a folder of videos")
+        return self
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -403,7 +488,19 @@ class FasterRcnnLossConfig(Section):
     regions: int = Field(512, ge=4)  # of an image that are drawn, a fourth of them objects at most
 
 
-LossConfig = CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | FasterRcnnLossConfig
+class DistillationConfig(Section):
+    """What the reference branch itself says of the current frame is the target: `accel.training.distillation`."""
+
+    name: Literal["distillation"]
+    update: float = Field(0.4, ge=0)  # weight of the same loss for the update branch alone
+    photometric: float = Field(0.0, ge=0)  # weight of how badly frames match along the flow: trains a flow network
+    freshness: float = Field(1.0, ge=0)  # weight of the loss of the head of `model.adaptive`, if there is one
+    labels: float = Field(0.0, ge=0)  # weight of the cross-entropy with labels, where the data have them
+
+
+LossConfig = (
+    CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | FasterRcnnLossConfig | DistillationConfig
+)
 
 
 class ValidationConfig(Section):
@@ -481,6 +578,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _one_weight_a_class(self) -> Config:
         weights = getattr(self.train.loss, "class_weights", None)
+        if self.data.videos is not None and self.train.loss.name != "distillation":
+            raise ValueError(
+                f"data.videos: videos without labels are for train.loss distillation, not {self.train.loss.name}"
+            )
         if weights is not None and self.model.num_classes and len(weights) != self.model.num_classes:
             raise ValueError(
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"

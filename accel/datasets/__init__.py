@@ -36,6 +36,28 @@ def build_dataset(
     return BUILDERS[config.name](config, split, progress, with_flow, on_missing)
 
 
+def build_training_dataset(
+    config: DataConfig,
+    progress: Callable[[int, int], None] | None = None,
+    with_flow: bool = False,
+    num_classes: int = 0,
+) -> ClipDataset:
+    """Build the data set to learn from: that of `build_dataset` for `train_split`, or the videos without labels that
+    the configuration names.
+
+    num_classes: the number of classes of the model, if the configuration does not name those of the videos.
+    """
+    if config.videos is None:
+        return build_dataset(config, config.train_split, progress, with_flow)
+    from accel.datasets.unlabelled_videos import UnlabelledVideos
+
+    if config.name != "videos":  # its labelled frames say which classes there are
+        labelled = build_dataset(config, config.test_split)
+        return UnlabelledVideos(config.videos, labelled.class_names, labelled.palette, progress)
+    names = config.classes or tuple(f"class {number}" for number in range(num_classes))
+    return UnlabelledVideos(config.videos, names, None, progress)
+
+
 def build_test_dataset(config: DataConfig, split: str, with_flow: bool = False) -> ClipDataset:
     """Build the data set to score: that of `build_dataset`, or simulated clips if the configuration requests them."""
     if config.test_frames is None:
@@ -143,6 +165,12 @@ def _vspw(config: DataConfig, split: str, progress, with_flow: bool, on_missing)
     return Vspw(data_root(config), split, on_missing)
 
 
+def _videos(config: DataConfig, split: str, progress, with_flow: bool, on_missing) -> ClipDataset:
+    raise ValueError(
+        f"data.name videos: these videos have no labels, so there is no split {split!r} of labelled frames"
+    )
+
+
 BUILDERS = {
     "cityscapes": _cityscapes,
     "camvid": _camvid,
@@ -154,6 +182,7 @@ BUILDERS = {
     "vspw": _vspw,
     "imagenet_vid": _imagenet_vid,
     "streetscape_vid": _streetscape_vid,
+    "videos": _videos,
 }
 
 __all__ = [
@@ -163,6 +192,7 @@ __all__ = [
     "ClipDataset",
     "build_dataset",
     "build_test_dataset",
+    "build_training_dataset",
     "collate",
     "data_root",
     "generated_part",

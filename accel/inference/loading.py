@@ -14,7 +14,11 @@ from accel.weights.checkpoints import describe_weights, load_weights
 from accel.weights.hub import About
 from accel.weights.names import find_weights
 
-STARTS = ("pretrained", "zero_init_residual")  # keys of a branch that say how its weights start, not which fit
+STARTS = (
+    "pretrained",
+    "zero_init_residual",
+    "weights",
+)  # keys of a branch that say how its weights start, not which fit
 
 
 def load_model(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from accel.inference.stages import Channel, Consumer, NewestOnly, ReadAhead
 from accel.inference.transfer import CudaFrame, CudaTensors, HostArrays, transfer_for
-from accel.models.prediction import of_first
+from accel.models.prediction import Prediction, of_first
 from accel.models.video import VideoModel
+from accel.playing.centred import play_centred
 from accel.playing.player import Player, Step
-from accel.playing.schedules import Schedule
+from accel.playing.schedules import FixedInterval, Schedule
 from accel.video.source import SourceFrame, VideoReader
 
 Frames = Iterable[np.ndarray] | Iterable[SourceFrame]
@@ -73,10 +75,14 @@ class Segmenter:
     flat_latency: whether to spread the work of each key frame but the first over the frames up to the next one. All
         frames then take about the same time, and the features of a key frame come into use one interval later
         (`VideoModel.renew`). This has no effect at interval 1.
+    look_ahead: whether key frames lie in the middle of their intervals (`accel.playing.centred`), so that the frames of
+        a recording are at most half as far from one. As many frames are read ahead as an interval has, so this is not
+        for live sources. It needs a `FixedInterval` schedule. `seconds` of the first frame of an interval then count
+        the work for the frames up to the key frame.
     confidence: whether the results of a segmentation model include the confidence of each pixel.
 
-    Raises ValueError for `flat_latency` with a model that cannot spread the work. The message names the call that
-    prepares such a model.
+    Raises ValueError for `look_ahead` with another schedule or with flat latency, and for `flat_latency` with a model
+    that cannot spread the work. The message names the call that prepares such a model.
 
     Three threads work at the same time. The first reads the source and copies its frames to the device. The model runs
     in the caller's thread, because PyTorch keeps compiled CUDA graphs, and OpenMP its threads, for each calling thread
@@ -84,11 +90,22 @@ class Segmenter:
     so the slowest of the three sets the pace.
     """
 
-    def __init__(self, model: VideoModel, schedule: Schedule, flat_latency: bool = False, confidence: bool = False):
+    def __init__(
+        self,
+        model: VideoModel,
+        schedule: Schedule,
+        flat_latency: bool = False,
+        confidence: bool = False,
+        look_ahead: bool = False,
+    ):
+        if look_ahead and (flat_latency or not isinstance(schedule, FixedInterval)):
+            other = "flat latency" if flat_latency else type(schedule).__name__
+            raise ValueError(f"looking ahead places key frames itself; expected a fixed interval without {other}")
         self.model = model
         self.schedule = schedule
         self.flat_latency = flat_latency
         self.confidence = confidence
+        self.look_ahead = look_ahead
         self.device = model.device
         self._player()  # refuses what does not go together
         self._transfer = transfer_for(self.device)
@@ -133,6 +150,8 @@ class Segmenter:
 
         if live is None:
             live = getattr(frames, "live", False)
+        if live and self.look_ahead:
+            raise ValueError("looking ahead needs a recording, and this source is live")
         if isinstance(frames, VideoReader):
             frames = frames.frames()
         return ReadAhead(frames, prepare, NewestOnly() if live else Channel(READ_AHEAD))
@@ -141,6 +160,38 @@ class Segmenter:
         return Player(self.model, self.schedule, self.flat_latency)
 
     def _label(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
+        return self._label_ahead(source) if self.look_ahead else self._label_at_once(source)
+
+    def _label_ahead(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
+        assert self.schedule.interval is not None, "that of a fixed interval"
+        waiting: deque[tuple[_Arrived, Any]] = deque()
+        transfer: Any = self._transfer
+
+        def images() -> Iterator[Tensor]:
+            for arrived in source:
+                if not waiting:
+                    self.model.prepare((arrived.frame.shape[0], arrived.frame.shape[1]))
+                image, start = transfer.receive(arrived.uploaded)
+                waiting.append((arrived, start))
+                yield _batch(image)
+
+        def kept(prediction: Prediction) -> NamedTuple:
+            size = waiting[0][0].frame.shape[:2]
+            return (prediction.with_confidence_at if self.confidence else prediction.at)((size[0], size[1]))
+
+        steps = play_centred(self.model, images(), self.schedule.interval, kept)
+        while True:
+            began = time.perf_counter()
+            with torch.inference_mode():
+                step = next(steps, None)
+                if step is None:
+                    return
+                arrived, start = waiting.popleft()
+                sent = transfer.send(of_first(step.prediction), start)
+            result = UnderWay(arrived, sent, step.is_key, 0).result()
+            yield replace(result, seconds=time.perf_counter() - began)
+
+    def _label_at_once(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
         player, size, seconds, dropped = self._player(), None, 0.0, 0
         under_way: UnderWay | None = None
         for looked_at, arrived in enumerate(source):

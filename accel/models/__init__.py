@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from accel.models.backbones.encoders import PixelScaling
 from accel.models.backbones.pyramid import PyramidBackbone
 from accel.models.backbones.smp import EARLY, SmpBackbone
 from accel.models.branch import Branch
@@ -23,10 +25,17 @@ from accel.models.propagation.flownet_s import FlowNetS, ScaledFlowNetS
 from accel.models.propagation.learned_sampling import LearnedSampling, gaussian_offsets, grid_offsets
 from accel.models.propagation.routes import KeyToCurrent
 from accel.models.published_models import build_published
+from accel.models.segmentation.any_model import AnyModel
 from accel.models.segmentation.deeplab import DeepLab
 from accel.models.segmentation.feature_pyramid import FeaturePyramid
-from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion
+from accel.models.segmentation.freshness import Freshness
+from accel.models.segmentation.fusion import EvidenceFusion, FeatureFusion, ScoreFusion
+from accel.models.segmentation.libraries.registered import registered
+from accel.models.segmentation.libraries.smp_models import smp_model
+from accel.models.segmentation.libraries.torchvision_models import torchvision_model
+from accel.models.segmentation.libraries.transformers_models import transformers_model
 from accel.models.segmentation.score_map import ScoreMap
+from accel.models.segmentation.score_network import ScoreNetwork, Source
 from accel.models.video import Accel, AccelShared, DeepFeatureFlow, FrameByFrame, FrameState, VideoModel
 
 if TYPE_CHECKING:  # models alone do without the configuration's libraries
@@ -42,6 +51,11 @@ def build_model(config: c.ModelConfig) -> VideoModel:
         raise ValueError("model.num_classes is left out, and there are no data here to count the classes of")
     build: Callable[..., VideoModel] = BUILDERS[config.name]
     return build(config)
+
+
+def build_update(config: c.BranchConfig, num_classes: int) -> Branch:
+    """Build one branch alone, with fresh weights (ImageNet's where it says `pretrained`)."""
+    return _branch(config, num_classes)
 
 
 def _branch(config: c.BranchConfig, num_classes: int) -> Branch:
@@ -81,6 +95,31 @@ def _faster_rcnn(config: c.FasterRcnnConfig, num_classes: int, early_blocks: int
         config.training_regions,
         config.width,
     )
+
+
+def _any_model(config: c.AnyModelConfig, num_classes: int) -> AnyModel:
+    source = LIBRARIES[config.name](config, num_classes)
+    source = replace(source, scaling=PixelScaling(config.mean or source.scaling.mean, config.std or source.scaling.std))
+    source = replace(source, stride=config.stride or source.stride)
+    return AnyModel(ScoreNetwork(source, num_classes, f"reference {config.name}"))
+
+
+def _smp(config: c.SmpConfig, num_classes: int) -> Source:
+    weights = config.weights if config.pretrained else None
+    return smp_model(config.architecture, config.encoder, num_classes, config.arguments, config.pretrained, weights)
+
+
+def _torchvision(config: c.TorchvisionConfig, num_classes: int) -> Source:
+    weights = config.weights if config.pretrained else None
+    return torchvision_model(config.architecture, num_classes, config.arguments, config.pretrained, weights)
+
+
+def _transformers(config: c.TransformersConfig, num_classes: int) -> Source:
+    return transformers_model(num_classes, config.config, config.weights, config.pretrained)
+
+
+def _own(config: c.RegisteredConfig, num_classes: int) -> Source:
+    return registered(config.model, num_classes, config.arguments, config.pretrained)
 
 
 def _frame_by_frame(config: c.FrameByFrameConfig) -> FrameByFrame:
@@ -149,7 +188,8 @@ def _accel(config: c.AccelConfig) -> Accel:
         reference=reference,
         propagation=_propagation(config, reference),
         update=_branch(config.update, config.num_classes),
-        fusion=ScoreFusion(config.num_classes),
+        fusion=FUSIONS[config.fusion](config.num_classes),
+        freshness=Freshness() if config.adaptive else None,
     )
 
 
@@ -166,11 +206,19 @@ def _published(config: c.PublishedConfig) -> VideoModel:
     return build_published(config.version, config.num_classes)
 
 
+LIBRARIES: dict[str, Callable[..., Source]] = {
+    "smp": _smp,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+    "own": _own,
+}
+FUSIONS: dict[str, Callable[[int], ScoreFusion]] = {"scores": ScoreFusion, "evidence": EvidenceFusion}
 BRANCHES: dict[str, Callable[..., Branch]] = {
     "deeplab": _deeplab,
     "pyramid": _pyramid,
     "rfcn": _rfcn,
     "faster_rcnn": _faster_rcnn,
+    **dict.fromkeys(LIBRARIES, _any_model),
 }
 BUILDERS: dict[str, Callable[..., VideoModel]] = {
     "frame_by_frame": _frame_by_frame,
@@ -184,9 +232,11 @@ __all__ = [
     "RFCN",
     "Accel",
     "AccelShared",
+    "AnyModel",
     "DeepFeatureFlow",
     "DeepLab",
     "DenseInverseSearch",
+    "EvidenceFusion",
     "FasterRCNN",
     "FeatureFusion",
     "FeaturePyramid",
@@ -203,4 +253,5 @@ __all__ = [
     "VideoModel",
     "build_model",
     "build_published",
+    "build_update",
 ]

@@ -14,6 +14,7 @@ from accel.models.branch import Branch, SplitBranch
 from accel.models.images import subtract_mean
 from accel.models.prediction import Prediction
 from accel.models.propagation.base import Propagation
+from accel.models.segmentation.freshness import Freshness
 from accel.models.segmentation.fusion import FeatureFusion, ScoreFusion, stretched
 from accel.models.state import Anchor, FrameState, PendingAnchor
 from accel.models.video_model import VideoModel
@@ -168,15 +169,29 @@ class Accel(DeepFeatureFlow):
     """Correct the propagated reference scores by an update branch on current frames (Jain et al., CVPR 2019, fig. 2).
 
     On key frames, the reference branch's own scores are used, as published.
+
+    freshness: the head that predicts how much of what was carried still holds. None: predictions do not say.
     """
 
-    def __init__(self, reference: Branch, propagation: Propagation, update: Branch, fusion: ScoreFusion):
+    def __init__(
+        self,
+        reference: Branch,
+        propagation: Propagation,
+        update: Branch,
+        fusion: ScoreFusion,
+        freshness: Freshness | None = None,
+    ):
         for branch in (reference, update):
             if branch.task != "segmentation":
                 raise ValueError(f"Accel fuses class scores; {type(branch).__name__} is for {branch.task}")
         super().__init__(reference, propagation)
         self.update = update
         self.fusion = fusion
+        self.freshness = freshness
+
+    @property
+    def tells_freshness(self):
+        return self.freshness is not None
 
     def constituents(self):
         return super().constituents() | {
@@ -185,12 +200,15 @@ class Accel(DeepFeatureFlow):
         }
 
     def next_frame(self, image, state):
-        image = subtract_mean(image)
+        image, before = subtract_mean(image), state.image
         (features, state), update = side_by_side(
             lambda: self._carried(image, state), lambda: self.update(image), image.device, "update"
         )
-        propagated = self.reference.predict(features)
-        return self.fusion(propagated, update), state
+        carried = self._predicted(features, image)
+        fused = self.fusion(carried, update, image, before)
+        if self.freshness is not None:
+            fused = replace(fused, fresh=self.freshness(carried, update, image, before))
+        return fused, state
 
     def simplified(self):
         self.update = self.update.simplified()
@@ -216,7 +234,7 @@ class AccelShared(DeepFeatureFlow):
         (features, state), update = side_by_side(
             lambda: self._carried(image, state), lambda: self.reference.features(image), image.device, "update"
         )
-        return self.reference.predict(self.fusion(features, update)), state
+        return self._predicted(self.fusion(features, update), image), state
 
     def simplified(self):
         """Return a model with the same function, up to rounding, and less work.

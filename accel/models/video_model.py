@@ -44,6 +44,12 @@ class VideoModel(nn.Module, ABC):
         return False
 
     @property
+    def tells_freshness(self) -> bool:
+        """True if predictions for current frames say how much of what was carried still holds, for `Adaptive`
+        schedules."""
+        return False
+
+    @property
     def moves_on(self) -> bool:
         """Return whether features are carried from frame to frame, so that a state is good for the frame after it
         alone. Otherwise it is good for any frame that is compared with its key frame."""
@@ -257,6 +263,10 @@ class AnySize(VideoModel):
     @property
     def moves_on(self) -> bool:
         return self.model.moves_on
+
+    @property
+    def tells_freshness(self) -> bool:
+        return self.model.tells_freshness
 
     def key_frame(self, image, state=None):
         size = _size(image)

@@ -46,8 +46,9 @@ def check_recipe(stages: Sequence[Config]) -> None:
 
 
 def learns_labels(config: Config) -> bool:
-    """Return whether the run learns from labels, and not from flow alone."""
-    return config.train.loss.name != "flow"
+    """Return whether the run learns from labels, and not from flow or from the reference branch alone."""
+    loss = config.train.loss
+    return loss.name != "flow" and (loss.name != "distillation" or (config.data.videos is None and loss.labels > 0))
 
 
 def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:

@@ -19,13 +19,17 @@ from accel.models.strides import STRIDE
 from accel.models.video import VideoModel
 from accel.reductions import shared_count
 from accel.tasks.task import Task
+from accel.training.distillation import DistillationObjective
 
 if TYPE_CHECKING:
     from accel import config as c
 
 
 def build_objective(config: c.TrainConfig, model: VideoModel, task: Task) -> nn.Module:
-    """Build the objective that `train.loss` names: that of the flow network, or one of the task's."""
+    """Build the objective that `train.loss` names: that of the flow network, the reference branch's own labels, or one
+    of the task's."""
+    if config.loss.name == "distillation":
+        return DistillationObjective(model, config.loss)
     return FlowObjective(model) if config.loss.name == "flow" else task.objective(model, config.loss)
 
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from accel.config import Config, DataConfig
-from accel.datasets import GENERATED, ClipDataset, build_dataset, data_root
+from accel.datasets import GENERATED, ClipDataset, build_training_dataset, data_root
 from accel.files.whole_files import write_whole
 from accel.weights.checkpoints import weights_path
 from accel.weights.checksums import sha256_of
@@ -57,12 +57,17 @@ def has_other_data(folder: Path, there: DataConfig, now: DataConfig) -> bool:
     recorded.
     """
     noted = _read(folder).get("data")
-    if noted is None or now.name in GENERATED or data_root(there).resolve() == data_root(now).resolve():
+    if noted is None or now.name in GENERATED or _place(there) == _place(now):
         return False
     try:
-        return _frames(build_dataset(now, now.train_split)) != noted
+        return _frames(build_training_dataset(now)) != noted
     except (ValueError, OSError):
         return False
+
+
+def _place(data: DataConfig) -> list[Path]:
+    """Return where the frames lie that a run learns from."""
+    return [path.expanduser().resolve() for path in data.videos or [data_root(data)]]
 
 
 def _run(source: str) -> str:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from accel.config import Config, without_pretrained
-from accel.datasets import ClipDataset, build_dataset
+from accel.datasets import ClipDataset, build_training_dataset
 from accel.datasets.class_counts import with_num_classes
 from accel.models import build_model
 from accel.models.video import VideoModel
@@ -198,9 +198,11 @@ def _finish(config: Config, model: nn.Module, description: Description) -> None:
 
 
 def _dataset(config: Config) -> ClipDataset:
-    with bar(f"{config.data.name} {config.data.train_split}", 1) as progress:
+    data = config.data
+    where = f"{data.name} {data.train_split}" if data.videos is None else ", ".join(map(str, data.videos))
+    with bar(where, 1) as progress:
         with_flow = config.train.loss.name == "flow"
-        dataset = build_dataset(config.data, config.data.train_split, progress.of, with_flow)
+        dataset = build_training_dataset(data, progress.of, with_flow, config.model.num_classes)
     if dataset.num_classes != config.model.num_classes:
         raise ValueError(
             f"model.num_classes is {config.model.num_classes}, but {config.data.name} has {dataset.num_classes} classes"

@@ -44,6 +44,7 @@ CONTENTS = """
 docs/glossary
 docs/training
 docs/evaluation
+docs/any_model
 docs/performance
 data/README
 ```

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_models import clip_of, small
 
 from accel.config import parse_model
 from accel.inference import stages
@@ -17,6 +18,7 @@ from accel.inference.segmenter import Segmenter
 from accel.inference.transfer import HostTransfer
 from accel.models import VideoModel, build_model
 from accel.models.prediction import Labels, Prediction
+from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval
 from accel.video.opening import open_video
 
@@ -586,3 +588,23 @@ def test_a_schedule_sees_the_frames_the_times_and_what_was_dropped(every_thread_
     assert [int(clue.frame[0, 0, 0, 0]) for clue in clues] == [1, 2, 3] and clues[0].frame.shape == (1, 3, 4, 6)
     assert [clue.seconds for clue in clues] == [s.seconds for s in found[:3]]
     assert [clue.dropped for clue in clues] == [0, 0, 0]
+
+
+def test_looking_ahead_gives_every_frame_in_order_with_key_frames_in_the_middle():
+    model = small("accel")
+    film = [frame.permute(1, 2, 0).numpy() for frame in clip_of((34, 50), 6, batch=1)[0]]
+    ahead = list(Segmenter(model, FixedInterval(4), look_ahead=True).stream(film))
+    assert [each.index for each in ahead] == list(range(6))
+    assert [each.is_key for each in ahead] == [False, True, False, False, False, True]
+    from_key = list(Segmenter(model, FixedInterval(9)).stream(film[1:4]))  # the same frames, later ones after the key
+    for one, other in zip(ahead[1:4], from_key, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+    back = list(Segmenter(model, FixedInterval(9)).stream(film[1::-1]))
+    np.testing.assert_array_equal(ahead[0].labels, back[1].labels)
+
+
+def test_looking_ahead_is_for_recordings_at_a_fixed_interval():
+    with pytest.raises(ValueError, match="expected a fixed interval without SceneCuts"):
+        Segmenter(small("accel"), SceneCuts(4), look_ahead=True)
+    with pytest.raises(ValueError, match="this source is live"):
+        list(Segmenter(small("accel"), FixedInterval(4), look_ahead=True).stream([], live=True))

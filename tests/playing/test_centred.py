@@ -71,12 +71,39 @@ def test_detectors_are_played_so(make):
     assert torch.equal(steps[4].prediction.probabilities, last.probabilities)
 
 
+class Walker(Teller):
+    """Says how it came to a frame: the key frame, and all frames after it on the way."""
+
+    moves_on = True
+
+    def key_frame(self, image, state=None):
+        number = int(image[0, 0, 0, 0])
+        return [number], [number]
+
+    def next_frame(self, image, state):
+        path = [*state, int(image[0, 0, 0, 0])]
+        return path, path
+
+
+def test_features_that_go_from_frame_to_frame_go_on_in_both_directions():
+    steps = list(play_centred(Walker(), numbered(7), 5, kept=tuple))
+    assert [step.prediction for step in steps] == [(1, 0), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), (6, 5), (6,)]
+    assert [step.distance for step in steps] == [1, 0, 1, 2, 3, 1, 0]
+
+
+@torch.no_grad()
+def test_a_model_with_flow_is_played_so():
+    model, clip = small("accel"), clip_of(SIZE, 4)
+    steps = list(play_centred(model, clip.unbind(1), 4))
+    of_key, state = model.key_frame(clip[:, 1])
+    before, after = (model.next_frame(clip[:, n], state) for n in (0, 2))
+    last = model.next_frame(clip[:, 3], after[1])[0]
+    for step, expected in zip(steps, (before[0], of_key, after[0], last), strict=True):
+        assert torch.equal(step.prediction.scores, expected.scores)
+
+
 def test_what_cannot_be_played_so_is_told():
     with pytest.raises(ValueError, match="interval 0: expected 1"):
         play_centred(Teller(), [], 0)
-    with pytest.raises(ValueError, match="DeepFeatureFlow carries features from frame to frame"):
-        play_centred(small("deep_feature_flow"), [], 3)
-    with pytest.raises(ValueError, match="AnySize carries features from frame to frame"):
-        play_centred(small("deep_feature_flow").optimized(), [], 3)
     with pytest.raises(ValueError, match=r"a frame of \(3, 3\) among frames of \(2, 2\)"):
         list(play_centred(Teller(), [*numbered(1), torch.zeros(1, 3, 3, 3)], 2))

@@ -410,7 +410,7 @@ def test_damaged_training_data_stop_the_run_with_one_line_naming_the_file(
 ):
     image = tiny_cityscapes / "leftImg8bit_sequence/train/ulm/ulm_000000_000098_leftImg8bit.png"
     config = tiny_config("frame_by_frame", "data.clip_length=1", f"train.workers={workers}", "train.batch_size=4")
-    dataset = trainer.build_dataset
+    dataset = trainer.build_training_dataset
     if damage == "truncated":
         image.write_bytes(image.read_bytes()[:1000])
     elif damage == "other size":
@@ -423,7 +423,7 @@ def test_damaged_training_data_stop_the_run_with_one_line_naming_the_file(
         return built
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=image.name) as error:
-        patch.setattr(trainer, "build_dataset", then_missing)
+        patch.setattr(trainer, "build_training_dataset", then_missing)
         train(config, "cpu")
     assert "\n" not in str(error.value) and "Traceback" not in str(error.value)
 

@@ -36,7 +36,7 @@ def make_encoder(
 
     Raises ValueError for an unknown name (with similar names), and for weights that are not available.
     """
-    _check_name(name)
+    check_name(name)
     encoder, stride = _build(name, depth, dilated)
     lite = efficientnet_lite.version_of(name)
     if pretrained and not (lite and efficientnet_lite.load_packaged(encoder, lite)):
@@ -78,7 +78,8 @@ def start_as_identity(encoder: nn.Module, name: str, pretrained: bool) -> None:
         nn.init.zeros_(norm.weight)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise ValueError, with similar names, if no encoder is called so."""
     import timm
     from segmentation_models_pytorch.encoders import encoders
 

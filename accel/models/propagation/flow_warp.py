@@ -48,7 +48,7 @@ class FlowWarp(Propagation):
 
     @staticmethod
     def move(features: Tensor, flow: Tensor) -> Tensor:
-        """Move features (B, C, h, w) along a flow (B, 2, h, w), or along a flow whose cells are 2, 4 or 8 times as
+        """Move features (B, C, h, w) along a flow (B, 2, h, w), or along a flow whose cells are 2, 4, 8 or 16 times as
         large."""
         finer = _times_finer(features.shape[2:], flow.shape[2:])
         if finer > 1:
@@ -125,7 +125,7 @@ def _times_finer(features: torch.Size, flow: torch.Size) -> int:
     """
     if features == flow:
         return 1
-    for finer in (2, 4, 8):
+    for finer in (2, 4, 8, 16):
         if all(finer * (large - 1) < small <= finer * large for small, large in zip(features, flow, strict=True)):
             return finer
     return 1

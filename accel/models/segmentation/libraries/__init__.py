@@ -1,0 +1,1 @@
+"""Segmentation models of other libraries, as networks that give scores."""
