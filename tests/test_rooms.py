@@ -50,6 +50,8 @@ ORDER = (
     # what is done with models
     "inference",
     "recording",
+    "formats",
+    "fleet",
     "evaluation",
     "training",
     "benchmark",
