@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from accel.formats.arrays import NpzLabels, ZarrLabels
+from accel.formats.coco import CocoBoxes, CocoMasks, CocoPolygons, FrameJson
+from accel.formats.confidence import ConfidenceMaps
+from accel.formats.cvat import CvatVideo
 from accel.formats.frame_files import FrameFiles
+from accel.formats.tables import BoxTable, ClassShares
+from accel.formats.videos import OverlayVideo, SideBySideVideo
 from accel.formats.writer import FrameWriter, VideoFacts
 
 FORMATS: dict[str, dict[str, type[FrameWriter]]] = {
-    "segmentation": {"png": FrameFiles},
-    "detection": {"jsonl": FrameFiles},
+    "segmentation": {
+        "png": FrameFiles,
+        "npz": NpzLabels,
+        "zarr": ZarrLabels,
+        "coco": CocoMasks,
+        "coco-polygons": CocoPolygons,
+        "cvat": CvatVideo,
+        "json": FrameJson,
+        "confidence": ConfidenceMaps,
+        "shares": ClassShares,
+        "overlay": OverlayVideo,
+        "side-by-side": SideBySideVideo,
+    },
+    "detection": {
+        "jsonl": FrameFiles,
+        "coco": CocoBoxes,
+        "csv": BoxTable,
+        "cvat": CvatVideo,
+        "overlay": OverlayVideo,
+        "side-by-side": SideBySideVideo,
+    },
 }
 
 
