@@ -20,7 +20,7 @@ COMMANDS = {
     "train": "train an experiment or a recipe",
     "evaluate": "score trained models on labelled video",
     "benchmark": "measure how fast things run on this machine",
-    "convert": "convert published weights from or to MXNet",
+    "convert": "convert results to other formats, or weights from or to MXNet",
 }
 
 HELP = """Accel labels every pixel of a video, at a fraction of the usual cost.

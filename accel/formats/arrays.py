@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from accel.formats.files import LineFile, place
-from accel.formats.writer import PART, FrameWriter
+from accel.formats.writer import PART, FrameWriter, head
 
 NPZ, ZARR = "labels.npz", "labels.zarr"
 FRAMES = "frames" + PART  # in a zarr that is being written
@@ -25,12 +25,12 @@ _CENTRAL = struct.Struct("<4s6H3I5H2I")
 
 
 class NpzLabels(FrameWriter):
-    """`labels.npz` with `labels` (T, H, W) uint8, `frames` (T,) their numbers in the video, `seconds` (T,), `classes` and
-    `palette`.
+    """`labels.npz` with `labels` (T, H, W) uint8, `frames` (T,) their numbers in the video, `seconds` (T,), `classes`,
+    `palette` and `video`, its name.
 
     The array is compressed as it comes. Only at the end it is known how many frames there are; the header, which says
-    it, is then written over. `read_part` reads a file without that end; the numbers and times of its frames are in a
-    file beside it, a line each.
+    it, is then written over. `read_part` reads a file without that end. The classes, and the numbers and times of its
+    frames, are in a file beside it.
     """
 
     @staticmethod
@@ -48,6 +48,7 @@ class NpzLabels(FrameWriter):
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
         self._sum, self._size = 0, 0
         self._lines = LineFile(folder / NPZ_FRAMES)
+        self._lines.add(json.dumps(head(video, task)))
         self._frames: list[int] = []
         self._seconds: list[float] = []
 
@@ -75,6 +76,7 @@ class NpzLabels(FrameWriter):
             ("seconds", np.array(self._seconds, np.float64)),
             ("classes", np.array(self.task.class_names)),
             ("palette", self.task.palette),
+            ("video", np.array(self.video.name)),
         ):
             directory.append(self._append(f"{name}.npy", array))
         start = self._file.tell()
@@ -116,19 +118,6 @@ def read_part(path: Path, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     count = max(len(data) - _HEADER, 0) // (height * width)
     return np.frombuffer(data, np.uint8, count * height * width, _HEADER).reshape(count, height, width)
-
-
-def size_in_part(path: Path) -> tuple[int, int]:
-    """Return (H, W) of the frames in a `labels.npz.part`."""
-    with path.open("rb") as file:
-        file.seek(len(_local_header("labels.npy", 0, 0, 0)) + 5)
-        header = io.BytesIO(file.read(_HEADER))
-    try:
-        np.lib.format.read_magic(header)
-        (_, height, width), _, _ = np.lib.format.read_array_header_1_0(header)
-    except ValueError:
-        raise ValueError(f"{path}: damaged; expected what is left of a {NPZ}") from None
-    return height, width
 
 
 def crc32_of_both(first: int, second: int, length: int) -> int:
@@ -179,9 +168,9 @@ def _end_of_directory(count: int, start: int, size: int) -> bytes:
 class ZarrLabels(FrameWriter):
     """`labels.zarr`, a zarr (version 2) with `labels` (T, H, W) uint8, a chunk for each frame.
 
-    Its attributes are `classes` and `palette`; at the end also `frames`, the numbers in the video, and `seconds`. Until
-    then the file `frames.part` has these, a line for each frame. A frame's chunk and line come before the shape that
-    counts it.
+    Its attributes are `video`, `classes` and `palette`; at the end also `frames`, the numbers in the video, and
+    `seconds`. Until then the file `frames.part` has these, a line for each frame. A frame's chunk and line come before
+    the shape that counts it.
     """
 
     @staticmethod
@@ -216,7 +205,7 @@ class ZarrLabels(FrameWriter):
         self._lines.close()
 
     def _describe(self, finished: bool) -> None:
-        attributes: dict = {"classes": list(self.task.class_names), "palette": self.task.palette.tolist()}
+        attributes: dict = head(self.video, self.task)
         if finished:
             attributes |= {"frames": self._frames, "seconds": self._seconds}
         place(self.path / "labels" / ".zattrs", json.dumps(attributes).encode())

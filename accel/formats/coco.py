@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ import numpy as np
 
 from accel.files.whole_files import whole_file
 from accel.formats.files import LineFile, json_lines, place
-from accel.formats.masks import class_runs, regions, runs_to_mask, runs_to_string
-from accel.formats.writer import PART, FrameWriter
+from accel.formats.masks import class_runs, regions, runs_to_mask, runs_to_string, string_to_runs
+from accel.formats.writer import PART, FrameWriter, head
 from accel.inference.segmenter import SegmentedFrame
 
 MASKS, POLYGONS, BOXES, FRAMES = "coco.json", "coco_polygons.json", "coco.json", "json"
@@ -32,7 +32,7 @@ class Coco(FrameWriter):
     def __init__(self, folder, video, task):
         super().__init__(folder, video, task)
         self._lines = LineFile(folder / (self.file + PART))
-        self._lines.add(json.dumps({"categories": categories(task), "size": list(video.size), "video": video.name}))
+        self._lines.add(json.dumps(head(video, task)))
         self._count = 0
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Coco(FrameWriter):
 
     def close(self):
         self._lines.close()
-        assemble(self._lines.path, self.folder / self.file, self.task.palette)
+        assemble(self._lines.path, self.folder / self.file)
         self._lines.path.unlink()
 
     def abort(self):
@@ -83,8 +83,8 @@ class CocoMasks(Coco):
 
 
 class CocoPolygons(Coco):
-    """`coco_polygons.json`: an annotation for each connected region, its outline as a polygon along the edges of pixels.
-    A hole is joined to the outline by a line there and back."""
+    """`coco_polygons.json`: an annotation for each connected region, whose polygon runs along the edges of pixels. A
+    hole is joined to the outline by a line there and back."""
 
     file = POLYGONS
 
@@ -139,10 +139,10 @@ class FrameJson(CocoMasks):
     def write(self, frame):
         said = self.dataset(frame)
         whole = {
-            "info": _info(self.video.name, self.task.palette),
+            "info": head(self.video, self.task),
             "images": [said["image"]],
             "annotations": said["annotations"],
-            "categories": categories(self.task),
+            "categories": categories(self.task.class_names),
         }
         place(self.folder / FRAMES / f"{frame.index:06d}.json", json.dumps(whole).encode())
 
@@ -151,8 +151,8 @@ class FrameJson(CocoMasks):
     def abort(self): ...
 
 
-def categories(task) -> list[dict]:
-    return [{"id": k, "name": name} for k, name in enumerate(task.class_names, 1)]
+def categories(class_names: Sequence[str]) -> list[dict]:
+    return [{"id": k, "name": name} for k, name in enumerate(class_names, 1)]
 
 
 def mask_annotations(labels: np.ndarray, class_count: int) -> Iterator[dict[str, Any]]:
@@ -167,36 +167,30 @@ def mask_annotations(labels: np.ndarray, class_count: int) -> Iterator[dict[str,
             }
 
 
-def assemble(lines: Path, path: Path, palette: np.ndarray) -> None:
+def assemble(lines: Path, path: Path) -> None:
     """Write a file in COCO's form from the lines of one that was being written. It does not have to fit into memory."""
-    head = next(iter(json_lines(lines)), None)
-    if head is None:
-        raise ValueError(f"{lines}: not even its first line is whole")
+    info = next(json_lines(lines))
 
     def of_frames(key: str) -> Iterator[Any]:
-        frames = iter(json_lines(lines))
+        frames = json_lines(lines)
         next(frames)
         for frame in frames:
             yield from frame["annotations"] if key == "annotations" else [frame["image"]]
 
     with whole_file(path) as file:
-        file.write(f'{{"info": {json.dumps(_info(head["video"], palette))},\n"images": ['.encode())
+        file.write(f'{{"info": {json.dumps(info)},\n"images": ['.encode())
         _write_list(file, of_frames("images"))
         file.write(b'],\n"annotations": [')
         _write_list(file, of_frames("annotations"))
-        file.write(f'],\n"categories": {json.dumps(head["categories"])}}}\n'.encode())
+        file.write(f'],\n"categories": {json.dumps(categories(info["classes"]))}}}\n'.encode())
 
 
-def labels_of(annotations: Iterable[dict], size: tuple[int, int], decode) -> np.ndarray:
+def labels_of(annotations: Iterable[dict], size: tuple[int, int]) -> np.ndarray:
     """Return the labels (H, W) of a frame's annotations with run lengths. Pixels of none are 255."""
     labels = np.full(size, 255, np.uint8)
     for each in annotations:
-        labels[runs_to_mask(decode(each["segmentation"]["counts"]), size)] = each["category_id"] - 1
+        labels[runs_to_mask(string_to_runs(each["segmentation"]["counts"]), size)] = each["category_id"] - 1
     return labels
-
-
-def _info(video: str, palette: np.ndarray) -> dict:
-    return {"description": video, "palette": np.asarray(palette).tolist()}
 
 
 def _write_list(file, items: Iterator[Any]) -> None:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from accel.formats.writer import FrameWriter
+import json
 
-FOLDER = "labels"
+from accel.formats.files import LineFile
+from accel.formats.writer import FrameWriter, head
+
+FOLDER, LIST = "labels", "labels.jsonl"
 
 
 class FrameFiles(FrameWriter):
     """A file `labels/NUMBER` for each frame, in the format of `Task.save`. The number is that of the frame in its
-    source."""
+    source. `labels.jsonl` says what the files do not: the classes in its first line, and in each later one the number
+    and the time of a frame."""
 
     @staticmethod
     def names():
-        return [FOLDER]
+        return [FOLDER, LIST]
+
+    def __init__(self, folder, video, task):
+        super().__init__(folder, video, task)
+        (folder / FOLDER).mkdir()
+        self._lines = LineFile(folder / LIST)
+        self._lines.add(json.dumps(head(video, task)))
 
     def write(self, frame):
         self.task.save(self.folder / FOLDER / f"{frame.index:06d}{self.task.suffix}", frame.prediction)
+        self._lines.add(json.dumps([frame.index, frame.time]))
 
     def close(self):
-        (self.folder / FOLDER).mkdir(exist_ok=True)
+        self._lines.close()
+
+    def abort(self):
+        self._lines.close()

@@ -72,8 +72,8 @@ def string_to_runs(text: str) -> np.ndarray:
 class Region:
     """A connected region of one class.
 
-    outline: (N, 2) int, x and y of corners of pixels, clockwise. It goes around holes too: to each there and back on one
-        line, which encloses nothing.
+    outline: (N, 2) int, x and y of corners of pixels, clockwise. It goes around holes too: there and back on one line,
+        which encloses nothing.
     area: pixels.
     box: x, y, width, height.
     """
@@ -143,7 +143,7 @@ def _loops(ids: np.ndarray) -> dict[int, list[np.ndarray]]:
                 at = at[0] + dx, at[1] + dy
                 if at == (x, y):
                     break
-                ways = following[region, *at]
+                ways = following[region, at[0], at[1]]
                 # Where two pixels of a region touch at a corner only, the line stays with the pixel it is at.
                 way = ways[0] if len(ways) == 1 else next(each for each in ways if each == (-dy, dx))
                 ways.remove(way)

@@ -35,8 +35,7 @@ class _Table(FrameWriter):
 
 
 class ClassShares(_Table):
-    """`shares.csv`: for each frame the share of its pixels that each class has, 0 to 1. They add up to less than 1 where
-    pixels have no class."""
+    """`shares.csv`: for each frame the share of its pixels that each class has, 0 to 1."""
 
     file = SHARES
 

@@ -15,9 +15,9 @@ from accel.video.writer import VideoWriter
 class StreamedVideoWriter(VideoWriter):
     """A `VideoWriter` whose frames can be watched before it is closed, and after the program was killed.
 
-    While it writes, the same pictures go to a second file, `NAME.part`, an MPEG transport stream: every picture in it is
-    complete without an end of the file. x264 gives each picture as soon as it has it, on one thread: so the file is the
-    same wherever it is made.
+    While it writes, the same pictures go to a second file, `NAME.part`, an MPEG transport stream, which needs no end.
+    x264 gives each picture as soon as it has it. It runs on one thread, so that the file is the same wherever it is
+    made.
     """
 
     def _options(self):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from accel.inference.segmenter import SegmentedFrame
 from accel.tasks import Task
@@ -26,6 +27,17 @@ class VideoFacts:
     name: str
     size: tuple[int, int]
     fps: Fraction | float | None
+
+
+def head(video: VideoFacts, task: Task) -> dict[str, Any]:
+    """Return what a file must say of a video to be read back, for JSON."""
+    return {
+        "task": task.name,
+        "video": video.name,
+        "size": list(video.size),
+        "classes": list(task.class_names),
+        "palette": task.palette.tolist(),
+    }
 
 
 class FrameWriter(ABC):
