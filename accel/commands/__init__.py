@@ -15,6 +15,7 @@ from accel.cli import run
 
 COMMANDS = {
     "label": "label a video, a folder, a camera or a stream",
+    "fleet": "label many videos on a cluster",
     "demo": "see labelled snippets and their accuracy",
     "models": "list the weights that can be used by name",
     "train": "train an experiment or a recipe",

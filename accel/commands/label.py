@@ -99,7 +99,7 @@ def chosen_weights(model: str | None, device: str) -> Path:
     return find_weights(model) if model else weights_for_video(None, device)
 
 
-def add_results(parser: argparse._ArgumentGroup) -> None:
+def add_results(parser: argparse._ActionsContainer) -> None:
     """Add the arguments about the results of many videos."""
     parser.add_argument("--write", type=names, default=(), help="formats to write, such as png,npz (default: png)")
     parser.add_argument("--retry-failed", action="store_true", help="label videos again that failed")

@@ -33,6 +33,7 @@ class Guard:
     out: the run's output folder.
     patience: seconds without a new frame after which the process is killed.
     command: how to start the process.
+    folder: where it runs: relative paths of videos are meant from there. None: where this one runs.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Guard:
         out: Path,
         patience: float = PATIENCE,
         command: tuple[str, ...] = (sys.executable, "-m", "accel.fleet.worker"),
+        folder: Path | None = None,
     ):
         self.settings, self.out, self.patience, self.command = settings, out, patience, command
+        self.folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._ready = False  # whether it has loaded the model
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -115,6 +118,7 @@ class Guard:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            cwd=self.folder,
             start_new_session=True,  # Ctrl-C is for this process, which then ends that one
         )
         self._process, self._lines = process, queue.SimpleQueue()
