@@ -58,6 +58,7 @@ ORDER = (
     # commands
     "demo_models",
     "demo",
+    "streams",
     "cli",
     "commands",
     "__main__",

@@ -18,9 +18,7 @@ from accel.commands.label import add_results, chosen_weights
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--videos", required=True, help="manifest (a path a line, or CSV, or Parquet), folder, or pattern"
-    )
+    parser.add_argument("--videos", required=True, help="manifest (a path a line, CSV, or Parquet), folder, or pattern")
     parser.add_argument("--checkpoint", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")

@@ -4,6 +4,7 @@ accel label drive.mp4
 accel label drive.mp4 --model NAME --interval 10 --view overlay
 accel label 0
 accel label rtsp://CAMERA/live
+accel label --input cams.txt
 accel label --manifest videos.txt --shard 3/64 --write png,npz --output results
 
 `accel models` lists the names. Ctrl-C ends it; frames labelled by then are kept.
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accel.cli import Parser, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
-_NOT_OPTIONS = ("model", "output", "manifest", "shard", "write", "retry_failed", "segment", "threads")
+_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "write", "retry_failed", "segment", "threads")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,13 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
     add_ways(parser)
     parser.add_argument("--output", type=Path, help="folder for the results (default: output/VIDEO)")
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        metavar="SOURCE",
+        help="one of several cameras, streams or videos for one model; or a .txt file with one in each line",
+    )
     many = parser.add_argument_group("many videos, each into a folder of its own; see docs/fleet.md")
     many.add_argument("--manifest", help="file with a path in each line; or a folder of videos, or a pattern")
     many.add_argument("--shard", default="0/1", help="the share of them to label, such as 3/64 (default: all)")
     add_results(many)
     args = parser.parse_args(arguments)
-    if (args.input is None) == (args.manifest is None):
-        parser.error("expected a VIDEO to label, or --manifest FILE")
+    if [args.input, args.inputs, args.manifest].count(None) != 2:
+        parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
     if args.manifest is not None:
         return _label_many(args)
     for option in ("write", "retry_failed", "threads"):
@@ -50,20 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from accel.demo import Options, run_demo
     from accel.video.opening import source_name
 
-    output = args.output or Path("output") / source_name(args.input)
-    run_demo(
-        Options(
-            version=None,
-            num_ex=1,
-            average=False,
-            cfg=None,
-            compare=False,
-            train=False,
-            checkpoint=args.model,
-            **{key: value for key, value in vars(args).items() if key not in _NOT_OPTIONS},
-            output=output,
-        )
+    output = args.output or (Path("output") if args.inputs else Path("output") / source_name(args.input))
+    options = Options(
+        version=None,
+        num_ex=1,
+        average=False,
+        cfg=None,
+        compare=False,
+        train=False,
+        checkpoint=args.model,
+        **{key: value for key, value in vars(args).items() if key not in _NOT_OPTIONS},
+        output=output,
     )
+    if args.inputs:
+        from accel.streams import label_streams, listed_sources
+
+        label_streams(listed_sources(args.inputs), replace(options, input=args.inputs[0]))
+    else:
+        run_demo(options)
     return 0
 
 

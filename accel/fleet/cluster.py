@@ -1,14 +1,13 @@
 """Label videos on all machines of a Ray cluster, or on this one, with Ray Data.
 
 Ray reads the units from a manifest in Parquet, gives each to an actor, and writes the actor's row to the index. A unit
-whose row has been committed is not given to an actor again. What Ray takes for granted elsewhere, and what is done about
-it here:
+whose row has been committed is not given to an actor again. Ray has ways of its own that are met here:
 
-- Checkpoints do nothing, with a warning only, unless the plan begins with a read and ends with a write. So the units are
-  written to a manifest first, and `check_checkpoints` looks at the plan.
+- Checkpoints do nothing, with a warning only, unless the plan begins with a read and ends with a write. So the units
+  are written to a manifest first, and `check_checkpoints` looks at the plan.
 - A block holds many rows, and a block is what is done again. Here a block is one unit.
 - An actor that dies is started again for ever. Here a video is decoded in a process below the actor (`guard.Guard`),
-  which dies in its place and is not started a third time; and an actor is started again `RESTARTS` times.
+  which dies in its place, and which no video gets more than twice.
 - OMP_NUM_THREADS is 1, or the number of CPUs that an actor reserves. The model's threads are set to that number.
 - Ray's own steps need a CPU, too. They get one that no actor reserves.
 """
@@ -30,7 +29,6 @@ from accel.fleet.units import COLUMNS, Row, Unit
 from accel.progress import bar, console
 from accel.threads import usable_cores
 
-RESTARTS = 20  # of an actor: machines of a cluster come and go in a night
 ROWS, CHECKPOINT, MANIFEST, INDEX = "ray/rows", "ray/checkpoint", "ray/manifest", "index.parquet"
 _FOR_RAY = 1  # CPUs that no actor reserves
 _STORE = 256 * 2**20  # bytes of Ray's memory for rows, on this machine; it takes a third of the memory otherwise
@@ -117,8 +115,7 @@ def check_checkpoints(dataset: Any) -> None:
         (operator,) = operator.input_dependencies
         if isinstance(operator, (Read, ReadFiles)):
             return
-    if not isinstance(operator, (Read, ReadFiles)):
-        raise ValueError("Ray's plan does not begin with a read, so that it would keep no checkpoints")
+    raise ValueError("Ray's plan does not begin with a read, so that it would keep no checkpoints")
 
 
 def _import_ray() -> Any:
@@ -178,15 +175,13 @@ def _label(ray: Any, settings: Settings, out: Path, resources: Resources, worker
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus or None,
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
     )
     check_checkpoints(dataset)
     dataset.write_parquet(str(out / ROWS), ray_remote_args={"num_cpus": _LITTLE})
 
 
 def _planned(paths: Sequence[str], settings: Settings, out: Path) -> list[Unit]:
-    """Return the units of all videos, and write them as a manifest that Ray reads. It is made once for the same videos."""
+    """Return the units of all videos, and write them as a manifest that Ray reads, once for the same videos."""
     import pyarrow as pa
     from pyarrow import parquet
 
