@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import save_small_model, write_moving
-from test_shard import KILLER, contents
+from small_runs import KILLER, contents, save_small_model, write_moving
 
 from accel.commands.fleet import main
 from accel.fleet.cluster import INDEX, LabelActor, Resources, check_checkpoints
@@ -200,9 +199,7 @@ def find_in(folder: Path, name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_plan_that_would_keep_no_checkpoints_is_refused(tmp_path):
-    ray = pytest.importorskip("ray")
-    import ray.data
-
+    ray = pytest.importorskip("ray.data") and sys.modules["ray"]
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
     try:
         made = ray.data.from_items([{"id": "a"}])

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import save_small_model, write_moving
+from small_runs import KILLER, contents, save_small_model, write_moving
 
 from accel.fleet.folders import UnitFolder
 from accel.fleet.guard import Guard
@@ -24,17 +24,6 @@ from accel.fleet.units import VIDEOS, Row, Unit, read_row
 from accel.formats.frame_files import FrameFiles
 
 COUNTS = (7, 12, 5)  # frames of the videos
-
-# Put before the program itself: opening a video of this name kills the process, as a faulty decoder does.
-KILLER = """
-import os, signal, av
-opened = av.open
-def open_or_die(file, *rest, **settings):
-    if "killer" in str(file):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return opened(file, *rest, **settings)
-av.open = open_or_die
-"""
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +48,6 @@ def killing(tmp_path, monkeypatch) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(KILLER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files in a folder, by their names in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_a_unit_is_labelled_into_a_folder_named_by_its_path(settings, videos, tmp_path):

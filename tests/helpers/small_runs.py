@@ -15,6 +15,17 @@ from accel.weights.checkpoints import Description, save_weights
 SIZE = 48, 64
 NAMES, PALETTE = ("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180))
 
+# Put before the program itself: opening a video of this name kills the process, as a faulty decoder does.
+KILLER = """
+import os, signal, av
+opened = av.open
+def open_or_die(file, *rest, **settings):
+    if "killer" in str(file):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return opened(file, *rest, **settings)
+av.open = open_or_die
+"""
+
 
 def save_small_model(path: Path) -> Path:
     """Write a small segmentation model of three classes, as it starts."""
@@ -38,3 +49,8 @@ def write_moving(path: Path, count: int, rate: int = 25, seed: int = 0, size: tu
             y, x = number % height, 2 * number % width
             video.write(np.ascontiguousarray(frames[y : y + height, x : x + width]))
     return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, by their names in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
