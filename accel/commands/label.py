@@ -45,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     many = parser.add_argument_group("many videos, each into a folder of its own; see docs/fleet.md")
     many.add_argument("--manifest", help="file with a path in each line; or a folder of videos, or a pattern")
-    many.add_argument("--shard", default="0/1", help="the share of them to label, such as 3/64 (default: all)")
+    many.add_argument("--shard", help="the share of them to label, such as 3/64 (default: all)")
     add_results(many)
     args = parser.parse_args(arguments)
     if [args.input, args.inputs, args.manifest].count(None) != 2:
         parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
     if args.manifest is not None:
         return _label_many(args)
-    for option in ("write", "retry_failed", "threads"):
+    for option in ("shard", "write", "retry_failed", "segment", "threads"):
         if getattr(args, option):
             parser.error(f"--{option.replace('_', '-')} is for --manifest")
 
@@ -92,7 +92,7 @@ def _label_many(args: argparse.Namespace) -> int:
         )
     if args.output is None:
         raise ValueError("--manifest: expected --output FOLDER too, the folder for the results of all shards")
-    shard, videos = Shard.parse(args.shard), find_videos(args.manifest)
+    shard, videos = Shard.parse(args.shard or "0/1"), find_videos(args.manifest)
     ways = {key: getattr(args, key) for key in ("scene_cuts", "flat_latency", "optimize", "fps", "segment")}
     ways |= {key: getattr(args, key) for key in ("device", "threads")}
     settings = settle(chosen_weights(args.model, args.device), args.interval, args.write, **ways)
@@ -116,7 +116,7 @@ def add_results(parser: argparse._ActionsContainer) -> None:
     """Add the arguments about the results of many videos."""
     parser.add_argument("--write", type=names, default=(), help="formats to write, such as png,npz (default: png)")
     parser.add_argument("--retry-failed", action="store_true", help="label videos again that failed")
-    parser.add_argument("--segment", type=float, default=600.0, help="cut longer videos into parts of so many seconds")
+    parser.add_argument("--segment", type=float, help="cut longer videos into parts of so many seconds (default: 600)")
     parser.add_argument("--threads", type=int, help="processor threads of each model (default: all cores)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Settings:
     flat_latency: bool = False
     optimize: bool = False
     fps: str = "25"
-    segment: float = 600.0
+    segment: float = math.inf
     warm_up: int = 3
     device: str = "auto"
     threads: int | None = None

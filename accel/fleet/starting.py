@@ -14,6 +14,7 @@ from accel.playing.schedules import check_interval
 from accel.weights.checkpoints import PRETRAINED, WEIGHTS
 from accel.weights.checksums import sha256_of
 
+SEGMENT = 600.0  # seconds
 _DIGITS = 16  # of a SHA-256, which tell weights of one name apart
 
 
@@ -26,14 +27,14 @@ def settle(
     flat_latency: bool = False,
     optimize: bool = False,
     fps: Fraction | None = None,
-    segment: float = 600.0,
+    segment: float | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Settings:
     """Return the settings of a run.
 
     write: the names of formats. Empty: the task's own.
-    segment: seconds. Longer videos are cut into segments of about this length.
+    segment: seconds. Longer videos are cut into segments of about this length. None: `SEGMENT`.
     The others are as in `accel label`.
 
     Raises ValueError for an interval or a format that does not exist, and for a file that has no weights.
@@ -42,6 +43,7 @@ def settle(
     task = load_model(weights, device="cpu").task  # a file that cannot be loaded is told before anything is written
     formats = tuple(dict.fromkeys(write)) or default_formats(task)
     find_formats(task, formats)
+    segment = SEGMENT if segment is None else segment
     if not 1 <= segment < math.inf:
         raise ValueError(f"--segment {segment:g}: expected 1 or more seconds")
     if threads is not None and threads < 1:
