@@ -3,7 +3,7 @@
 Results, of one video or of its segments, which become one:
 
     accel convert results/videos/drive.mp4-0c7a --to npz --out drive
-    accel convert results/videos/.drive.mp4-0c7a.123/labels.npz.part --to png --out rescued
+    accel convert results/videos/.unfinished/drive.mp4-0c7a.123/labels.npz.part --to png --out rescued
 
 Weights, from MXNet's `.params` files or back:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+UNFINISHED = ".unfinished"  # the folder beside the units' in which they are filled
 _ABANDONED = 24 * 3600.0  # seconds without a change; then a folder without locks belongs to no living process
 
 
@@ -35,12 +37,12 @@ class UnitFolder:
 
     def __init__(self, final: Path):
         self.final = final
-        final.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{final.name}."
-        for left in (each for each in final.parent.iterdir() if each.name.startswith(prefix)):
+        unfinished = final.parent / UNFINISHED  # few: ten thousand finished ones need not be looked through
+        unfinished.mkdir(parents=True, exist_ok=True)
+        for left in unfinished.glob(f"{glob.escape(final.name)}.*"):
             if _abandoned(left):
                 shutil.rmtree(left, ignore_errors=True)
-        self.path = final.with_name(f"{prefix}{secrets.randbits(64)}")
+        self.path = unfinished / f"{final.name}.{secrets.randbits(64)}"
         self.path.mkdir()
         self._lock = _locked(self.path)
 
@@ -93,7 +95,7 @@ class UnitFolder:
         return True
 
     def _put_aside(self) -> None:
-        aside = self.final.with_name(f".{self.final.name}.{secrets.randbits(64)}")
+        aside = self.final.parent / UNFINISHED / f"{self.final.name}.{secrets.randbits(64)}"
         with suppress(FileNotFoundError):
             os.rename(self.final, aside)
             shutil.rmtree(aside, ignore_errors=True)

@@ -98,17 +98,11 @@ def regions(labels: np.ndarray, class_count: int) -> list[Region]:
         np.copyto(inner, components + len(known), where=components > 0)
         known += [(int(k), statistics[number]) for number in range(1, count)]
     loops = _loops(ids)
-    return [
-        Region(
-            k,
-            _joined(loops[number]),
-            int(statistics[cv2.CC_STAT_AREA]),
-            tuple(
-                int(statistics[i]) for i in (cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)
-            ),
-        )
-        for number, (k, statistics) in enumerate(known, 1)
-    ]
+    found = []
+    for number, (k, statistics) in enumerate(known, 1):
+        left, top, width, height, area = map(int, statistics)  # in the order of cv2.CC_STAT_...
+        found.append(Region(k, _joined(loops[number]), area, (left, top, width, height)))
+    return found
 
 
 def _edges(ids: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_runs import KILLER, contents, save_small_model, write_moving
 
-from accel.fleet.folders import UnitFolder
+from accel.fleet.folders import UNFINISHED, UnitFolder
 from accel.fleet.guard import Guard
 from accel.fleet.index import ShardIndex, read_index
 from accel.fleet.labelling import Labeller
@@ -58,7 +58,8 @@ def test_a_unit_is_labelled_into_a_folder_named_by_its_path(settings, videos, tm
     assert (row.path, row.frames, row.seconds, row.status, row.error) == (videos[0], 7, 7 / 25, "done", "")
     assert row.model.startswith("small@") and len(row.checksum) == 64
     assert sorted(path.name for path in (folder / "labels").iterdir()) == [f"{n:06d}.png" for n in range(7)]
-    assert [path.name for path in (tmp_path / VIDEOS).iterdir()] == [unit.id]
+    assert sorted(path.name for path in (tmp_path / VIDEOS).iterdir()) == [UNFINISHED, unit.id]
+    assert not any((tmp_path / VIDEOS / UNFINISHED).iterdir())
 
 
 def test_names_depend_on_the_path_alone_and_tell_videos_of_one_name_apart():
@@ -106,11 +107,11 @@ def test_an_error_of_writing_is_not_the_videos_fault(settings, videos, tmp_path,
     monkeypatch.setattr(FrameFiles, "write", full)
     with pytest.raises(OSError, match="No space left"):
         Labeller(settings, tmp_path).label(Unit(videos[0]))
-    assert list((tmp_path / VIDEOS).iterdir()) == []
+    assert list((tmp_path / VIDEOS).rglob("*")) == [tmp_path / VIDEOS / UNFINISHED]
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
-    dead = tmp_path / ".video.1"
+    dead = tmp_path / UNFINISHED / "video.1"
     (dead / "labels").mkdir(parents=True)
     first = UnitFolder(tmp_path / "video")
     second = UnitFolder(tmp_path / "video")
@@ -119,7 +120,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert first.commit(row) == row
     other = Row("video", "video", 0, 2, 0.1, "m", "", "done", "")
     assert second.commit(other) == row  # whoever is first has done it
-    assert [path.name for path in tmp_path.iterdir()] == ["video"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [UNFINISHED, "video"]
 
 
 @pytest.mark.slow
@@ -198,7 +199,7 @@ def test_a_killed_run_goes_on_where_it_was(weights, videos, tmp_path):
     assert run.returncode == 0 and "3 done, 0 failed" in out and "of 3 are finished already" in out
     assert all(path.stat().st_mtime_ns == before for path, before in done.items())
     assert [row["frames"] for row in read_index(tmp_path / "out/index/shard-0000-of-0001.csv")] == [*map(str, COUNTS)]
-    assert not [path for path in (tmp_path / "out" / VIDEOS).iterdir() if path.name.startswith(".")]
+    assert not any((tmp_path / "out" / VIDEOS / UNFINISHED).iterdir())
 
 
 def test_the_index_is_readable_up_to_the_last_whole_row(tmp_path):
