@@ -77,12 +77,14 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What the summaries of all inputs of a run say."""
+class Job:
+    """What all inputs of a run share."""
 
     options: Options
+    segmenter: Segmenter
     task: Task
     origin: dict
+    interrupts: Interrupts
 
     def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None) -> None:
         """Write the summary of an input. error: the error that ended it early, or None."""
@@ -97,14 +99,6 @@ class Ending:
         write_json(folder.file(SUMMARY), about | figures | end | {"origin": self.origin})
         folder.close()
         console.print(f"written: {folder.path}/ (labels/*{self.task.suffix}, video.mp4, summary.json)")
-
-
-@dataclass(frozen=True)
-class Job(Ending):
-    """What all inputs of a run share."""
-
-    segmenter: Segmenter
-    interrupts: Interrupts
 
 
 def run_demo(options: Options) -> None:
@@ -126,16 +120,21 @@ def run_demo(options: Options) -> None:
             videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
-        folders = [output_folder(options.output)]
+        folders = [_output_folder(options.output)]
     else:
-        folders = [output_folder(options.output / name) for name in videos.videos()]
+        folders = [_output_folder(options.output / name) for name in videos.videos()]
     if options.compare:
         table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     data = None if videos else _data(options)
     dataset = None if data is None else _dataset(data)
-    loaded = load(options, data)
+    loaded = _load(options, data)
     model = loaded.model
+    if options.optimize or options.flat_latency:  # which needs a model cut into parts
+        parts = options.interval if options.flat_latency else 1
+        model = model.optimized(
+            dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
+        )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
     if options.interval > 1:
@@ -144,7 +143,7 @@ def run_demo(options: Options) -> None:
     if dataset is not None:
         check_classes(loaded.source, dataset)
     with Interrupts() as interrupts:
-        job = Job(options, loaded.task, origin, segmenter, interrupts)
+        job = Job(options, segmenter, loaded.task, origin, interrupts)
         if dataset is not None:
             _label_snippets(job, dataset, folders[0])
         elif videos is not None:
@@ -167,26 +166,20 @@ def _videos(options: Options) -> VideoFolder | None:
     return videos
 
 
-def output_folder(path: Path) -> OutputFolder:
+def _output_folder(path: Path) -> OutputFolder:
     return OutputFolder(path, [VIDEO, SUMMARY], ["labels"])
 
 
 # --- which model, which data ----------------------------------------------------------------------------------
 
 
-def load(options: Options, data: DataConfig | None) -> Loaded:
-    """Return the model that the options name, or the one for these data, prepared as they say."""
+def _load(options: Options, data: DataConfig | None) -> Loaded:
     device = choose_device(options.device)
     expected = load_config(options.cfg).model if options.cfg else None
     checkpoint = _weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
-    if options.optimize or options.flat_latency:  # which needs a model cut into parts
-        parts = options.interval if options.flat_latency else 1
-        model = model.optimized(
-            dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
-        )
     as_given = options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else checkpoint
     return Loaded(model, task, str(as_given))
 

@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from accel.demo import VIDEO, Ending, Options, load, output_folder
+from accel.demo import SUMMARY, VIDEO, Options
+from accel.demo_models import weights_for_video
 from accel.evaluation.origin import Origin
+from accel.evaluation.tables import write_json
 from accel.files.small_files import read_text
+from accel.inference.loading import load_prepared
 from accel.inference.segmenter import SegmentedFrame
 from accel.inference.several import SeveralSegmenter, Stream
 from accel.interrupts import Interrupts
@@ -23,6 +26,7 @@ from accel.video.live import in_real_time
 from accel.video.opening import is_file_or_folder, open_video, source_name
 from accel.video.source import SourceFrame, VideoReader
 from accel.video.writer import VideoWriter
+from accel.weights.names import find_weights
 
 LIST = ".txt"  # a file of sources
 BETWEEN = 15.0  # seconds between two lines about all streams
@@ -61,12 +65,13 @@ def label_streams(sources: Sequence[str], options: Options) -> None:
     """
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     streams = [_stream(source, options) for source in sources]
-    folders = [output_folder(options.output / stream.name) for stream in streams]
-    loaded = load(options, None)
-    segmenter = SeveralSegmenter(loaded.model, schedule, options.flat_latency)
-    console.print(f"model: {loaded.source}")
-    ending = Ending(options, loaded.task, Origin.of({"model": loaded.source}, loaded.model.device).as_dict())
-    outputs = [_Output(stream, folder, loaded.task, options) for stream, folder in zip(streams, folders, strict=True)]
+    folders = [OutputFolder(options.output / stream.name, [VIDEO, SUMMARY], ["labels"]) for stream in streams]
+    weights = find_weights(options.checkpoint) if options.checkpoint else weights_for_video(None, options.device)
+    model, task = load_prepared(weights, options.device, options.interval, options.flat_latency, options.optimize)
+    segmenter = SeveralSegmenter(model, schedule, options.flat_latency)
+    console.print(f"model: {weights}")
+    origin = Origin.of({"model": str(weights)}, model.device).as_dict()
+    outputs = [_Output(stream, folder, task, options) for stream, folder in zip(streams, folders, strict=True)]
     error, last = None, time.monotonic()
 
     def write(number: int, frame: SegmentedFrame) -> None:
@@ -87,7 +92,7 @@ def label_streams(sources: Sequence[str], options: Options) -> None:
             error = stopped
         with interrupts.held():
             for output in outputs:
-                output.finish(ending, error)
+                output.finish(origin, error)
     if error is not None and not (isinstance(error, KeyboardInterrupt) and any(each.again for each in streams)):
         raise error
 
@@ -144,15 +149,19 @@ class _Output:
         seconds = f", {timer.mean():.4f} s a frame" if self.recording.frames else ""
         return f"{self.stream.name}: {self.recording.frames} frames, {self.recording.dropped} dropped{seconds}"
 
-    def finish(self, ending: Ending, error: BaseException | None) -> None:
-        """Finish the video and write the summary."""
+    def finish(self, origin: dict, error: BaseException | None) -> None:
+        """Finish the video and write the summary. error: what ended all streams, if it was not their own end."""
         if self.recording.frames:
             close_video(self.video, error)
         else:
             self.video.abort()
         console.print(self.line())
         timer = self.recording.timer
-        figures = {
+        interrupted = isinstance(error, KeyboardInterrupt)
+        summary = {
+            "interval": self.options.interval,
+            "scene_cuts": self.options.scene_cuts,
+            "flat_latency": self.options.flat_latency,
             "input": self.stream.name,
             "frames": self.recording.frames,
             "live": self.stream.live,
@@ -160,8 +169,13 @@ class _Output:
             "latency": timer.latency() if self.recording.frames else None,
             "breaks": self.breaks,
             **timer.figures(),
+            "interrupted": interrupted,
+            "error": None if error is None or interrupted else str(error),
+            "origin": origin,
         }
-        ending.finish(self.folder, figures, error)
+        write_json(self.folder.file(SUMMARY), summary)
+        self.folder.close()
+        console.print(f"written: {self.folder.path}/ (labels/, video.mp4, summary.json)")
 
 
 def _report(message: str) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from accel.fleet.folders import UnitFolder
@@ -15,15 +14,13 @@ from accel.fleet.settings import Settings
 from accel.fleet.units import DONE, FAILED, VIDEOS, Row, Unit, read_row
 from accel.formats import VideoFacts, find_formats
 from accel.formats.writer import FrameWriter
-from accel.inference.loading import load_model
+from accel.inference.loading import load_prepared
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval
-from accel.tasks import build_task
 from accel.video.opening import open_video
 from accel.video.segments import FrameTimes, SegmentReader, cut, frame_times
 from accel.video.source import VideoReader
-from accel.weights.checkpoints import describe_weights
 from accel.wording import first_line
 
 Watch = Callable[[int], object]  # is told how many frames of the unit are labelled
@@ -44,14 +41,10 @@ class Labeller:
         self.settings, self.out = settings, out
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        model = load_model(settings.weights, device=settings.device)
-        description = describe_weights(settings.weights)
-        self.task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
+        model, self.task = load_prepared(
+            settings.weights, settings.device, settings.interval, settings.flat_latency, settings.optimize
+        )
         self.formats = find_formats(model.task, settings.formats)
-        if settings.optimize or settings.flat_latency:
-            parts = settings.interval if settings.flat_latency else 1
-            dtype = None if settings.optimize else torch.float32
-            model = model.optimized(dtype=dtype, compile=settings.optimize, parts=parts)
         schedule = SceneCuts(settings.interval) if settings.scene_cuts else FixedInterval(settings.interval)
         confidence = any(each.needs_confidence for each in self.formats)
         self.segmenter = Segmenter(model, schedule, settings.flat_latency, confidence)
