@@ -255,7 +255,7 @@ def _from_coco(info: dict, parts: Iterator[tuple[dict, list[dict]]]) -> Frames:
             yield image["id"], image["seconds"], _boxes(boxes)
 
 
-def _boxes(found: list[tuple[int, float, Sequence[float]]]) -> ReadBoxes:
+def _boxes(found: Sequence[tuple[int, float, Sequence[float]]]) -> ReadBoxes:
     return ReadBoxes(
         boxes=np.array([corners for _, _, corners in found], np.float32).reshape(-1, 4),
         scores=np.array([score for _, score, _ in found], np.float32),

@@ -237,7 +237,7 @@ class _Feed:
         except (ValueError, OSError) as error:
             return first_line(error)
         finally:
-            if hasattr(source, "close"):
+            if source is not None and hasattr(source, "close"):
                 source.close()
         return ""
 
