@@ -99,7 +99,7 @@ class Labeller:
         writers: list[FrameWriter] = []
         try:
             with _writing():
-                writers.extend(kind(folder, facts, self.task) for kind in self.formats)
+                writers.extend(kind(folder.joinpath, facts, self.task) for kind in self.formats)
 
             def write(frame: SegmentedFrame) -> None:
                 if frame.index < start:  # it warms up

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from accel.formats.files import LineFile, place
+from accel.formats.files import LineFile, put
 from accel.formats.writer import PART, FrameWriter, head
 
 NPZ, ZARR = "labels.npz", "labels.zarr"
@@ -37,9 +37,9 @@ class NpzLabels(FrameWriter):
     def names():
         return [NPZ, NPZ + PART, NPZ_FRAMES]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self.part = folder / (NPZ + PART)
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self.part = place(NPZ + PART)
         self._file: BinaryIO = self.part.open("w+b")
         self._file.write(_local_header("labels.npy", 0, 0, 0))
         self._begin = self._file.tell()
@@ -47,7 +47,7 @@ class NpzLabels(FrameWriter):
         self._file.write(b"\x00" + struct.pack("<HH", _HEADER, _HEADER ^ 0xFFFF) + self._npy_header(0))
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
         self._sum, self._size = 0, 0
-        self._lines = LineFile(folder / NPZ_FRAMES)
+        self._lines = LineFile(place(NPZ_FRAMES))
         self._lines.add(json.dumps(head(video, task)))
         self._frames: list[int] = []
         self._seconds: list[float] = []
@@ -83,7 +83,7 @@ class NpzLabels(FrameWriter):
         self._file.write(b"".join(directory))
         self._file.write(_end_of_directory(len(directory), start, self._file.tell() - start))
         self._file.close()
-        os.replace(self.part, self.folder / NPZ)
+        os.replace(self.part, self.place(NPZ))
         self._lines.close()
         self._lines.path.unlink()
 
@@ -175,22 +175,19 @@ class ZarrLabels(FrameWriter):
 
     @staticmethod
     def names():
-        return [ZARR]
+        return [f"{ZARR}/"]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self.path = folder / ZARR
-        self.path.mkdir(parents=True)
-        (self.path / "labels").mkdir()
-        place(self.path / ".zgroup", b'{"zarr_format": 2}')
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        put(place(f"{ZARR}/.zgroup"), b'{"zarr_format": 2}')
         self._frames: list[int] = []
         self._seconds: list[float] = []
         self._describe(finished=False)
-        self._lines = LineFile(self.path / FRAMES)
+        self._lines = LineFile(place(f"{ZARR}/{FRAMES}"))
 
     def write(self, frame):
         chunk = zlib.compress(np.ascontiguousarray(frame.labels).tobytes(), _LEVEL)
-        place(self.path / "labels" / f"{len(self._frames)}.0.0", chunk)
+        put(self.place(f"{ZARR}/labels/{len(self._frames)}.0.0"), chunk)
         self._lines.add(json.dumps([frame.index, frame.time]))
         self._frames.append(frame.index)
         self._seconds.append(frame.time)
@@ -208,7 +205,7 @@ class ZarrLabels(FrameWriter):
         attributes: dict = head(self.video, self.task)
         if finished:
             attributes |= {"frames": self._frames, "seconds": self._seconds}
-        place(self.path / "labels" / ".zattrs", json.dumps(attributes).encode())
+        put(self.place(f"{ZARR}/labels/.zattrs"), json.dumps(attributes).encode())
         self._describe_shape()
 
     def _describe_shape(self) -> None:
@@ -223,4 +220,4 @@ class ZarrLabels(FrameWriter):
             "order": "C",
             "filters": None,
         }
-        place(self.path / "labels" / ".zarray", json.dumps(array).encode())
+        put(self.place(f"{ZARR}/labels/.zarray"), json.dumps(array).encode())

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from accel.files.whole_files import whole_file
-from accel.formats.files import LineFile, json_lines, place
+from accel.formats.files import LineFile, json_lines, put
 from accel.formats.masks import class_runs, regions, runs_to_mask, runs_to_string, string_to_runs
 from accel.formats.writer import PART, FrameWriter, head
 from accel.inference.segmenter import SegmentedFrame
@@ -29,9 +29,9 @@ class Coco(FrameWriter):
 
     file: ClassVar[str]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self._lines = LineFile(folder / (self.file + PART))
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self._lines = LineFile(place(self.file + PART))
         self._lines.add(json.dumps(head(video, task)))
         self._count = 0
 
@@ -61,7 +61,7 @@ class Coco(FrameWriter):
 
     def close(self):
         self._lines.close()
-        assemble(self._lines.path, self.folder / self.file)
+        assemble(self._lines.path, self.place(self.file))
         self._lines.path.unlink()
 
     def abort(self):
@@ -130,11 +130,10 @@ class FrameJson(CocoMasks):
 
     @staticmethod
     def names():
-        return [FRAMES]
+        return [f"{FRAMES}/"]
 
-    def __init__(self, folder, video, task):
-        FrameWriter.__init__(self, folder, video, task)
-        (folder / FRAMES).mkdir()
+    def __init__(self, place, video, task):
+        FrameWriter.__init__(self, place, video, task)
 
     def write(self, frame):
         said = self.dataset(frame)
@@ -144,7 +143,7 @@ class FrameJson(CocoMasks):
             "annotations": said["annotations"],
             "categories": categories(self.task.class_names),
         }
-        place(self.folder / FRAMES / f"{frame.index:06d}.json", json.dumps(whole).encode())
+        put(self.place(f"{FRAMES}/{frame.index:06d}.json"), json.dumps(whole).encode())
 
     def close(self): ...
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from accel.formats.files import place
+from accel.formats.files import put
 from accel.formats.writer import FrameWriter
 
 FOLDER = "confidence"
@@ -23,16 +23,12 @@ class ConfidenceMaps(FrameWriter):
 
     @staticmethod
     def names():
-        return [FOLDER]
-
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        (folder / FOLDER).mkdir()
+        return [f"{FOLDER}/"]
 
     def write(self, frame):
         picture = io.BytesIO()
         Image.fromarray(as_grey(frame.confidence)).save(picture, format="PNG")
-        place(self.folder / FOLDER / f"{frame.index:06d}.png", picture.getvalue())
+        put(self.place(f"{FOLDER}/{frame.index:06d}.png"), picture.getvalue())
 
     def close(self): ...
 

@@ -35,7 +35,7 @@ def convert(sources: Sequence[Path], name: str, out: Path) -> int:
         if os.path.lexists(out / each):
             raise ValueError(f"{out / each}: is there already; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    writer, count = kind(out, results.video, task), 0
+    writer, count = kind(out.joinpath, results.video, task), 0
     try:
         for frame in results.frames():
             writer.write(frame)

@@ -26,9 +26,9 @@ class CvatVideo(FrameWriter):
     def names():
         return [FILE, FILE + PART]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self._lines = LineFile(folder / (FILE + PART))
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self._lines = LineFile(place(FILE + PART))
 
     def write(self, frame):
         self._lines.add(json.dumps({"frame": frame.index, "shapes": list(self._shapes(frame))}))
@@ -36,7 +36,7 @@ class CvatVideo(FrameWriter):
     def close(self):
         self._lines.close()
         last = max((line["frame"] for line in json_lines(self._lines.path)), default=-1)
-        with whole_file(self.folder / FILE) as file:
+        with whole_file(self.place(FILE)) as file:
             for text in self._document(last + 1):
                 file.write(text.encode())
         self._lines.path.unlink()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def place(path: Path, data: bytes) -> None:
-    """Write a small file: it is there as a whole or not at all if the program is killed."""
+def put(path: Path, data: bytes) -> None:
+    """Write a small file: it is there as a whole or not at all if the program is killed. Missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(data)
     os.replace(part, path)

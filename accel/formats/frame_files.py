@@ -17,16 +17,15 @@ class FrameFiles(FrameWriter):
 
     @staticmethod
     def names():
-        return [FOLDER, LIST]
+        return [f"{FOLDER}/", LIST]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        (folder / FOLDER).mkdir()
-        self._lines = LineFile(folder / LIST)
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self._lines = LineFile(place(LIST))
         self._lines.add(json.dumps(head(video, task)))
 
     def write(self, frame):
-        self.task.save(self.folder / FOLDER / f"{frame.index:06d}{self.task.suffix}", frame.prediction)
+        self.task.save(self.place(f"{FOLDER}/{frame.index:06d}{self.task.suffix}"), frame.prediction)
         self._lines.add(json.dumps([frame.index, frame.time]))
 
     def close(self):

@@ -18,9 +18,9 @@ SHARES, BOXES = "shares.csv", "boxes.csv"
 class _Table(FrameWriter):
     file: ClassVar[str]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self._lines = LineFile(folder / self.file)
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self._lines = LineFile(place(self.file))
         self._lines.add(line_of(self.columns()))
 
     def columns(self) -> list[str]:

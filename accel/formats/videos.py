@@ -61,9 +61,10 @@ class _Watched(FrameWriter):
     view: ClassVar[View]
     file: ClassVar[str]
 
-    def __init__(self, folder, video, task):
-        super().__init__(folder, video, task)
-        self._video = StreamedVideoWriter(folder / self.file, video.fps)
+    def __init__(self, place, video, task):
+        super().__init__(place, video, task)
+        self._video = StreamedVideoWriter(place(self.file), video.fps)
+        place(self.file + PART)  # which it writes beside
 
     def write(self, frame):
         self._video.write(picture_of(self.task, frame, self.view), frame.time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from accel.inference.segmenter import SegmentedFrame
 from accel.tasks import Task
 
+Place = Callable[[str], Path]
 PART = ".part"  # the suffix of a file that is being written
 
 
@@ -41,13 +42,13 @@ def head(video: VideoFacts, task: Task) -> dict[str, Any]:
 
 
 class FrameWriter(ABC):
-    """Writes the results of one video in one format, frame by frame, into a folder.
+    """Writes the results of one video in one format, frame by frame.
 
     Each frame reaches the file system before `write` returns. If the program is killed, everything up to the last whole
     frame can be read: from the file under its own name, or from the one with `.part` after it. Only `close` gives a
     file that needs an end its own name.
 
-    folder: an existing folder.
+    place: takes the name of a file within the folder of results, and returns its path.
     video: the video's facts.
     task: the task of the model, with class names and colours.
 
@@ -56,13 +57,13 @@ class FrameWriter(ABC):
 
     needs_confidence = False
 
-    def __init__(self, folder: Path, video: VideoFacts, task: Task):
-        self.folder, self.video, self.task = folder, video, task
+    def __init__(self, place: Place, video: VideoFacts, task: Task):
+        self.place, self.video, self.task = place, video, task
 
     @staticmethod
     @abstractmethod
     def names() -> Sequence[str]:
-        """Return the names of the files and folders that this format writes in its folder."""
+        """Return the names of the files and folders that this format writes. Those of folders end with a slash."""
 
     @abstractmethod
     def write(self, frame: SegmentedFrame) -> None:
