@@ -12,6 +12,8 @@ from accel.demo_models import weights_for_video
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
 from accel.files.small_files import read_text
+from accel.formats import FORMATS, FrameWriter, find_formats
+from accel.formats.together import Formats, named
 from accel.inference.loading import load_prepared
 from accel.inference.segmenter import SegmentedFrame
 from accel.inference.several import SeveralSegmenter, Stream
@@ -55,8 +57,10 @@ def listed_sources(given: Sequence[str]) -> list[str]:
     return sources
 
 
-def label_streams(sources: Sequence[str], options: Options) -> None:
+def label_streams(sources: Sequence[str], options: Options, formats: Sequence[str] = ()) -> None:
     """Label several sources at the same time; each gets a folder of its name in `options.output`.
+
+    formats: the names of formats, beside those of `accel label`.
 
     Cameras and live streams go on until Ctrl-C. One that fails is tried again, with growing pauses, and does not stop
     the others.
@@ -65,18 +69,22 @@ def label_streams(sources: Sequence[str], options: Options) -> None:
     """
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     streams = [_stream(source, options) for source in sources]
-    folders = [OutputFolder(options.output / stream.name, [VIDEO, SUMMARY], ["labels"]) for stream in streams]
+    files, subfolders = named([kind for task in FORMATS for kind in find_formats(task, _of_task(task, formats))])
+    names = [VIDEO, SUMMARY, *files], sorted({"labels", *subfolders})
+    folders = [OutputFolder(options.output / stream.name, *names) for stream in streams]
     weights = find_weights(options.checkpoint) if options.checkpoint else weights_for_video(None, options.device)
     model, task = load_prepared(weights, options.device, options.interval, options.flat_latency, options.optimize)
-    segmenter = SeveralSegmenter(model, schedule, options.flat_latency)
+    kinds = find_formats(task.name, formats)
+    confidence = any(kind.needs_confidence for kind in kinds)
+    segmenter = SeveralSegmenter(model, schedule, options.flat_latency, confidence)
     console.print(f"model: {weights}")
     origin = Origin.of({"model": str(weights)}, model.device).as_dict()
-    outputs = [_Output(stream, folder, task, options) for stream, folder in zip(streams, folders, strict=True)]
+    outputs = [_Output(stream, folder, task, options, kinds) for stream, folder in zip(streams, folders, strict=True)]
     error, last = None, time.monotonic()
 
     def write(number: int, frame: SegmentedFrame) -> None:
         nonlocal last
-        outputs[number].recording.write(frame)
+        outputs[number].write(frame)
         if time.monotonic() - last > BETWEEN:
             last = time.monotonic()
             console.print("; ".join(output.line() for output in outputs))
@@ -95,6 +103,10 @@ def label_streams(sources: Sequence[str], options: Options) -> None:
                 output.finish(origin, error)
     if error is not None and not (isinstance(error, KeyboardInterrupt) and any(each.again for each in streams)):
         raise error
+
+
+def _of_task(task: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in FORMATS[task]]
 
 
 def _stream(source: str, options: Options) -> Stream:
@@ -135,13 +147,21 @@ class _Camera:
 class _Output:
     """The results of a stream, from its first frame on."""
 
-    def __init__(self, stream: Stream, folder: OutputFolder, task: Task, options: Options):
+    def __init__(
+        self, stream: Stream, folder: OutputFolder, task: Task, options: Options, kinds: Sequence[type[FrameWriter]]
+    ):
         self.stream, self.folder, self.options = stream, folder, options
         folder.clear()
         self.video = VideoWriter(folder.file(VIDEO), None)
         self.breaks: list[str] = []
         self.recording = Recording(folder, self.video, task, Bar(stream.name, None, None), options.view)
         self.recording.progress.last = math.inf  # `label_streams` tells how far all are
+
+        self.formats = Formats(kinds, folder.file, stream.name, None, task)
+
+    def write(self, frame: SegmentedFrame) -> None:
+        self.recording.write(frame)
+        self.formats.write(frame)
 
     def line(self) -> str:
         """Say how far the stream is."""
@@ -151,6 +171,8 @@ class _Output:
 
     def finish(self, origin: dict, error: BaseException | None) -> None:
         """Finish the video and write the summary. error: what ended all streams, if it was not their own end."""
+        self.formats.close()
+        self.formats.abort()
         if self.recording.frames:
             close_video(self.video, error)
         else:

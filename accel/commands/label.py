@@ -52,9 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
     if args.manifest is not None:
         return _label_many(args)
-    for option in ("shard", "write", "retry_failed", "segment", "threads"):
+    for option in ("shard", "retry_failed", "segment", "threads"):
         if getattr(args, option):
             parser.error(f"--{option.replace('_', '-')} is for --manifest")
+    if args.write and not args.inputs:
+        parser.error("--write is for --manifest and --input")
 
     from accel.demo import Options, run_demo
     from accel.video.opening import source_name
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.inputs:
         from accel.streams import label_streams, listed_sources
 
-        label_streams(listed_sources(args.inputs), replace(options, input=args.inputs[0]))
+        label_streams(listed_sources(args.inputs), replace(options, input=args.inputs[0]), args.write)
     else:
         run_demo(options)
     return 0

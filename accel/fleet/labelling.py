@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import torch
 from accel.fleet.folders import UnitFolder
 from accel.fleet.settings import Settings
 from accel.fleet.units import DONE, FAILED, VIDEOS, Row, Unit, read_row
-from accel.formats import VideoFacts, find_formats
-from accel.formats.writer import FrameWriter
+from accel.formats import find_formats
+from accel.formats.together import Formats
 from accel.inference.loading import load_prepared
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.playing.scene_cuts import SceneCuts
@@ -94,32 +94,24 @@ class Labeller:
         return SegmentReader(unit.path, first, unit.stop, times, on_damage=on_damage)
 
     def _run(self, reader: VideoReader, folder: Path, progress: _Progress, start: int) -> None:
-        facts = VideoFacts(reader.name, reader.size, reader.fps)
         progress.frame_seconds = float(1 / reader.fps) if reader.fps else 0.0
-        writers: list[FrameWriter] = []
-        try:
+        formats = Formats(self.formats, folder.joinpath, reader.name, reader.fps, self.task)
+
+        def write(frame: SegmentedFrame) -> None:
+            if frame.index < start:  # it warms up
+                return
             with _writing():
-                writers.extend(kind(folder.joinpath, facts, self.task) for kind in self.formats)
+                formats.write(frame)
+            progress.add(frame)
 
-            def write(frame: SegmentedFrame) -> None:
-                if frame.index < start:  # it warms up
-                    return
-                with _writing():
-                    for writer in writers:
-                        writer.write(frame)
-                progress.add(frame)
-
+        try:
             try:
                 self.segmenter.run(reader, write, live=False)
             finally:
-                if progress.frames:
-                    with _writing():
-                        for writer in writers:
-                            writer.close()
+                with _writing():
+                    formats.close()
         finally:
-            for writer in writers:
-                with suppress(Exception):
-                    writer.abort()
+            formats.abort()
 
     def _row(self, unit: Unit, folder: UnitFolder, progress: _Progress, problems: list[str]) -> Row:
         if not problems and not progress.frames:
