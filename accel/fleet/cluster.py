@@ -9,7 +9,8 @@ whose row has been committed is not given to an actor again. Ray has ways of its
 - An actor that dies is started again for ever. Here a video is decoded in a process below the actor (`guard.Guard`),
   which dies in its place, and which no video gets more than twice.
 - OMP_NUM_THREADS is 1, or the number of CPUs that an actor reserves. The model's threads are set to that number.
-- Ray's own steps need a CPU, too. They get one that no actor reserves.
+- Ray's own steps need CPUs, too: listing, passing over what is done, dividing. They wait for ever where actors have
+  reserved all. So some are left to them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from accel.progress import bar, console
 from accel.threads import usable_cores
 
 ROWS, CHECKPOINT, MANIFEST, INDEX = "ray/rows", "ray/checkpoint", "ray/manifest", "index.parquet"
-_FOR_RAY = 1  # CPUs that no actor reserves
+_FOR_RAY = 3  # CPUs that no actor reserves: what passes over finished units holds one, two are for tasks
 _STORE = 256 * 2**20  # bytes of Ray's memory for rows, on this machine; it takes a third of the memory otherwise
 _LITTLE = 0.01  # CPUs that reading the manifest and writing a row reserve
 
@@ -154,7 +155,7 @@ def _fitting(ray: Any, resources: Resources) -> int:
         found = ", ".join(f"{there.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
         wanted = f"{resources.cpus} CPUs and {resources.gpus:g} GPUs"
         raise ValueError(
-            f"no worker with {wanted} fits into the cluster ({found}, one of these CPUs for Ray's own steps)"
+            f"no worker with {wanted} fits into the cluster ({found}, {_FOR_RAY} of the CPUs are for Ray itself)"
         )
     return int(fit)
 
@@ -166,6 +167,7 @@ def _label(ray: Any, settings: Settings, out: Path, resources: Resources, worker
     context.checkpoint_config = CheckpointConfig(
         id_column="id", checkpoint_path=str(out / CHECKPOINT), delete_checkpoint_on_success=False
     )
+    context.checkpoint_config.checkpoint_actor_pool_max_size = 1  # or it takes the CPUs of the steps after it
     context.enable_progress_bars = console.is_terminal
     dataset = ray.data.read_parquet(str(out / MANIFEST), num_cpus=_LITTLE)
     dataset = dataset.repartition(target_num_rows_per_block=1)

@@ -24,7 +24,7 @@ from accel.fleet.shard import run_shard
 from accel.fleet.starting import settle
 from accel.fleet.units import VIDEOS, Unit
 
-PATIENCE = 600  # seconds for a step on a busy machine
+PATIENCE = 1200  # seconds for a step on a busy machine
 
 
 @pytest.fixture(scope="module")
