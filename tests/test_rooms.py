@@ -50,6 +50,8 @@ ORDER = (
     # what is done with models
     "inference",
     "recording",
+    "formats",
+    "fleet",
     "evaluation",
     "training",
     "benchmark",
@@ -57,6 +59,7 @@ ORDER = (
     "acceleration",
     "demo_models",
     "demo",
+    "streams",
     "cli",
     "commands",
     "__main__",

@@ -15,6 +15,7 @@ from accel.cli import run
 
 COMMANDS = {
     "label": "label a video, a folder, a camera or a stream",
+    "fleet": "label many videos on a cluster",
     "demo": "see labelled snippets and their accuracy",
     "models": "list the weights that can be used by name",
     "polygons": "make label images from outlines (COCO, LabelMe, Ultralytics)",
@@ -23,7 +24,7 @@ COMMANDS = {
     "distil": "train a video model on videos without labels",
     "evaluate": "score trained models on labelled video",
     "benchmark": "measure how fast things run on this machine",
-    "convert": "convert published weights from or to MXNet",
+    "convert": "convert results to other formats, or weights from or to MXNet",
 }
 
 HELP = """Accel labels every pixel of a video, at a fraction of the usual cost.

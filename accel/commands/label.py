@@ -4,6 +4,8 @@ accel label drive.mp4
 accel label drive.mp4 --model NAME --interval 10 --view overlay
 accel label 0
 accel label rtsp://CAMERA/live
+accel label --input cams.txt
+accel label --manifest videos.txt --shard 3/64 --write png,npz --output results
 
 `accel models` lists the names. Ctrl-C ends it; frames labelled by then are kept.
 """
@@ -12,43 +14,118 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accel.cli import Parser, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
 BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
+_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "write", "retry_failed", "segment", "threads")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument(
-        "input", metavar="VIDEO", help="video file, folder of frames or of videos; camera (0); stream (rtsp://...)"
+        "input",
+        metavar="VIDEO",
+        nargs="?",
+        help="video file, folder of frames or of videos; camera (0); stream (rtsp://...)",
     )
     parser.add_argument("--model", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
     add_ways(parser)
     parser.add_argument("--output", type=Path, help="folder for the results (default: output/VIDEO)")
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        metavar="SOURCE",
+        help="one of several cameras, streams or videos for one model; or a .txt file with one in each line",
+    )
+    many = parser.add_argument_group("many videos, each into a folder of its own; see docs/fleet.md")
+    many.add_argument("--manifest", help="file with a path in each line; or a folder of videos, or a pattern")
+    many.add_argument("--shard", help="the share of them to label, such as 3/64 (default: all)")
+    add_results(many)
     args = parser.parse_args(arguments)
+    if [args.input, args.inputs, args.manifest].count(None) != 2:
+        parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
+    if args.manifest is not None:
+        return _label_many(args)
+    for option in ("shard", "retry_failed", "segment", "threads"):
+        if getattr(args, option):
+            parser.error(f"--{option.replace('_', '-')} is for --manifest")
+    if args.write and not args.inputs:
+        parser.error("--write is for --manifest and --input")
 
     from accel.demo import Options, run_demo
     from accel.video.opening import source_name
 
-    output = args.output or Path("output") / source_name(args.input)
-    run_demo(
-        Options(
-            version=None,
-            num_ex=1,
-            average=False,
-            cfg=None,
-            compare=False,
-            train=False,
-            checkpoint=args.model,
-            **{key: value for key, value in vars(args).items() if key not in ("model", "output")},
-            output=output,
-        )
+    output = args.output or (Path("output") if args.inputs else Path("output") / source_name(args.input))
+    options = Options(
+        version=None,
+        num_ex=1,
+        average=False,
+        cfg=None,
+        compare=False,
+        train=False,
+        checkpoint=args.model,
+        **{key: value for key, value in vars(args).items() if key not in _NOT_OPTIONS},
+        output=output,
     )
+    if args.inputs:
+        from accel.streams import label_streams, listed_sources
+
+        label_streams(listed_sources(args.inputs), replace(options, input=args.inputs[0]), args.write)
+    else:
+        run_demo(options)
+    return 0
+
+
+def _label_many(args: argparse.Namespace) -> int:
+    from accel.fleet.manifest import Shard, find_videos
+    from accel.fleet.shard import run_shard
+    from accel.fleet.starting import settle
+    from accel.fleet.units import FAILED
+
+    if args.live is not None:
+        raise ValueError(
+            "--live, --no-live: expected with one VIDEO; videos of a manifest are read without dropping any"
+        )
+    if args.output is None:
+        raise ValueError("--manifest: expected --output FOLDER too, the folder for the results of all shards")
+    shard, videos = Shard.parse(args.shard or "0/1"), find_videos(args.manifest)
+    ways = {key: getattr(args, key) for key in ("scene_cuts", "flat_latency", "optimize", "fps", "segment")}
+    ways |= {key: getattr(args, key) for key in ("device", "threads")}
+    settings = settle(chosen_weights(args.model, args.device), args.interval, args.write, **ways)
+    rows = run_shard(videos, shard, settings, args.output, args.retry_failed)
+    failed = sum(row.status == FAILED for row in rows)
+    print(
+        f"written: {args.output}/videos/ ({len(rows) - failed} done, {failed} failed; {args.output}/index/ lists them)"
+    )
+    return 1 if rows and failed == len(rows) else 0
+
+
+def chosen_weights(model: str | None, device: str) -> Path:
+    """Return the weights that are named, or those for real video."""
+    from accel.demo_models import weights_for_video
+    from accel.weights.names import find_weights
+
+    return find_weights(model) if model else weights_for_video(None, device)
+
+
+def add_results(parser: argparse._ActionsContainer) -> None:
+    """Add the arguments about the results of many videos."""
+    parser.add_argument("--write", type=names, default=(), help="formats to write, such as png,npz (default: png)")
+    parser.add_argument("--retry-failed", action="store_true", help="label videos again that failed")
+    parser.add_argument("--segment", type=float, help="cut longer videos into parts of so many seconds (default: 600)")
+    parser.add_argument("--threads", type=int, help="processor threads of each model (default: all cores)")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read a list of names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from accel.config import ModelConfig, without_pretrained
 from accel.datasets import ClipDataset
 from accel.devices import choose_device
 from accel.models import VideoModel, build_model
+from accel.tasks import Task, build_task
 from accel.weights.checkpoints import describe_weights, load_weights
 from accel.weights.hub import About
 from accel.weights.names import find_weights
@@ -51,6 +53,26 @@ def load_model(
     model.about = About(description)
     device = choose_device(device) if isinstance(device, str) else device
     return model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload] # undeclared
+
+
+def load_prepared(
+    checkpoint: str | Path, device: str, interval: int, flat_latency: bool = False, optimize: bool = False
+) -> tuple[VideoModel, Task]:
+    """Return a model that is prepared for labelling video, and its task with the classes of its weights.
+
+    interval: frames from key frame to key frame.
+    flat_latency: whether the work of a key frame will be spread over the interval.
+    optimize: whether to make the model fast first.
+
+    Raises as `load_model`.
+    """
+    model = load_model(checkpoint, device=device)
+    description = describe_weights(find_weights(checkpoint))
+    task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
+    if optimize or flat_latency:  # which needs a model cut into parts
+        dtype = None if optimize else torch.float32
+        model = model.optimized(dtype=dtype, compile=optimize, parts=interval if flat_latency else 1)
+    return model, task
 
 
 def check_classes(checkpoint: str | Path, dataset: ClipDataset) -> None:

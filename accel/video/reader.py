@@ -176,6 +176,10 @@ class VideoFileReader(VideoReader):
         self._pictures = Pictures(first)
         self.size = self._pictures.size
 
+    def container(self) -> av.container.InputContainer:
+        """Return the file, opened anew, for who needs its packets."""
+        return self._open()
+
     def _open(self) -> av.container.InputContainer:
         with self.path.open("rb") as file:
             if file.read(len(_PLAYLIST)) == _PLAYLIST:  # of a live stream, it would be read again and again

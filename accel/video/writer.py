@@ -150,6 +150,13 @@ class VideoWriter:
         else:
             self.abort()
 
+    def _options(self) -> dict[str, str]:
+        """Return x264's options."""
+        options = {"crf": str(self.quality), "preset": "fast"}
+        if self._timed:
+            options["bf"] = "0"  # frames stored out of order would leave the header's length behind the last one's time
+        return options
+
     def _open(self, height: int, width: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._timed = self._told or self.fps is None or self.fps < _SLOWEST
@@ -158,11 +165,8 @@ class VideoWriter:
         if self._timed:
             form["video_track_timescale"] = str(self._ticks)  # else FFmpeg multiplies few ticks, and steps are longer
         self._container = av.open(f"file:{self._part}", "w", format="mp4", options=form)
-        options = {"crf": str(self.quality), "preset": "fast"}
-        if self._timed:
-            options["bf"] = "0"  # frames stored out of order would leave the header's length behind the last one's time
         rate = max(self.fps or 30, _SLOWEST)
-        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
+        self._stream = self._container.add_stream("libx264", rate=rate, options=self._options())
         self._stream.width = width + width % 2
         self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"

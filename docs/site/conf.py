@@ -46,6 +46,7 @@ docs/training
 docs/evaluation
 docs/any_model
 docs/performance
+docs/fleet
 data/README
 ```
 
