@@ -33,6 +33,8 @@ ORDER = (
     "devices",
     "clock",
     "machine",
+    # exported models, without PyTorch
+    "runtime",
     # models
     "playing",
     "fast",
@@ -53,6 +55,7 @@ ORDER = (
     "evaluation",
     "training",
     "benchmark",
+    "exporting",
     # commands
     "demo_models",
     "demo",

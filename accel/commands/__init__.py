@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "list the weights that can be used by name",
     "train": "train an experiment or a recipe",
     "evaluate": "score trained models on labelled video",
+    "export": "export a model for ONNX Runtime, C++ or the browser",
     "benchmark": "measure how fast things run on this machine",
     "convert": "convert published weights from or to MXNet",
 }

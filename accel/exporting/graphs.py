@@ -8,7 +8,6 @@ What it neither takes nor gives stays as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,16 +237,34 @@ class _Tracer:
         step = _Step(self.model, name, self.taken(name) if taken is None else taken, self.without, self.given)
         examples = tuple(self.known[each] for each in step.inputs)
         given = step(*examples)  # an error of the model's own is told as it is
-        self.known |= {each.removeprefix("new_"): t for each, t in zip(step.names, given, strict=True)}
+        # Copies, because the tracer takes a tensor given twice for one input.
+        self.known |= {each.removeprefix("new_"): t.clone() for each, t in zip(step.names, given, strict=True)}
         last = step.prediction[0]
         try:
-            program = torch.export.export(step, examples)
+            program = torch.export.export(step, examples, dynamic_shapes=self._sizes(step))
         except Exception as error:  # the tracer has no class for what it cannot follow
             if is_of_the_machine(error):
                 raise
             raise ValueError(f"this model cannot be exported: {first_line(error)}") from error
+        if self.dynamic and not _has_symbols(program):
+            raise ValueError("this model's networks take frames of one size: leave out --dynamic, and give --size")
         bias = None if last.bias is None else tuple(last.bias.tolist())
         return Graph(name, program, step.inputs, step.names, last.border, last.stride, bias)
+
+    def _sizes(self, step: _Step) -> tuple | None:
+        """Return which sides of the inputs may change. The sides of features follow from those of the frame."""
+        if not self.dynamic:
+            return None
+        free, follows = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO
+        pictures, maps = {0: free, 1: free}, {1: follows, 2: follows}
+        return (tuple(maps if name in ("features", "memory") else pictures for name in step.inputs),)
+
+
+def _has_symbols(program: torch.export.ExportedProgram) -> bool:
+    """Return whether both sides of the frame may change."""
+    first = program.graph_signature.user_inputs[0]
+    (node,) = (node for node in program.graph.nodes if node.name == first)
+    return not any(isinstance(side, int) for side in node.meta["val"].shape[:2])
 
 
 def _used(graph: Graph) -> tuple[str, ...]:

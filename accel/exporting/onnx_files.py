@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ def write_onnx(graphs: Graphs, graph: Graph, path: Path, grid_sample: bool = Tru
     table = torch.export.default_decompositions() | replacements(grid_sample, graphs.offsets)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what the exporter does inside
+        program = graph.program.run_decompositions(table)
+        _divide_as_onnx(program)
         try:
             made: Any = torch.onnx.export(
-                graph.program.run_decompositions(table),
+                program,
                 (),
                 dynamo=True,
                 opset_version=OPSET,
@@ -54,3 +57,22 @@ def write_onnx(graphs: Graphs, graph: Graph, path: Path, grid_sample: bool = Tru
         raise ValueError(f"this model has operators that ONNX lacks: {', '.join(custom)}")
     with whole_path(path) as temporary:
         onnx.save(model, temporary)
+
+
+def _divide_as_onnx(program: torch.export.ExportedProgram) -> None:
+    """Make divisions of sizes exact, in place.
+
+    ONNX rounds a quotient of whole numbers towards zero, Python rounds it down. -(-height // 16), the number of cells
+    of a frame of any height, would be one too small.
+    """
+    graph = program.graph
+    for node in graph.find_nodes(op="call_function", target=operator.floordiv):
+        number, by = node.args
+        with graph.inserting_before(node):
+            rest = graph.call_function(operator.mod, (number, by))
+            whole = graph.call_function(operator.sub, (number, rest))
+        values = [each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in (number, by)]
+        rest.meta["val"] = values[0] % values[1]
+        whole.meta["val"] = values[0] - rest.meta["val"]
+        node.args = (whole, by)
+    program.graph_module.recompile()

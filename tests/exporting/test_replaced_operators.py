@@ -48,7 +48,9 @@ def test_attention_over_known_offsets_is_the_operators(offsets):
 
 
 @pytest.mark.parametrize("border", ["replicate", "zero"])
-@pytest.mark.parametrize(("cells", "size", "stride"), [((4, 6), (61, 90), 16), ((3, 6), (50, 97), 16), ((9, 5), (33, 20), 4)])
+@pytest.mark.parametrize(
+    ("cells", "size", "stride"), [((4, 6), (61, 90), 16), ((3, 6), (50, 97), 16), ((9, 5), (33, 20), 4)]
+)
 def test_labels_are_the_operators_labels(border, cells, size, stride, monkeypatch):
     monkeypatch.setattr(operators, "TILE", 5000)  # several tiles
     scores, bias = noise(1, 7, *cells), noise(7)
