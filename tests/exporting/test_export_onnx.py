@@ -17,7 +17,7 @@ from small_models import ALL, small
 import accel
 from accel import runtime
 from accel.exporting import checking, export_model
-from accel.exporting.export import Settings
+from accel.exporting.exporter import Settings
 from accel.exporting.graphs import Graphs
 from accel.inference.exported import ExportedModel
 from accel.inference.loading import check_classes, classes_of, load_model
@@ -239,8 +239,8 @@ def test_a_provider_that_is_not_there_is_refused(folder):
 
 
 def test_an_export_that_says_something_else_fails(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("accel.exporting.export.graphs_of", lambda *_: Graphs((), None, ()))
-    monkeypatch.setattr("accel.exporting.export._check", lambda *_: checking.require(agreement, "fp32"))
+    monkeypatch.setattr("accel.exporting.exporter.graphs_of", lambda *_: Graphs((), None, ()))
+    monkeypatch.setattr("accel.exporting.exporter._check", lambda *_: checking.require(agreement, "fp32"))
     agreement = checking.Agreement(SIZE, 0.9, 0.1, 1.0)
     with pytest.raises(ValueError, match="labels 90.00% of the pixels as PyTorch does, at 57x83"):
         export_model(model, tmp_path / "out", Settings(size=SIZE))
