@@ -54,8 +54,8 @@ ORDER = (
     "recording",
     "evaluation",
     "training",
-    "benchmark",
     "exporting",
+    "benchmark",
     # commands
     "demo_models",
     "demo",

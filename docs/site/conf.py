@@ -45,6 +45,7 @@ docs/glossary
 docs/training
 docs/evaluation
 docs/performance
+docs/export
 data/README
 ```
 
