@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,21 @@ def write_onnx(graphs: Graphs, graph: Graph, path: Path, grid_sample: bool = Tru
     model = made.model_proto
     if custom := sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"}):
         raise ValueError(f"this model has operators that ONNX lacks: {', '.join(custom)}")
+    _name_sides(model.graph)
     with whole_path(path) as temporary:
         onnx.save(model, temporary)
+
+
+def _name_sides(graph: Any) -> None:
+    """Call the sides of frames of any size height and width, in place. Shapes of inner tensors are left out."""
+    del graph.value_info[:]
+    (frame,) = (tensor for tensor in graph.input if tensor.name == "frame")
+    sides = [side.dim_param for side in frame.type.tensor_type.shape.dim[:2]]
+    for tensor in (*graph.input, *graph.output):
+        for side in tensor.type.tensor_type.shape.dim:
+            for symbol, name in zip(sides, ("height", "width"), strict=True):
+                if symbol and side.dim_param:
+                    side.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", name, side.dim_param)
 
 
 def _divide_as_onnx(program: torch.export.ExportedProgram) -> None:

@@ -1,6 +1,7 @@
 // Label raw frames with a model exported by `accel export --to onnx`, by ONNX Runtime alone.
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <map>
 
 #include "frames.h"
