@@ -153,7 +153,7 @@ def _description(model: VideoModel, graphs: Graphs, settings: Settings, folder: 
     known = model.about.description
     suffix = layout.SUFFIXES[settings.to]
     published = any(isinstance(module, ResNetV1 | PreActResNet) for module in model.modules())
-    any_size = {"smallest": SMALLEST, "cells": 16, "remainders_without": list(REMAINDERS) if published else []}
+    any_size = {"smallest": SMALLEST, "cells": 16, "excluded_remainders": list(REMAINDERS) if published else []}
     return {
         "format": layout.FORMAT,
         "version": layout.VERSION,

@@ -182,7 +182,7 @@ def _parsed(folder: Path, about: dict[str, Any]) -> Exported:
         interval=int(about["interval"]),
         size=_pair(about["size"])
         if sizes is None
-        else AnySize(int(sizes["smallest"]), int(sizes["cells"]), tuple(sizes["remainders_without"])),
+        else AnySize(int(sizes["smallest"]), int(sizes["cells"]), tuple(sizes["excluded_remainders"])),
         carries_state=bool(about["carries_state"]),
         remembers=bool(about["remembers"]),
         moves_on=bool(about["moves_on"]),

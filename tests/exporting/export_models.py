@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from small_models import CLASSES, enlivened, lively, small
 
-from accel.config import parse_model
+from accel.config import ModelConfig, parse_model
 from accel.models import VideoModel
 from accel.models.propagation.classical_flow import DenseInverseSearch
 from accel.weights.checkpoints import Description
@@ -14,11 +14,12 @@ from accel.weights.hub import About
 CONFIG = {"name": "frame_by_frame", "num_classes": CLASSES, "reference": {"encoder": "resnet18"}}
 
 
-def described(model: VideoModel) -> VideoModel:
+def described(model: VideoModel, config: ModelConfig | None = None) -> VideoModel:
     """The model, with classes c0, c1, ... and grey colours."""
-    names = tuple(f"c{k}" for k in range(CLASSES))
-    palette = tuple((40 * k,) * 3 for k in range(CLASSES))
-    model.about = About(Description(parse_model(CONFIG, "test"), names, palette, 0))
+    config = config or parse_model(CONFIG, "test")
+    names = tuple(f"c{k}" for k in range(config.num_classes))
+    palette = tuple((10 * k,) * 3 for k in range(config.num_classes))
+    model.about = About(Description(config, names, palette, 0))
     return model
 
 

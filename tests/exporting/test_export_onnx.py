@@ -16,12 +16,14 @@ from small_models import ALL, small
 
 import accel
 from accel import runtime
+from accel.config import ModelConfig, without_pretrained
 from accel.exporting import checking, export_model
 from accel.exporting.exporter import Settings
 from accel.exporting.graphs import Graphs
 from accel.inference.exported import ExportedModel
 from accel.inference.loading import check_classes, classes_of, load_model
 from accel.runtime.__main__ import png, run
+from accel.weights import load_published
 from accel.weights.checksums import sha256_of
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
@@ -324,3 +326,23 @@ def test_a_model_of_objects_is_refused(tmp_path):
     model.task = "detection"
     with pytest.raises(ValueError, match="only models that label pixels can be exported"):
         export_model(model, tmp_path / "out", Settings(size=SIZE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(96, 160), (121, 250)])
+@pytest.mark.parametrize("version", ["accel-18", "accel-101"])
+def test_published_networks_can_be_exported(version, size, published_params, tmp_path):
+    config = ModelConfig(name="published", version=version, num_classes=19)
+    model = described(load_published(version, published_params(version)).eval(), config)
+    found = agreement_of(model, tmp_path / "out", Settings(size=size), size)
+    assert found.equal_labels >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [Settings(size=(96, 128)), Settings()])
+def test_the_recipe_of_the_small_model_can_be_exported(settings, tmp_path):
+    """EfficientNet-Lite, pyramids at stride 4, and flow by OpenCV."""
+    config = without_pretrained(accel.load_config("experiments/camvid_lite/accel.yaml").model)
+    model = described(accel.build_model(config).eval(), config)
+    found = agreement_of(model, tmp_path / "out", settings, (96, 128))
+    assert found.equal_labels >= 0.999
