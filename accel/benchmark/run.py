@@ -262,13 +262,13 @@ def _waiting(options: Options, device: torch.device) -> dict:
 def _exported(options: Options, device: torch.device) -> dict:
     """Measure exported models. This is always on the CPU, where all forms run."""
     from accel.benchmark.exported import described, exported_contenders, instruction_sets
-    from accel.config import ModelConfig, load_config, without_pretrained
+    from accel.config import load_config, parse_model, without_pretrained
     from accel.models import build_model
 
     models = {}
     for version in options.versions:
-        model = build_published(version).eval()
-        models[version] = described(model, ModelConfig(name="published", version=version, num_classes=19))
+        known = parse_model({"name": "published", "version": version, "num_classes": 19}, version)
+        models[version] = described(build_published(version).eval(), known)
     if options.cfg:
         config = without_pretrained(load_config(options.cfg).model)
         models[Path(options.cfg).stem] = described(build_model(config).eval(), config)

@@ -7,14 +7,20 @@ import threading
 import numpy as np
 
 LUMA = (0.299, 0.587, 0.114)  # RGB, ITU-R BT.601
+MEANS = np.array((123.15, 115.90, 103.06), np.float32)  # RGB, those that models subtract
 
 _SMALLEST = 32  # pixels of a side: one patch of 8 at a quarter of the size, the finest that the fast presets look at
 
 
 def grey(frame: np.ndarray) -> np.ndarray:
-    """Turn a frame (H, W, 3), uint8 RGB, into luma (H, W), uint8."""
-    luma = frame @ np.array(LUMA, np.float32)
-    return np.rint(luma).clip(0, 255).astype(np.uint8)
+    """Turn a frame (H, W, 3), uint8 RGB, into luma (H, W), uint8.
+
+    It is rounded as in the models, whose frames have lost their mean, so that flow is the same.
+    """
+    red, green, blue = (
+        ((frame[..., c].astype(np.float32) - MEANS[c]) + MEANS[c]) * np.float32(LUMA[c]) for c in range(3)
+    )
+    return np.rint(red + green + blue).clip(0, 255).astype(np.uint8)
 
 
 class PixelSearch:

@@ -16,7 +16,7 @@ from small_models import ALL, small
 
 import accel
 from accel import runtime
-from accel.config import ModelConfig, without_pretrained
+from accel.config import parse_model, without_pretrained
 from accel.exporting import checking, export_model
 from accel.exporting.exporter import Settings
 from accel.exporting.graphs import Graphs
@@ -332,7 +332,7 @@ def test_a_model_of_objects_is_refused(tmp_path):
 @pytest.mark.parametrize("size", [(96, 160), (121, 250)])
 @pytest.mark.parametrize("version", ["accel-18", "accel-101"])
 def test_published_networks_can_be_exported(version, size, published_params, tmp_path):
-    config = ModelConfig(name="published", version=version, num_classes=19)
+    config = parse_model({"name": "published", "version": version, "num_classes": 19}, "test")
     model = described(load_published(version, published_params(version)).eval(), config)
     found = agreement_of(model, tmp_path / "out", Settings(size=size), size)
     assert found.equal_labels >= 0.999
