@@ -10,6 +10,7 @@ _HOMES = {
     "build_dataset": "accel.datasets",
     "build_model": "accel.models",
     "evaluate": "accel.evaluation.running.evaluator",
+    "export": "accel.exporting",
     "FixedInterval": "accel.playing.schedules",
     "load_config": "accel.config",
     "load_model": "accel.inference.loading",

@@ -19,7 +19,7 @@ from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
 from accel.inference.batches import BatchSegmenter
-from accel.inference.loading import check_classes, load_model
+from accel.inference.loading import check_classes, classes_of, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
 from accel.interrupts import Interrupts
@@ -30,6 +30,7 @@ from accel.playing.scene_cuts import SceneCuts
 from accel.playing.schedules import FixedInterval, Schedule
 from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
+from accel.runtime.folder import is_exported
 from accel.tasks import Score, Task, as_tensors, build_task
 from accel.tasks.box_files import OUTPUTS
 from accel.tasks.task import View
@@ -37,7 +38,6 @@ from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
-from accel.weights.checkpoints import describe_weights
 from accel.weights.names import find_weights
 
 SUMMARY, VIDEO = "summary.json", "video.mp4"
@@ -220,16 +220,18 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     expected = load_config(options.cfg).model if options.cfg else None
     checkpoint = _weights(options, data)
     model = load_model(checkpoint, expected, device)
-    description = describe_weights(checkpoint)
+    classes = classes_of(checkpoint)
     if options.task not in (None, model.task):
         raise ValueError(f"--task {options.task}: {checkpoint} is a model for {model.task}")
-    task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
+    task = build_task(model.task, classes.names, np.array(classes.palette, np.uint8))
     as_given = options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else checkpoint
     return Loaded(model, task, str(as_given))
 
 
 def _weights(options: Options, data: DataConfig | None) -> Path:
     """Return the weights that are named, those of the configuration's own run, or the demo's."""
+    if options.checkpoint and is_exported(options.checkpoint):
+        return Path(options.checkpoint)
     if options.checkpoint:
         return find_weights(options.checkpoint)
     if options.cfg:

@@ -87,7 +87,7 @@ def test_a_wrong_argument_is_one_line(accel, name):
     assert code == 2 and err.count("\n") == 1 and f"(accel {name} --help lists the arguments)" in err
 
 
-@pytest.mark.parametrize("tool", ["demo", "train", "evaluate", "benchmark", "convert_weights"])
+@pytest.mark.parametrize("tool", ["demo", "train", "evaluate", "benchmark", "convert_weights", "export"])
 def test_tools_are_the_same_entries(tool):
     text = (ROOT / "tools" / f"{tool}.py").read_text()
     (name,) = re.findall(r"from accel\.commands\.(\w+) import main", text)

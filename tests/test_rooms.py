@@ -33,6 +33,8 @@ ORDER = (
     "devices",
     "clock",
     "machine",
+    # exported models, without PyTorch
+    "runtime",
     # models
     "playing",
     "fast",
@@ -54,6 +56,7 @@ ORDER = (
     "fleet",
     "evaluation",
     "training",
+    "exporting",
     "benchmark",
     # commands
     "acceleration",

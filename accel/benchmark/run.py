@@ -30,7 +30,18 @@ from accel.models import build_published
 from accel.models.published_models import check_version
 from accel.progress import console
 
-SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training", "waiting")
+SECTIONS = (
+    "operators",
+    "models",
+    "streams",
+    "profile",
+    "memory",
+    "accuracy",
+    "propagation",
+    "training",
+    "waiting",
+    "exported",
+)
 
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -45,7 +56,8 @@ class Options:
         one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
     mxnet_operators: a Python file that registers the operators which MXNet lacks; the graphs of detectors have some.
-    cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`.
+    cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`. `exported`
+        measures the configuration's model, with random weights, beside the versions.
     """
 
     sections: list[str]
@@ -103,6 +115,7 @@ def run_benchmark(options: Options) -> dict:
         "propagation": _propagation,
         "training": _training,
         "waiting": _waiting,
+        "exported": _exported,
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +267,39 @@ def _waiting(options: Options, device: torch.device) -> dict:
     results = {name: waiting.figures(first) for name, waiting in times.items()}
     _print(f"{version}, {form}", {name: _round(row) for name, row in results.items()})
     return {"version": version, "form": form, **results}
+
+
+def _exported(options: Options, device: torch.device) -> dict:
+    """Measure exported models. This is always on the CPU, where all forms run."""
+    from accel.benchmark.exported import described, exported_contenders, instruction_sets
+    from accel.config import load_config, parse_model, without_pretrained
+    from accel.models import build_model
+
+    models = {}
+    for version in options.versions:
+        known = parse_model({"name": "published", "version": version, "num_classes": 19}, version)
+        models[version] = described(build_published(version).eval(), known)
+    if options.cfg:
+        config = without_pretrained(load_config(options.cfg).model)
+        models[Path(options.cfg).stem] = described(build_model(config).eval(), config)
+    contenders: dict[str, Contender] = {}
+    for name, model in models.items():
+        contenders |= exported_contenders(name, model, options.size, _type(options))
+    cpu = torch.device("cpu")
+    times = benchmark_models(contenders, options.interval, options.rounds, cpu, max(matrix_gflops(cpu).values()))
+    _print(
+        f"exported, interval {options.interval}, {instruction_sets()}",
+        {
+            name: {
+                "key ms": f"{1e3 * t.key:.1f}",
+                "current ms": f"{1e3 * t.current:.1f}",
+                "mean ms": f"{1e3 * t.mean:.1f}",
+                "of eager": f"{t.mean / times[name.partition(', ')[0] + ', eager float32'].mean:.2f}",
+            }
+            for name, t in times.items()
+        },
+    )
+    return {"instruction_sets": instruction_sets(), "times": {name: asdict(t) for name, t in times.items()}}
 
 
 def _round(values: Mapping[str, float | None]) -> dict[str, str]:

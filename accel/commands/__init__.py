@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train an experiment or a recipe",
     "distil": "train a video model on videos without labels",
     "evaluate": "score trained models on labelled video",
+    "export": "export a model for ONNX Runtime, C++ or the browser",
     "benchmark": "measure how fast things run on this machine",
     "convert": "convert results to other formats, or weights from or to MXNet",
 }

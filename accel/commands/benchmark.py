@@ -7,6 +7,7 @@ accel benchmark propagation --size 608 1008
 accel benchmark accuracy --cfg experiments/demo/accel18.yaml --checkpoint runs/demo/accel18
 accel benchmark training --cfg experiments/demo/accel18.yaml --rounds 50
 accel benchmark waiting --versions deeplab-101 --rounds 30
+accel benchmark exported --versions accel-18 --cfg experiments/camvid_lite/accel.yaml --size 360 480
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "sections",
         nargs="*",
-        help="operators models streams (default); profile memory accuracy propagation training waiting",
+        help="operators models streams (default); profile memory accuracy propagation training waiting exported",
     )
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"), help="of frames")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mxnet", metavar="PYTHON", help="also time the original, with this interpreter")
     parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="with its key-symbol.json and cur-symbol.json")
     parser.add_argument("--mxnet-operators", type=Path, metavar="FILE", help="of Python: operators that MXNet lacks")
-    parser.add_argument("--cfg", help="accuracy, training: configuration")
+    parser.add_argument("--cfg", help="accuracy, training, exported: configuration")
     parser.add_argument("--checkpoint", help="accuracy: folder of a run, or a .safetensors file")
     parser.add_argument("--clips", type=int, default=20, help="accuracy: labelled frames to score (default: 20)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")

@@ -87,7 +87,7 @@ class Preparation:
         """
         examples = (self.frame,) if examples is None else examples
         fold_batch_norms(network, examples)
-        return cut(_InType(self.layer(network), self.dtype, gives or self.dtype), examples, self._compiler, parts)
+        return cut(InType(self.layer(network), self.dtype, gives or self.dtype), examples, self._compiler, parts)
 
     def layer(self, layer: nn.Module) -> nn.Module:
         """Prepare a layer that runs uncompiled between networks. Its inputs and results have the type `dtype`."""
@@ -108,7 +108,7 @@ class Preparation:
             trial.finish(self._compiler)
 
 
-class _InType(nn.Module):
+class InType(nn.Module):
     """A network that computes in another type than its inputs have. Its result, one tensor or more, has the type
     `gives`."""
 

@@ -47,6 +47,7 @@ docs/evaluation
 docs/any_model
 docs/performance
 docs/fleet
+docs/export
 data/README
 ```
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from accel.datasets import Clip, ClipDataset
 from accel.datasets.class_maps import ClassMap, find_class_map
-from accel.inference.loading import check_classes
+from accel.inference.loading import check_classes, classes_of
 from accel.models.prediction import Prediction
 from accel.models.video import VideoModel
-from accel.weights.checkpoints import describe_weights
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def bring_together(
     Raises ValueError if classes differ and no map between them is known.
     """
     found = tuple(dataset.class_names)
-    known = {name: describe_weights(checkpoint).class_names for name, checkpoint in checkpoints.items()}
+    known = {name: classes_of(checkpoint).names for name, checkpoint in checkpoints.items()}
     if set(known.values()) <= {found}:
         return dict(models), dataset, {}
     maps: dict[str, ClassMap] = {}

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from accel.models.constants import per_channel
 from accel.models.images import PIXEL_MEANS
 from accel.models.strides import STRIDE
+from accel.runtime import pixel_flow
+from accel.runtime.pixel_flow import LUMA
 
-LUMA = (0.299, 0.587, 0.114)  # RGB, ITU-R BT.601
 PRESETS = ("ultrafast", "fast", "medium")
-
-_SMALLEST = 32  # pixels of a side: one patch of 8 at a quarter of the size, the finest that the fast presets look at
 
 
 class DenseInverseSearch(nn.Module):
@@ -42,38 +41,13 @@ class DenseInverseSearch(nn.Module):
         return F.avg_pool2d(pixels, STRIDE, ceil_mode=True) / STRIDE
 
 
-class PixelSearch:
-    """OpenCV's DIS flow at every pixel, for pairs of grey frames of any size.
-
-    It uses as many threads as PyTorch, so that the times of models with and without it can be compared. Several threads
-    may use one object at the same time: each has its own OpenCV object, which can neither be shared nor copied.
-    """
-
-    def __init__(self, preset: str = "medium"):
-        self.preset = preset
-        self._own = threading.local()
-
-    def __reduce__(self):
-        return PixelSearch, (self.preset,)
+class PixelSearch(pixel_flow.PixelSearch):
+    """OpenCV's DIS flow at every pixel, with as many threads as PyTorch, so that the times of models with and without
+    it can be compared."""
 
     def __call__(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Turn grey frames (H, W), uint8, into flow (H, W, 2), float32: where each pixel was before, in pixels (dx,
-        dy)."""
-        import cv2
-
-        height, width = now.shape
-        below, right = max(0, _SMALLEST - height), max(0, _SMALLEST - width)
-        if below or right:  # OpenCV reads beyond the end of smaller frames, and crashes or returns what lies there
-            now, before = (cv2.copyMakeBorder(f, 0, below, 0, right, cv2.BORDER_REPLICATE) for f in (now, before))
-        own = self._own
-        # A frame of under 91 pixels changes the settings of the object, for good.
-        if getattr(own, "size", None) != now.shape:
-            preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{self.preset.upper()}")
-            create = cv2.DISOpticalFlow_create  # type: ignore[attr-defined] # not in OpenCV's types
-            own.search, own.size = create(preset), now.shape
         with _threads_of_pytorch:
-            flow = own.search.calc(now, before, None)
-        return flow[:height, :width]
+            return super().__call__(now, before)
 
 
 class _ThreadsOfPyTorch:

@@ -1,0 +1,7 @@
+"""The same as the command `accel export`."""
+
+from accel.cli import run
+from accel.commands.export import main
+
+if __name__ == "__main__":
+    run(main)
