@@ -30,6 +30,7 @@ from accel.progress import bar, console
 from accel.recording import Recording, Timer, close_video, picture_of
 from accel.tasks import Score, Task, as_tensors, build_task
 from accel.tasks.task import View
+from accel.threads import threads
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
@@ -137,6 +138,8 @@ def run_demo(options: Options) -> None:
         )
     segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
+    if model.device.type == "cpu":
+        console.print(f"computes with {threads()}; --threads N sets another number")
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()

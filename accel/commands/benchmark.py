@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from accel.cli import Parser
+from accel.cli import Parser, add_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--versions", nargs="+", default=["accel-18", "dff", "deeplab-101"], help="published networks")
     parser.add_argument("--eager", action="store_true", help="also time the models without optimisation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)
     parser.add_argument("--dtype", help="type of optimised models: bfloat16, float16, float32 (default: the best here)")
     parser.add_argument("--mxnet", metavar="PYTHON", help="also time the original, with this interpreter")
     parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="with its key-symbol.json and cur-symbol.json")

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from accel.cli import Parser, frame_rate
+from accel.cli import Parser, add_threads, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
 
@@ -64,3 +64,4 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)

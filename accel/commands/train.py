@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from accel.cli import Parser
+from accel.cli import Parser, add_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of GPUs (or processes) to use")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run, or begin one")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
