@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train an experiment or a recipe",
     "evaluate": "score trained models on labelled video",
     "benchmark": "measure how fast things run on this machine",
+    "cache": "show or clear the compiled networks that are kept",
     "convert": "convert published weights from or to MXNet",
 }
 
