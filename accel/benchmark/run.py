@@ -7,9 +7,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from accel_ops.instruction_sets import processor_flags
 from rich.table import Table
 
 from accel.benchmark.accuracy import optimisation_accuracy
+from accel.benchmark.expectations import (
+    COMPANY,
+    HERE,
+    MODELS,
+    QUICK_SECONDS,
+    SIZES,
+    Candidate,
+    expectations,
+    instruction_sets_here,
+)
 from accel.benchmark.models import (
     Contender,
     benchmark_models,
@@ -25,12 +36,16 @@ from accel.benchmark.streams import latencies, memory, throughput
 from accel.benchmark.waiting import waiting_times
 from accel.devices import choose_device
 from accel.evaluation.tables import write_json
+from accel.fast import engines
 from accel.machine import describe_machine, matrix_gflops
 from accel.models import build_published
 from accel.models.published_models import check_version
 from accel.progress import console
 
-SECTIONS = ("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training", "waiting")
+SECTIONS = (
+    *("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training", "waiting"),
+    "expectations",
+)
 
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -44,6 +59,7 @@ class Options:
     eager: whether to measure the models without optimisation too. In the section `waiting`, they replace the optimised
         one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
+    quick: whether `expectations` is to take two minutes, with few models on this machine as it is.
     cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`.
     """
 
@@ -61,6 +77,7 @@ class Options:
     checkpoint: str | None = None
     clips: int = 20
     json: Path | None = None
+    quick: bool = False
 
     def check(self) -> None:
         """Raise ValueError for options that cannot be measured, before anything is measured."""
@@ -101,6 +118,7 @@ def run_benchmark(options: Options) -> dict:
         "propagation": _propagation,
         "training": _training,
         "waiting": _waiting,
+        "expectations": _expectations,
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -244,6 +262,30 @@ def _waiting(options: Options, device: torch.device) -> dict:
     results = {name: waiting.figures(first) for name, waiting in times.items()}
     _print(f"{version}, {form}", {name: _round(row) for name, row in results.items()})
     return {"version": version, "form": form, **results}
+
+
+def _expectations(options: Options, device: torch.device) -> dict:
+    """Measure what to expect of this machine, always on the CPU."""
+    forms = [name for name in ("fastest", "int8") if name != "int8" or engines.OPENVINO in engines.installed()]
+    if options.quick:
+        wanted = [Candidate("lite", "fastest", "480x360"), Candidate("accel-18", "fastest", "512x1024")]
+        rows = expectations(wanted, options.interval, 3, ("idle", "beside 1"), QUICK_SECONDS)
+    else:
+        sets = instruction_sets_here(sorted(processor_flags())) or [HERE]
+        wanted = [Candidate(m, form, size, name) for m in MODELS for size in SIZES for form in forms for name in sets]
+        rows = expectations(wanted, options.interval, options.rounds, tuple(COMPANY))
+    found = [asdict(candidate) | row.figures(options.interval) for candidate, row in rows.items()]
+    columns = ["idle", "beside 1", *([] if options.quick else ["beside 2"])]
+    _print(
+        f"frames a second, interval {options.interval}",
+        {
+            f"{row['model']}, {row['form']}, {row['size']}, {row['instructions']}": {
+                column: str(row.get(column, row.get("failure", "-"))) for column in columns
+            }
+            for row in found
+        },
+    )
+    return {"rows": found}
 
 
 def _round(values: Mapping[str, float | None]) -> dict[str, str]:
