@@ -11,6 +11,7 @@ import importlib.util
 import json
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def build(name: str, part: fx.GraphModule, examples: tuple[Tensor, ...]) -> Segm
 
     Raises EngineError if the engine does not know an operator of PyTorch's in it, for one.
     """
-    make = {OPENVINO: _openvino, ONNXRUNTIME: _onnxruntime}[name]
+    makers: dict[str, Callable[..., Runner]] = {OPENVINO: _openvino, ONNXRUNTIME: _onnxruntime}
+    make = makers[name]
 
     def of(piece: fx.GraphModule, samples: list[tuple[Tensor, ...]], made: tuple[Tensor, ...], first: bool) -> Runner:
         given = samples[0]
@@ -70,7 +72,8 @@ def precision_of(tensors: tuple[Tensor, ...]) -> torch.dtype:
 
 def load(name: str, path: Path) -> Segments:
     """Read a part that was written by its `save`."""
-    return Segments.load(path, {OPENVINO: OpenVino.load, ONNXRUNTIME: OnnxRuntime.load}[name])
+    loaders: dict[str, Callable[[Path], Runner]] = {OPENVINO: OpenVino.load, ONNXRUNTIME: OnnxRuntime.load}
+    return Segments.load(path, loaders[name])
 
 
 # --- what goes in and out -------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def _name(thing: Any) -> str:
 
 def _bytes(tensor: Tensor) -> memoryview | bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
 @functools.cache

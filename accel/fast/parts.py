@@ -72,7 +72,7 @@ class Parts(nn.Module):
         graph: fx.GraphModule,
         examples: tuple[Tensor, ...],
         count: int = 1,
-        finish: Callable[[nn.Module, tuple[Tensor, ...]], Callable] = lambda part, examples: part,
+        finish: Callable[[fx.GraphModule, tuple[Tensor, ...]], Callable] = lambda part, examples: part,
     ):
         super().__init__()
         self.shapes = tuple(example.shape for example in examples)
