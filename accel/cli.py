@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NoReturn
 
-from accel.threads import wait_briefly
+from accel.threads import set_threads, thread_count, wait_briefly
 
 MOST_FRAMES = 10_000  # a second
 
@@ -38,10 +38,32 @@ def frame_rate(text: str) -> Fraction:
     return rate
 
 
+class _SetThreads(argparse.Action):
+    """Set the number of threads when the argument is read, before PyTorch is loaded. The namespace does not get it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            set_threads(thread_count(str(values), "--threads"))
+        except ValueError as error:
+            parser.error(str(error))
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the argument --threads, which takes effect at once."""
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        action=_SetThreads,
+        default=argparse.SUPPRESS,
+        help="threads that compute (default: one for each fast core that this process may use)",
+    )
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a tool's `main` and exit with its code. ValueError and OSError end it with one line."""
-    wait_briefly()  # before `main` loads PyTorch
     try:
+        wait_briefly()  # before `main` loads PyTorch
+        set_threads()
         code = main()
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from accel.runtime.folder import is_exported
 from accel.tasks import Score, Task, as_tensors, build_task
 from accel.tasks.box_files import OUTPUTS
 from accel.tasks.task import View
+from accel.threads import threads
 from accel.video.folder import VideoFolder
 from accel.video.live import in_real_time
 from accel.video.source import VideoReader
@@ -45,6 +47,7 @@ FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
 DETECTION = "detection"
+CALIBRATION, CALIBRATION_CLIP = 40, 5  # frames for --int8, in all and of a snippet
 MAX_NAMED = 10  # gaps of a video that are named
 
 
@@ -65,6 +68,9 @@ class Options:
     live: bool | None
     flat_latency: bool
     optimize: bool
+    engine: str | None
+    int8: bool
+    accept_loss: bool
     compare: bool
     train: bool
     scene_cuts: bool
@@ -130,6 +136,10 @@ def run_demo(options: Options) -> None:
         raise ValueError("--avg scores every distance from a key frame; --flat-latency has only long ones: choose one")
     if options.batch:
         _check_batch(options)
+    if options.engine and not (options.optimize or options.int8):
+        raise ValueError(f"--engine {options.engine} is for --optimize or --int8: give one of these too")
+    if options.accept_loss and not options.int8:
+        raise ValueError("--accept-loss is for --int8: give that too")
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
@@ -151,10 +161,25 @@ def run_demo(options: Options) -> None:
     loaded = _load(options, data)
     model = loaded.model
     loaded.task.check_kind(options.boxes)  # before anything is cleared
-    if options.optimize or options.flat_latency:  # which needs a model cut into parts
-        parts = options.interval if options.flat_latency else 1
+    parts = options.interval if options.flat_latency else 1
+    if options.int8:
+        frames = _first_frames(videos, dataset)
         model = model.optimized(
-            dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
+            dtype=torch.int8,
+            parts=parts,
+            engine=options.engine or "auto",
+            calibration=frames,
+            accept_loss=options.accept_loss,
+        )
+        model.prepare(frames[0].shape[:2])
+        if model.same_labels is not None:
+            console.print(f"in eight bits: {model.same_labels:.1%} of the labels are those of the float model")
+    elif options.optimize or options.flat_latency:  # which needs a model cut into parts
+        model = model.optimized(
+            dtype=None if options.optimize else torch.float32,
+            compile=options.optimize,
+            parts=parts,
+            engine=options.engine or "auto",
         )
     if options.adaptive and not model.tells_freshness:
         raise ValueError(f"--adaptive: {loaded.source} does not say when a key frame is due (model.adaptive)")
@@ -163,6 +188,8 @@ def run_demo(options: Options) -> None:
     else:
         segmenter = Segmenter(model, schedule, options.flat_latency, look_ahead=options.look_ahead)
     console.print(f"model: {loaded.source}")
+    if model.device.type == "cpu":
+        console.print(f"computes with {threads()}; --threads N sets another number")
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
     origin = Origin.of({"model": loaded.source}, model.device).as_dict()
@@ -205,6 +232,20 @@ def _videos(options: Options) -> VideoFolder | None:
     if videos.left_out:
         _report(videos.describe_left_out())
     return videos
+
+
+def _first_frames(videos: VideoFolder | None, dataset: ClipDataset | None) -> list[np.ndarray]:
+    """Return frames to calibrate with: the first ones of the first video, or of the first snippets. They have one
+    size."""
+    frames: list[np.ndarray] = []
+    if videos is not None:
+        with videos.open(videos.videos()[0]) as reader:
+            frames = [frame.image for frame in islice(reader.frames(), CALIBRATION)]
+    elif dataset is not None:
+        for index in range(len(dataset)):
+            if len(frames) < CALIBRATION:
+                frames += dataset.clip(index, min(CALIBRATION_CLIP, dataset.history(index) + 1)).frames
+    return [frame for frame in frames if frame.shape == frames[0].shape]
 
 
 def _output_folder(path: Path, boxes: str) -> OutputFolder:

@@ -32,6 +32,9 @@ def pytest_collection_finish() -> None:
     logging.getLogger("torch.__trace").propagate = False
 
 
+# Compiled networks are not kept, unless a test says where: keeping them takes longer than compiling alone.
+os.environ["ACCEL_CACHE"] = "off"
+
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 

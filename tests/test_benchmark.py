@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from accel import machine
 from accel.benchmark import propagation
 from accel.benchmark.accuracy import optimisation_accuracy
+from accel.benchmark.expectations import SIZES, Candidate, Row, expectations, instruction_sets_here
 from accel.benchmark.models import (
     Contender,
     FrameTimes,
@@ -357,6 +358,38 @@ def test_guarded_and_bare_training_steps_are_timed_side_by_side(tiny_config, mon
         "checkpoint": 5,
         "checkpoint_overhead": 0.25,
     }
+
+
+# --- expectations ---------------------------------------------------------------------------------------------
+
+
+def test_rows_say_frames_a_second_and_what_company_costs():
+    row = Row(2.04, {"idle": [1.0, 9.0, 1.0], "beside 1": [2.0, 2.0]}, {"idle": [0.4, 9, 0.4], "beside 1": [0.8, 0.8]})
+    assert row.figures(5) == {
+        "preparation_s": 2.0,
+        "idle": 5.0,
+        "idle, key ms": 400.0,
+        "beside 1": 2.5,
+        "beside 1, key ms": 800.0,
+        "beside 1, times idle": 2.0,
+    }
+    assert Row(failure="no time left").figures(5)["failure"] == "no time left"
+
+
+def test_a_processor_is_measured_with_the_instructions_that_it_has():
+    assert instruction_sets_here(["avx2", "fma"]) == ["AVX2"]
+    assert instruction_sets_here(["avx2", "avx512_bf16", "amx_bf16"]) == ["AVX2", "AVX-512 bf16", "AMX"]
+
+
+@pytest.mark.slow
+def test_a_model_is_measured_beside_busy_processes(monkeypatch):
+    """And no model is begun when the time is over; what cannot be had says why."""
+    monkeypatch.setitem(SIZES, "480x360", (48, 64))
+    wanted = [Candidate("lite", "inductor", "480x360", "AVX2"), Candidate("lite", "tensorrt", "480x360")]
+    rows = list(expectations(wanted, 2, 1, ("idle", "beside 1")).values())
+    assert rows[0].figures(2)["idle"] > 0 and len(rows[0].intervals["beside 1"]) == 1
+    assert "engine 'tensorrt': expected one of" in rows[1].failure
+    assert expectations(wanted[:1], 2, 1, seconds=-1)[wanted[0]].failure == "no time left"
 
 
 # --- waiting --------------------------------------------------------------------------------------------------

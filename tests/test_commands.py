@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from accel import commands
-from accel.commands import COMMANDS, HELP
+from accel.commands import COMMANDS, HELP, main_of
 from accel.config import parse_model
+from accel.fast.kept import Kept
 from accel.models import build_model
 from accel.weights import names
 from accel.weights.cards import Accuracy, Card, Times
@@ -134,3 +135,16 @@ def test_a_name_that_is_nowhere_is_one_line(accel, weights, tmp_path):
     (tmp_path / "drive.mp4").write_bytes(b"no video")
     code, _, err = accel("label", "nosuch.mp4", "--model", "streets")
     assert (code, err) == (2, "error: nosuch.mp4: no such video file or folder\n")
+
+
+def test_kept_networks_are_listed_and_cleared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCEL_CACHE", str(tmp_path))
+    Kept(tmp_path).add("a", "Accel at 32x48, float32", lambda folder: (folder / "0").write_bytes(bytes(2_000_000)))
+    main_of("cache")([])
+    said = capsys.readouterr().out
+    assert "2.0 MB" in said and "Accel at 32x48, float32" in said and "of 4000.0 MB" in said
+    main_of("cache")(["--clear"])
+    assert "removed 2.0 MB" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("ACCEL_CACHE", "off")
+    main_of("cache")([])
+    assert "no networks are kept" in capsys.readouterr().out

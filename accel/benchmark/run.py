@@ -7,9 +7,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from accel_ops.instruction_sets import processor_flags
 from rich.table import Table
 
 from accel.benchmark.accuracy import optimisation_accuracy
+from accel.benchmark.expectations import (
+    COMPANY,
+    HERE,
+    MODELS,
+    QUICK_SECONDS,
+    SIZES,
+    Candidate,
+    expectations,
+    instruction_sets_here,
+)
 from accel.benchmark.models import (
     Contender,
     benchmark_models,
@@ -25,22 +36,16 @@ from accel.benchmark.streams import latencies, memory, throughput
 from accel.benchmark.waiting import waiting_times
 from accel.devices import choose_device
 from accel.evaluation.tables import write_json
+from accel.fast import engines
 from accel.machine import describe_machine, matrix_gflops
 from accel.models import build_published
 from accel.models.published_models import check_version
 from accel.progress import console
 
 SECTIONS = (
-    "operators",
-    "models",
-    "streams",
-    "profile",
-    "memory",
-    "accuracy",
-    "propagation",
-    "training",
-    "waiting",
+    *("operators", "models", "streams", "profile", "memory", "accuracy", "propagation", "training", "waiting"),
     "exported",
+    "expectations",
 )
 
 
@@ -56,6 +61,7 @@ class Options:
         one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
     mxnet_operators: a Python file that registers the operators which MXNet lacks; the graphs of detectors have some.
+    quick: whether `expectations` is to take two minutes, with few models on this machine as it is.
     cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`. `exported`
         measures the configuration's model, with random weights, beside the versions.
     """
@@ -75,6 +81,7 @@ class Options:
     checkpoint: str | None = None
     clips: int = 20
     json: Path | None = None
+    quick: bool = False
 
     def check(self) -> None:
         """Raise ValueError for options that cannot be measured, before anything is measured."""
@@ -116,6 +123,7 @@ def run_benchmark(options: Options) -> dict:
         "training": _training,
         "waiting": _waiting,
         "exported": _exported,
+        "expectations": _expectations,
     }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -300,6 +308,30 @@ def _exported(options: Options, device: torch.device) -> dict:
         },
     )
     return {"instruction_sets": instruction_sets(), "times": {name: asdict(t) for name, t in times.items()}}
+
+
+def _expectations(options: Options, device: torch.device) -> dict:
+    """Measure what to expect of this machine, always on the CPU."""
+    forms = [name for name in ("fastest", "int8") if name != "int8" or engines.OPENVINO in engines.installed()]
+    if options.quick:
+        wanted = [Candidate("lite", "fastest", "480x360"), Candidate("accel-18", "fastest", "512x1024")]
+        rows = expectations(wanted, options.interval, 3, ("idle", "beside 1"), QUICK_SECONDS)
+    else:
+        sets = instruction_sets_here(sorted(processor_flags())) or [HERE]
+        wanted = [Candidate(m, form, size, name) for m in MODELS for size in SIZES for form in forms for name in sets]
+        rows = expectations(wanted, options.interval, options.rounds, tuple(COMPANY))
+    found = [asdict(candidate) | row.figures(options.interval) for candidate, row in rows.items()]
+    columns = ["idle", "beside 1", *([] if options.quick else ["beside 2"])]
+    _print(
+        f"frames a second, interval {options.interval}",
+        {
+            f"{row['model']}, {row['form']}, {row['size']}, {row['instructions']}": {
+                column: str(row.get(column, row.get("failure", "-"))) for column in columns
+            }
+            for row in found
+        },
+    )
+    return {"rows": found}
 
 
 def _round(values: Mapping[str, float | None]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def waiting_times(
                 order.shuffle(turn)  # so that nobody always follows the same one
                 for name in turn:
                     found[name].alone.append(_alone(frames[name]))
-                with _busy(usable_cores()):
+                with busy(usable_cores()):
                     for name in turn:
                         time.sleep(PAUSE)
                         found[name].beside.append(_next(frames[name])[0])
@@ -125,7 +125,7 @@ def _frames(what: list, settings: dict[str, str]) -> Iterator[subprocess.Popen]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         try:
-            _answer(process)
+            answer(process)
             yield process
         finally:
             process.kill()
@@ -136,11 +136,12 @@ def _next(process: subprocess.Popen) -> tuple[float, float]:
     assert process.stdin is not None, "it was started with pipes"
     process.stdin.write("\n")
     process.stdin.flush()
-    by_the_clock, of_the_processor = _answer(process)
+    by_the_clock, of_the_processor = answer(process)
     return by_the_clock, of_the_processor
 
 
-def _answer(process: subprocess.Popen) -> list[float]:
+def answer(process: subprocess.Popen) -> list[float]:
+    """Return what a process that measures prints next."""
     assert process.stdout is not None, "it was started with pipes"
     line = process.stdout.readline()
     if not line:
@@ -169,7 +170,7 @@ def _serve(version: str, size: tuple[int, int], optimised: bool) -> None:
 
 
 @contextmanager
-def _busy(count: int) -> Iterator[None]:
+def busy(count: int) -> Iterator[None]:
     """Run this number of busy processes, one for each core, while the context is open."""
     processes = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(count)]
     try:

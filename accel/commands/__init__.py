@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "score trained models on labelled video",
     "export": "export a model for ONNX Runtime, C++ or the browser",
     "benchmark": "measure how fast things run on this machine",
+    "cache": "show or clear the compiled networks that are kept",
     "convert": "convert results to other formats, or weights from or to MXNet",
 }
 

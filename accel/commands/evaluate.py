@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accel.cli import Parser
+from accel.cli import Parser, add_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clip", metavar="NAME", action="append", help="for --report: show the frames up to this one")
     parser.add_argument("--optimize", action="store_true", help="optimise the models for speed, for each frame size")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)
     parser.add_argument("--workers", type=int, default=1, help="processes that read images (default: 1)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the files'")
     args = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from accel.cli import Parser, frame_rate
+from accel.cli import Parser, add_threads, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
 BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
@@ -154,4 +154,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--batch", action="store_true", help="run each key frame and those after it in one batch")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
+    parser.add_argument(
+        "--engine", help="for --optimize: inductor, openvino, onnxruntime, auto (default: auto, the fastest one)"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="as --optimize, in eight bits, calibrated on the video's first frames (CPU)"
+    )
+    parser.add_argument("--accept-loss", action="store_true", help="for --int8: even if over 2%% of the labels change")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)

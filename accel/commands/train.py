@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 
-from accel.cli import Parser
+from accel.cli import Parser, add_threads
 
 
 def main(arguments: Sequence[str] | None = None, of: str = "train") -> int:
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None, of: str = "train") -> int:
     parser = Parser(import_module(f"accel.commands.{of}").__doc__ or "")
     parser.add_argument("--cfg", required=True, help="configuration (YAML), or a recipe with `stages:`")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add_threads(parser)
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of GPUs (or processes) to use")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run, or begin one")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")

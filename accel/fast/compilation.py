@@ -1,30 +1,67 @@
-"""Compile networks for inputs of one shape and layout; on a GPU, as CUDA graphs."""
+"""Compile networks for inputs of one shape and layout, by the engine that is wished or the fastest one; on a GPU, as
+CUDA graphs."""
 
 from __future__ import annotations
 
+import json
 import os
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from accel.fast import engines
+from accel.fast.eight_bits import Calibration
+from accel.fast.engines import AUTO, INDUCTOR, EngineError
+from accel.fast.fingerprints import UnknownError, fingerprint, form, key, surroundings
 from accel.fast.graphs import CudaGraph
+from accel.fast.inductor import AheadOfTime, compile_now
+from accel.fast.kept import Kept
 from accel.fast.parts import Parts
 from accel.fast.streams import streams_of
 from accel.fast.tracing import TracingError, functional, is_of_the_machine, trace
 from accel.wording import first_line
 
+TRIAL_ROUNDS, TRIAL_SECONDS = 7, 3.0  # of a trial between engines: calls of each, and after how long it ends
+NETWORK, CHOICE = "network.json", "choice.json"  # files in what is kept
 
-def cut(network: nn.Module, examples: tuple[Tensor, ...], compiler: Compiler, parts: int = 1) -> nn.Module:
+
+def cut(
+    network: nn.Module,
+    examples: tuple[Tensor, ...],
+    compiler: Compiler,
+    parts: int = 1,
+    prepare: Callable[[nn.Module], nn.Module] | None = None,
+    memory: Memory | None = None,
+    calibration: Calibration | None = None,
+) -> nn.Module:
     """Return a network as `Parts`, compiled if the compiler is on. If it cannot be traced, return it unchanged, with a
-    warning."""
+    warning.
+
+    prepare: what to do with the network before it is traced. It is left out for a network that was kept.
+    memory: where compiled networks are kept.
+    calibration: the frames with which the network is brought into eight bits, later. None: it stays in float.
+    """
+    keys = None if memory is None else memory.keys(examples, parts, compiler, calibration)
+    if memory is not None and keys is not None and (found := memory.find(keys, examples)) is not None:
+        return found
+    if prepare is not None:
+        network = prepare(network)
     try:
         graph = functional(trace(network, examples))
     except TracingError as error:
         warnings.warn(f"a network runs uncompiled because it cannot be exported: {error}", stacklevel=2)
         return network
-    return Parts(graph, examples, parts, compiler)
+    if calibration is not None:
+        made = calibration.network(graph, examples, parts)
+        if memory is not None and keys is not None:
+            memory.add_later(keys, made)
+        return made
+    return compiler.network(graph, examples, parts, memory, keys)
 
 
 class Compiler:
@@ -34,19 +71,63 @@ class Compiler:
     on further attempts.
 
     wished: whether to compile at all.
+    engine: one of `accel.fast.engines.ENGINES`, or AUTO for the fastest one of those that are installed.
     """
 
-    def __init__(self, wished: bool = True):
-        self.wished = wished
+    def __init__(self, wished: bool = True, engine: str = INDUCTOR):
+        self.wished, self.engine = wished, engine
 
-    def __call__(self, part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
-        """Return the part as a function. If it is compiled, it accepts only inputs of these shapes and layouts."""
+    def network(
+        self,
+        graph: fx.GraphModule,
+        examples: tuple[Tensor, ...],
+        parts: int,
+        memory: Memory | None = None,
+        keys: Keys | None = None,
+    ) -> Parts:
+        """Return a network as `Parts`, each of them compiled, and keep them."""
+        names = [self.engine] if self.engine != AUTO else engines.installed()
+        if examples[0].is_cuda or not self.wished:
+            names = [INDUCTOR]
+        if len(names) > 1 and memory is not None and keys is not None:
+            chosen = memory.choice(keys)
+            names = [chosen] if chosen in names else names
+        keep = memory is not None and keys is not None
+        made: dict[str, Parts] = {}
+        for name in names:
+            try:
+                made[name] = Parts(graph, examples, parts, self._finish(name, keep))
+            except EngineError as error:
+                if name == self.engine:
+                    warnings.warn(f"a network is compiled by TorchInductor instead: {error}", stacklevel=3)
+        if not made:
+            made[INDUCTOR] = Parts(graph, examples, parts, self._finish(INDUCTOR, keep))
+        name = min(made, key=_seconds(made, examples).__getitem__) if len(made) > 1 else next(iter(made))
+        if memory is not None and keys is not None and self.wished:
+            memory.add(keys, name, made[name], len(names) > 1)
+        for each in made.values():
+            for part in each.parts:
+                if isinstance(part, AheadOfTime):
+                    part.discard()
+        return made[name]
+
+    def _finish(self, engine: str, keep: bool) -> Callable[[fx.GraphModule, tuple[Tensor, ...]], Callable]:
+        if engine == INDUCTOR:
+            return lambda part, examples: self(part, examples, keep)
+        return lambda part, examples: engines.build(engine, part, examples)
+
+    def __call__(self, part: nn.Module, examples: tuple[Tensor, ...], keep: bool = False) -> Callable:
+        """Return the part as a function, compiled by TorchInductor. If it is compiled, it accepts only inputs of these
+        shapes and layouts.
+
+        keep: whether it is to be kept for later starts. Compiling then takes longer.
+        """
         if not self.wished:
             return part
         from torch._dynamo.exc import BackendCompilerFailed
 
         try:
-            return _compile(part, examples)
+            return _compile(part, examples, keep)
         except (BackendCompilerFailed, OSError) as error:  # OSError: no room for the compiled code, for one
             cause = getattr(error, "inner_exception", error)
             if is_of_the_machine(cause):
@@ -54,6 +135,23 @@ class Compiler:
             self.wished = False
             warnings.warn(_why_uncompiled(cause, examples[0].is_cuda), RuntimeWarning, stacklevel=2)
             return part
+
+
+@torch.no_grad()
+def _seconds(made: dict[str, Parts], examples: tuple[Tensor, ...]) -> dict[str, float]:
+    """Return the shortest time of a call of each, in seconds. They are called in turns. The shortest one counts because
+    other programs can only make a call longer."""
+    taken: dict[str, float] = dict.fromkeys(made, float("inf"))
+    begin = time.perf_counter()
+    for turn in range(TRIAL_ROUNDS + 1):
+        for name, parts in made.items():
+            start = time.perf_counter()
+            parts(*examples)
+            if turn:  # the first one warms up
+                taken[name] = min(taken[name], time.perf_counter() - start)
+        if turn > 1 and time.perf_counter() - begin > TRIAL_SECONDS:
+            break
+    return taken
 
 
 def _why_uncompiled(error: BaseException, on_gpu: bool) -> str:
@@ -82,36 +180,110 @@ def _first_error(output: str) -> str:
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it says nothing")
 
 
-def _compile(part: nn.Module, examples: tuple[Tensor, ...]) -> Callable:
+def _compile(part: nn.Module, examples: tuple[Tensor, ...], keep: bool = False) -> Callable:
     """Compile a part of a network for inputs of these shapes and layouts."""
-    from torch._inductor import compile as inductor
-    from torch._inductor import config
-
-    with config.patch(freezing=True):
-        compiled = inductor(part, list(examples))  # type: ignore[arg-type] # any callable does
-    fast = _InLayout(compiled, examples)
     cuda = streams_of(examples[0].device)
-    return fast if cuda is None else CudaGraph(fast, examples, cuda)
+    if cuda is not None:
+        return CudaGraph(compile_now(part, examples), examples, cuda)
+    return AheadOfTime.build(part, examples) if keep else compile_now(part, examples)
 
 
-class _InLayout:
-    """Call a compiled part with inputs in the type and memory layout that it was compiled for. The part does not check
-    them."""
+# --- what is kept for later starts ----------------------------------------------------------------------------
 
-    def __init__(self, compiled: Callable, examples: tuple[Tensor, ...]):
-        self.compiled = compiled
-        self.forms = [(example.dtype, example.stride()) for example in examples]
-
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.compiled(*map(_in_form, given, self.forms)))
+Keys = tuple[str, str]  # of a compiled network, and of the choice of its engine
 
 
-def _in_form(tensor: Tensor, form: tuple[torch.dtype, tuple[int, ...]]) -> Tensor:
-    """Return the tensor with this type and these strides. It is copied only if its data lie differently in memory."""
-    dtype, strides = form
-    if tensor.dtype == dtype and tensor.stride() == strides:
-        return tensor
-    same = all(n == 1 or a == b for n, a, b in zip(tensor.shape, tensor.stride(), strides, strict=True))
-    if tensor.dtype == dtype and same:  # strides of dimensions of one entry mean nothing
-        return tensor.as_strided(tensor.shape, strides)
-    return torch.empty_strided(tensor.shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+class Memory:
+    """Keeps the compiled networks of one model, prepared for frames of one size.
+
+    kept: the cache.
+    identity: a digest of the model before it was prepared.
+    structure: the same without the weights' values.
+    about: the model and the size in words, for the list of what is kept.
+    """
+
+    def __init__(self, kept: Kept, identity: str, structure: str, about: str):
+        self.kept, self.identity, self.structure, self.about = kept, identity, structure, about
+        self._count = 0
+        self._later: list[tuple[Keys, Parts]] = []
+
+    @classmethod
+    def of(cls, kept: Kept | None, model: nn.Module, about: str) -> Memory | None:
+        """Make one for a model that was not prepared yet. None if there is no cache, or if nobody can tell whether such
+        a model is the same next time."""
+        if kept is None:
+            return None
+        try:
+            return cls(kept, fingerprint(model), fingerprint(model, weights=False), about)
+        except UnknownError:
+            return None
+
+    def keys(
+        self, examples: tuple[Tensor, ...], parts: int, compiler: Compiler, calibration: Calibration | None = None
+    ) -> Keys | None:
+        """Return the keys of the model's next network. Networks are prepared in the same order each time."""
+        self._count += 1
+        if examples[0].is_cuda or not compiler.wished:
+            return None
+        if calibration is not None:
+            place = [self._count, [form(example) for example in examples], parts, surroundings(), self.about]
+            return key("eight bits", self.identity, calibration.digest(), calibration.accepts_loss, *place), ""
+        names = [compiler.engine] if compiler.engine != AUTO else engines.installed()
+        place = [self._count, [form(example) for example in examples], parts, names, surroundings(), self.about]
+        return key("network", self.identity, *place), key("choice", self.structure, *place)
+
+    def find(self, keys: Keys, examples: tuple[Tensor, ...]) -> Parts | None:
+        """Return a network that was kept."""
+        folder = self.kept.find(keys[0])
+        if folder is None:
+            return None
+        try:
+            described = json.loads((folder / NETWORK).read_bytes())
+            parts = [_load(described["engine"], folder / f"{n}") for n in range(len(described["parts"]["ends"]))]
+            return Parts.restored(described["parts"], parts, examples[0])
+        except (OSError, RuntimeError, ValueError, LookupError, EngineError, ImportError) as error:
+            if is_of_the_machine(error):
+                raise
+            return None  # it is made again
+
+    def choice(self, keys: Keys) -> str | None:
+        """Return the engine that won the trial for such a network."""
+        folder = self.kept.find(keys[1])
+        try:
+            return None if folder is None else json.loads((folder / CHOICE).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def add_later(self, keys: Keys, made: Parts) -> None:
+        """Remember a network that is not ready yet, until `add_ready`."""
+        self._later.append((keys, made))
+
+    def add_ready(self) -> None:
+        """Keep the networks of `add_later`."""
+        for keys, made in self._later:
+            self.add(keys, engines.OPENVINO, made, False)
+        self._later = []
+
+    def add(self, keys: Keys, engine: str, made: Parts, tried: bool) -> None:
+        """Keep a network, and which engine it is for if several were tried. If there is no room, a warning says so."""
+        runners: Any = made.parts
+        if not all(hasattr(runner, "save") for runner in runners):  # it runs uncompiled
+            return
+
+        def write(folder: Path) -> None:
+            described = {"engine": engine, "parts": made.description()}
+            (folder / NETWORK).write_text(json.dumps(described), encoding="utf-8")
+            for number, runner in enumerate(runners):
+                runner.save(folder / f"{number}")
+
+        try:
+            self.kept.add(keys[0], f"{self.about}, network {self._count}, by {engine}", write)
+            if tried:
+                name = f"{self.about}, network {self._count}: fastest by {engine}"
+                self.kept.add(keys[1], name, lambda folder: (folder / CHOICE).write_text(json.dumps(engine)))
+        except OSError as error:
+            warnings.warn(f"a compiled network cannot be kept in {self.kept.folder}: {error}", stacklevel=4)
+
+
+def _load(engine: str, path: Path) -> Callable:
+    return AheadOfTime.load(path) if engine == INDUCTOR else engines.load(engine, path)

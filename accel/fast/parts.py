@@ -72,7 +72,7 @@ class Parts(nn.Module):
         graph: fx.GraphModule,
         examples: tuple[Tensor, ...],
         count: int = 1,
-        finish: Callable[[nn.Module, tuple[Tensor, ...]], Callable] = lambda part, examples: part,
+        finish: Callable[[fx.GraphModule, tuple[Tensor, ...]], Callable] = lambda part, examples: part,
     ):
         super().__init__()
         self.shapes = tuple(example.shape for example in examples)
@@ -91,12 +91,35 @@ class Parts(nn.Module):
             inside = [node for node in nodes if part_of[node] == number]
             known = (*takes, *inside)
             leaves = tuple(n for n in known if n in results or any(part_of.get(u, number) > number for u in n.users))
-            part = _subgraph(graph, takes, inside, leaves)
+            part = subgraph(graph, takes, inside, leaves)
             self.parts.append(finish(part, examples))
             self.ends.append((tuple(n.name for n in takes), tuple(n.name for n in leaves)))
             with torch.no_grad():
                 examples = part(*examples)
             takes = leaves
+
+    def description(self) -> dict[str, Any]:
+        """Return what `restored` needs to know beside the parts, as JSON knows it."""
+        return {
+            "shapes": [list(shape) for shape in self.shapes],
+            "entries": self.entries,
+            "results": self.results,
+            "gives_tensor": self.gives_tensor,
+            "ends": self.ends,
+        }
+
+    @classmethod
+    def restored(cls, description: dict[str, Any], parts: list[Callable], place: Tensor) -> Parts:
+        """Return a network made before, from its `description` and its parts. place: any tensor on its device."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.register_buffer("place", place.new_empty(0), persistent=False)
+        made.shapes = tuple(torch.Size(shape) for shape in description["shapes"])
+        made.entries, made.results = tuple(description["entries"]), tuple(description["results"])
+        made.gives_tensor = description["gives_tensor"]
+        made.ends = [(tuple(takes), tuple(leaves)) for takes, leaves in description["ends"]]
+        made.parts = parts
+        return made
 
     def work(self, *images: Tensor) -> Work:
         """Return the work on these images, with no part done. Raises ValueError if the shapes differ from those of the
@@ -166,7 +189,7 @@ def _share_out(nodes: list[fx.Node], costs: dict[fx.Node, float], count: int) ->
     return part_of
 
 
-def _subgraph(
+def subgraph(
     graph: fx.GraphModule, takes: tuple[fx.Node, ...], inside: list[fx.Node], leaves: tuple[fx.Node, ...]
 ) -> fx.GraphModule:
     """Return some nodes of a graph as a separate module, with the weights they use. The module returns a tuple."""

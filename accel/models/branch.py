@@ -75,7 +75,7 @@ class Branch(nn.Module, ABC):
         """Prepare the networks for frames of one size, in place. parts: the number of parts into which to cut the
         backbone."""
         # float32, because `predict` stays as it is.
-        self.backbone = preparation.network(self.backbone, parts=parts, gives=torch.float32)
+        self.backbone = preparation.network(self.backbone, parts=parts, gives=torch.float32, eight_bits=True)
 
 
 class SplitBranch(Branch):

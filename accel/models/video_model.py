@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from accel.devices import choose_device
+from accel.fast.compilation import Memory
+from accel.fast.eight_bits import LEAST, Calibration
 from accel.fast.preparation import Preparation, Settings
 from accel.fast.sizes import BySize
 from accel.models.prediction import Prediction
 from accel.playing.player import Player
-from accel.playing.schedules import KeyFramesAt
+from accel.playing.schedules import FixedInterval, KeyFramesAt
 
 
 class VideoModel(nn.Module, ABC):
@@ -36,6 +39,7 @@ class VideoModel(nn.Module, ABC):
     about: Any = None
     carries_state = True
     is_optimized = False  # whether `optimized` has made it
+    _same_labels: float | None = None
 
     @property
     def remembers(self) -> bool:
@@ -48,6 +52,12 @@ class VideoModel(nn.Module, ABC):
         """True if predictions for current frames say how much of what was carried still holds, for `Adaptive`
         schedules."""
         return False
+
+    @property
+    def same_labels(self) -> float | None:
+        """The share of the labels that the float model gives too, of a model that was just brought into eight bits.
+        None for other models."""
+        return self._same_labels
 
     @property
     def moves_on(self) -> bool:
@@ -141,22 +151,35 @@ class VideoModel(nn.Module, ABC):
         compile: bool = True,
         parts: int = 1,
         sizes: int = 4,
+        engine: str = "auto",
+        calibration: Sequence[np.ndarray] | None = None,
+        accept_loss: bool = False,
+        keep: bool = True,
     ) -> VideoModel:
         """Return a copy for inference on frames (1, 3, H, W) of one size, as fast as the machine allows. It has the
         same methods.
 
         size: (H, W) of the frames. None: the copy is prepared for each new size at its first key frame.
         dtype: the type of weights and features. The default is bfloat16 if the device computes it fast, otherwise
-            float32. The last layer, which makes scores, is always float32. Flow is computed in this type; it is joined
-            and applied in float32.
+            float32. int8, on CPUs, brings the branches' networks into eight bits. The last layer, which makes scores,
+            is always float32. Flow is computed in this type, or the default in place of int8; it is joined and applied
+            in float32.
         device: where to run. The default is where the model is.
-        compile: whether to compile with TorchInductor. This takes some seconds for each network the first time on a
-            machine. On a GPU, it makes CUDA graphs. Without it, or without a working compiler (a warning tells you),
-            everything else is done all the same.
+        compile: whether to compile. This takes some seconds for each network the first time on a machine. On a GPU, it
+            makes CUDA graphs. Without it, or without a working compiler (a warning tells you), everything else is done
+            all the same.
         parts: the number of parts of equal cost into which a key frame's work is cut, for `renew`.
         sizes: the number of sizes that are kept ready if `size` is None. Each takes as much memory as a model.
+        engine: what compiles and runs the networks: "inductor" (PyTorch's own), "openvino" or "onnxruntime", which are
+            packages of their own and run on CPUs. "auto" tries all that are installed, once for each machine, network
+            and size, and takes the fastest.
+        calibration: for int8, at least 5 frames of the kind to be labelled, (H, W, 3) uint8 RGB, in their order. They
+            need no labels. The last fourth of them serves to compare the labels with those of the float model.
+        accept_loss: whether to take an int8 model even if fewer than 98% of its labels are those of the float model.
+        keep: whether to keep compiled networks on the disk, so that the next start is quick; see `accel.fast.kept`.
 
-        Raises ValueError for an invalid size, type or number, and for a device that this machine lacks. The copy raises
+        Raises ValueError for an invalid size, type, number or engine, for a device that this machine lacks, and for an
+        int8 model whose labels differ too much. The copy raises
         ValueError for frames of another size.
         """
         if size is not None and (len(size) != 2 or min(size) < 1):
@@ -166,20 +189,50 @@ class VideoModel(nn.Module, ABC):
         if sizes < 1:
             raise ValueError(f"sizes must be 1 or more, got {sizes}")
         device = self.device if device is None else choose_device(str(device))
-        settings = Settings.of(device, dtype, compile, parts)
+        if dtype == torch.int8 and self.task != "segmentation":
+            raise ValueError(f"int8 is for segmentation: nothing here compares the results of {self.task}")
+        frames = None if calibration is None else Calibration(calibration, accept_loss)
+        settings = Settings.of(device, dtype, compile, parts, engine, keep, frames)
         return AnySize(self, settings, sizes) if size is None else self._optimized_for(size, settings)
 
     @torch.no_grad()
     def _optimized_for(self, size: tuple[int, int], settings: Settings) -> VideoModel:
         """Do the work of `optimized`, for arguments that it has checked."""
+        dtype = "int8" if settings.calibration is not None else str(settings.dtype).removeprefix("torch.")
+        about = f"{type(self).__name__} at {size[0]}x{size[1]}, {dtype}"
+        memory = Memory.of(settings.kept, self, about)
         fast = copy.deepcopy(self).eval().requires_grad_(False).simplified().to(settings.device)
-        preparation = Preparation(fast.seen_size(size), settings)
+        preparation = Preparation(fast.seen_size(size), settings, memory)
         fast.make_fast(preparation)
         _, state = fast.key_frame(preparation.frame)
         fast.next_frame(preparation.frame, state)
         preparation.finish()
+        if settings.calibration is not None and settings.calibration.waiting:
+            fast._into_eight_bits(settings.calibration, size, settings.dtype)
+        if memory is not None:
+            memory.add_ready()
         fast.is_optimized = True
         return fast
+
+    def _into_eight_bits(self, calibration: Calibration, size: tuple[int, int], dtype: torch.dtype) -> None:
+        """Bring the networks that wait for it into eight bits. Raises ValueError if labels change too much."""
+        before = self._labels(calibration.images(size, held=True), size)
+        with calibration.recording():
+            self._labels(calibration.images(size, held=False), size)
+        calibration.finish(dtype)
+        after = self._labels(calibration.images(size, held=True), size)
+        same = float(np.mean([(a == b).float().mean() for a, b in zip(before, after, strict=True)]))
+        self._same_labels = same
+        if same < LEAST and not calibration.accepts_loss:
+            raise ValueError(
+                f"in eight bits, {same:.1%} of the labels are those of the float model; expected {LEAST:.0%} or more. "
+                "Calibrate with more frames, stay in float, or accept the loss (accept_loss=True, --accept-loss)"
+            )
+
+    def _labels(self, images: Iterable[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Return the labels of consecutive frames, every fifth of which is a key frame."""
+        player = Player(self, FixedInterval(5))
+        return [player.step(image).prediction.at(size).labels.clone() for image in images]
 
     def simplified(self) -> VideoModel:
         """Return a model with the same function, up to rounding, and less work for each frame. It takes over this
@@ -259,6 +312,12 @@ class AnySize(VideoModel):
     @property
     def remembers(self) -> bool:
         return self.model.remembers
+
+    @property
+    def same_labels(self) -> float | None:
+        """The least of all sizes."""
+        found = (self.fast[size].same_labels for size in self.fast.sizes())
+        return min((share for share in found if share is not None), default=None)
 
     @property
     def moves_on(self) -> bool:

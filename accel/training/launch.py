@@ -11,6 +11,8 @@ import sys
 import time
 from contextlib import suppress
 
+from accel.threads import OWN, threads
+
 LAUNCHER = "ACCEL_LAUNCHER"  # environment variable: the process that started this one, and ends it
 GRACE = 10.0  # seconds that the others may take to say why they end, too
 POLL = 0.1  # seconds
@@ -34,6 +36,7 @@ def launch(processes: int) -> int:
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": "accel",  # what Fabric and PyTorch know torchrun's processes by
         LAUNCHER: str(os.getpid()),
+        OWN: str(max(1, threads().count // processes)),  # together they have the cores of one
     }
     children = [
         subprocess.Popen(

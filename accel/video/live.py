@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 
+from accel.threads import video_threads
 from accel.video.decoding import (
     check_video,
     declared_frames,
@@ -155,10 +156,11 @@ class StreamReader(VideoReader):
             raise ValueError(f"{self._shown}: cannot be opened: {self._why_not(error, start)}") from error
         check_video(container, self._shown, "a video stream")
         # Threads that decode several frames at once hold frames back; slices of one frame do not.
-        video_stream(container).thread_type = "AUTO" if _is_recording(container) else "SLICE"
+        stream = video_stream(container)
+        stream.thread_type = "AUTO" if _is_recording(container) else "SLICE"
+        stream.thread_count = video_threads()
         wrong: Exception | None = None
         start = time.monotonic()
-        stream = video_stream(container)
         places = Places(container, stream, _stated_rate(stream) or 25)
         frames = decode(container, places)
         for first, problem in frames:

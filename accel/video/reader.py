@@ -17,6 +17,7 @@ import av
 
 from accel.files.image_sizes import header_sizes
 from accel.files.listing import leads_nowhere, visible
+from accel.threads import video_threads
 from accel.video.decoding import check_video, declared_frames, decode, ends_early, frame_end, short, video_stream
 from accel.video.pictures import Pictures
 from accel.video.places import Places
@@ -197,7 +198,8 @@ class VideoFileReader(VideoReader):
             found = f"{self.path.stat().st_size} bytes that FFmpeg does not open ({short(error)})"
             raise ValueError(f"{self.path}: {found}; expected a video file") from error
         check_video(container, str(self.path), "a video file")
-        video_stream(container).thread_type = "AUTO"
+        stream = video_stream(container)
+        stream.thread_type, stream.thread_count = "AUTO", video_threads()
         return container
 
     def _frames(self) -> Generator[SourceFrame, None, None]:

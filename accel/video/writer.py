@@ -13,6 +13,8 @@ from typing import TypeVar
 import av
 import numpy as np
 
+from accel.threads import video_threads
+
 Self = TypeVar("Self", bound="VideoWriter")
 
 _TICKS = 90_000  # a second, where frames say their time: what video clocks (MPEG's, RTP's) use
@@ -170,6 +172,7 @@ class VideoWriter:
         self._stream.width = width + width % 2
         self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"
+        self._stream.thread_count = video_threads()
         context = self._stream.codec_context
         context.time_base = Fraction(1, self._ticks) if self._timed or self.fps is None else 1 / self.fps
         self._usual = min(round(self._ticks / (self.fps or rate)), _MAX_STEP)  # from a frame to the next, in ticks

@@ -80,7 +80,7 @@ def test_memory_that_ran_out_is_not_called_something_else(error, monkeypatch, re
     with pytest.raises(type(error)):
         fold_batch_norms(Fails(error), (IMAGE,))
 
-    def compile(part, examples):  # as TorchInductor passes it on
+    def compile(part, examples, keep):  # as TorchInductor passes it on
         from torch._inductor.exc import InductorError
 
         raise InductorError(error, None)

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.fast.batch_norms import fold_batch_norms
-from accel.fast.compilation import _in_form
+from accel.fast.inductor import in_form
 from accel.fast.parts import Parts
 from accel.models import (
     DeepFeatureFlow,
@@ -188,10 +188,10 @@ def test_inputs_are_copied_only_where_they_lie_elsewhere():
     form = (example.dtype, example.stride())
     decoded = torch.randn(4, 6, 3).permute(2, 0, 1)[None]  # the same places; strides of the batch differ
     assert decoded.stride() != example.stride()
-    assert _in_form(decoded, form).data_ptr() == decoded.data_ptr() and _in_form(decoded, form).stride() == form[1]
+    assert in_form(decoded, form).data_ptr() == decoded.data_ptr() and in_form(decoded, form).stride() == form[1]
     rows, wide = torch.randn(1, 3, 4, 6), torch.randn(1, 3, 4, 6, dtype=torch.float64)
     for tensor in (rows, wide):
-        laid_out = _in_form(tensor, form)
+        laid_out = in_form(tensor, form)
         assert (laid_out.dtype, laid_out.stride()) == form and torch.equal(laid_out, tensor.float())
 
 

@@ -34,7 +34,7 @@ class SimplifiedDeepLab(Branch):
         return ScoreMap(self.head(features), self.border)
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
-        self.backbone = preparation.network(self.backbone, parts=parts)
+        self.backbone = preparation.network(self.backbone, parts=parts, eight_bits=True)
         self.head = preparation.by_shape(self.head)
 
 
@@ -59,7 +59,7 @@ class WholeDeepLab(SplitBranch):
         return ScoreMap(self.head(product), self.border)
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
-        self.backbone = preparation.network(self.backbone, parts=parts)
+        self.backbone = preparation.network(self.backbone, parts=parts, eight_bits=True)
         preparation.layer(self.product)
         self.head = preparation.by_shape(self.head)
 
