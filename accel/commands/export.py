@@ -1,6 +1,6 @@
 """Export a model for ONNX Runtime, or as compiled code for libtorch, and check it against PyTorch.
 
-accel export runs/camvid_lite/accel --to onnx --size 360 480 --out exported
+accel export accel-lite-camvid --to onnx --size 360 480 --out exported
 accel label drive.mp4 --model exported
 
 The folder holds key and next (the two calls of a model), model.json, and ten frames with their labels. A large model

@@ -268,10 +268,16 @@ def _has_symbols(program: torch.export.ExportedProgram) -> bool:
 
 
 def _used(graph: Graph) -> tuple[str, ...]:
-    """Return the names of the state that a graph takes and uses."""
-    names = graph.program.graph_signature.user_inputs
-    nodes = {node.name: node for node in graph.program.graph.nodes}
-    used = [name for name, node in zip(graph.inputs, names, strict=True) if nodes[node].users]
+    """Return the names of the state that a graph takes and needs for what it gives."""
+    needed: set[str] = set()
+    (last,) = graph.program.graph.find_nodes(op="output")
+    waiting = [last]
+    while waiting:
+        new = [node for node in waiting.pop().all_input_nodes if node.name not in needed]
+        needed |= {node.name for node in new}
+        waiting += new
+    placeholders = graph.program.graph_signature.user_inputs
+    used = [name for name, node in zip(graph.inputs, placeholders, strict=True) if node in needed]
     return tuple(name for name in used if name in STATE)
 
 
