@@ -20,9 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "run", metavar="RUN", help="name of weights, folder of a run, .safetensors file, hf://OWNER/NAME"
     )
     parser.add_argument("--to", choices=("onnx", "aoti"), default="onnx", help="what to make (default: onnx)")
-    size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames, in pixels")
-    size.add_argument("--dynamic", action="store_true", help="for frames of any size")
+    sizes = parser.add_mutually_exclusive_group(required=True)
+    sizes.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the frames, in pixels")
+    sizes.add_argument("--dynamic", action="store_true", help="for frames of any size")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of weights (default: fp32)")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--no-grid-sample", action="store_true", help="for runtimes that compute GridSample wrongly")

@@ -75,7 +75,7 @@ class PyramidConfig(Section):
     enlarge: Literal[1, 2] = 1  # factor by which the encoder's frame is enlarged: 2 helps small objects, but is slower
 
 
-Positive = Annotated[float, Field(gt=0, le=1024)]
+Scale = Annotated[float, Field(gt=0, le=1024)]  # of anchors, or a ratio of their sides
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
@@ -94,8 +94,8 @@ class RfcnConfig(Section):
     # Frames are resized so that the shorter side has so many pixels, unless the longer one had more than these; null:
     # they are taken as they come.
     sides: tuple[Side, Side] | None = (600, 1000)
-    scales: tuple[Positive, ...] = Field((8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
-    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
+    scales: tuple[Scale, ...] = Field((8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
+    ratios: tuple[Scale, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
     regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame
     threshold: float = Field(1e-3, ge=0, lt=1)  # probability above which a detection is told
 
@@ -113,8 +113,8 @@ class FasterRcnnConfig(Section):
     channels: int = Field(512, ge=1, le=8192)  # of the features that are carried from frame to frame
     width: int = Field(1024, ge=1, le=8192)  # of the two layers that judge a region
     sides: tuple[Side, Side] | None = (600, 1000)  # as of `rfcn`
-    scales: tuple[Positive, ...] = Field((4.0, 8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
-    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
+    scales: tuple[Scale, ...] = Field((4.0, 8.0, 16.0, 32.0), min_length=1, max_length=16)  # of anchors, in cells
+    ratios: tuple[Scale, ...] = Field((0.5, 1.0, 2.0), min_length=1, max_length=16)  # of anchors, height / width
     regions: int = Field(300, ge=1, le=6000)  # that are proposed in a frame, at most
     training_regions: int = Field(1000, ge=1, le=6000)  # likewise in training
     threshold: float = Field(1e-4, ge=0, lt=1)  # probability above which a detection is told

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from accel.clock import now
 from accel.datasets.clips import frames_to_tensor
-from accel.evaluation.results import share
 from accel.evaluation.tables import write_json
 from accel.measures.confusion import ConfusionMatrix
 from accel.measures.temporal import TemporalTally, dis_matches
 from accel.models.video import FrameByFrame, VideoModel
 from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval, Schedule
+from accel.tasks.accuracy import share
 
 REFERENCE = "reference on every frame"
 

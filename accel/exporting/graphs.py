@@ -140,7 +140,7 @@ class _GivenFlow(nn.Module):
 
 def _given_flow(model: Any) -> _GivenFlow | None:
     """Replace a model's DIS flow, in place, by one that is given. None if it has no such flow."""
-    propagation = getattr(model, "propagation", None)
+    propagation: Any = getattr(model, "propagation", None)
     flow = getattr(propagation, "flow", None)
     if not isinstance(flow, DenseInverseSearch):
         return None
@@ -182,7 +182,8 @@ class _Step(nn.Module):
             self.given.pixels[:] = [kept.pop(FLOW)]
         state = self._state(kept, image)
         call = self.model.next_frame if self.name == "next" else self.model.key_frame
-        prediction, new = call(image, state)
+        said, new = call(image, state)
+        prediction: Any = said  # a `ScoreMap`
         if self.given:
             self.given.pixels.clear()
         height, width = frame.shape[:2]
