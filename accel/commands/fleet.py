@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fps=args.fps,
         segment=args.segment,
         device=device,
-        threads=args.threads or args.cpus,
+        threads=args.cpus,
     )
     rows = run_fleet(find_videos(args.videos), settings, args.out, resources, args.retry_failed)
     failed = sum(row.status == FAILED for row in rows)

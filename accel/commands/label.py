@@ -21,7 +21,7 @@ from accel.cli import Parser, add_threads, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
 BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
-_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "write", "retry_failed", "segment", "threads")
+_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "write", "retry_failed", "segment")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
     if args.manifest is not None:
         return _label_many(args)
-    for option in ("shard", "retry_failed", "segment", "threads"):
+    for option in ("shard", "retry_failed", "segment"):
         if getattr(args, option):
             parser.error(f"--{option.replace('_', '-')} is for --manifest")
     if args.write and not args.inputs:
@@ -97,8 +97,8 @@ def _label_many(args: argparse.Namespace) -> int:
         raise ValueError("--manifest: expected --output FOLDER too, the folder for the results of all shards")
     shard, videos = Shard.parse(args.shard or "0/1"), find_videos(args.manifest)
     ways = {key: getattr(args, key) for key in ("scene_cuts", "flat_latency", "optimize", "fps", "segment")}
-    ways |= {key: getattr(args, key) for key in ("device", "threads")}
-    settings = settle(chosen_weights(args.model, args.device), args.interval, args.write, **ways)
+    weights = chosen_weights(args.model, args.device)
+    settings = settle(weights, args.interval, args.write, device=args.device, **ways)
     rows = run_shard(videos, shard, settings, args.output, args.retry_failed)
     failed = sum(row.status == FAILED for row in rows)
     print(
@@ -120,7 +120,6 @@ def add_results(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--write", type=names, default=(), help="formats to write, such as png,npz (default: png)")
     parser.add_argument("--retry-failed", action="store_true", help="label videos again that failed")
     parser.add_argument("--segment", type=float, help="cut longer videos into parts of so many seconds (default: 600)")
-    parser.add_argument("--threads", type=int, help="processor threads of each model (default: all cores)")
 
 
 def names(text: str) -> tuple[str, ...]:

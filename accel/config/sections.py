@@ -243,7 +243,7 @@ class PropagatingConfig(Section):
     def _one_way(self) -> PropagatingConfig:
         if self.propagation is not None and "flow" in self.model_fields_set:
             raise ValueError(f"`propagation: {self.propagation.name}` replaces `flow`; leave out one of them")
-        if self.propagation is not None and self.reference.name not in ("deeplab", "rfcn"):
+        if self.propagation is not None and self.reference.name not in ("deeplab", "rfcn", "faster_rcnn"):
             raise ValueError(
                 f"`propagation: {self.propagation.name}` carries the features of a deeplab, rfcn or faster_rcnn; "
                 f"`reference: {self.reference.name}` needs `flow`"
