@@ -66,7 +66,7 @@ class Options:
     train: bool
     scene_cuts: bool
     view: View
-    boxes: str = "jsonl"
+    boxes: str
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def run_demo(options: Options) -> None:
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
+    if videos is None and options.boxes != "jsonl":
+        raise ValueError(f"--boxes {options.boxes}: expected with --input; snippets have a file each")
     if videos is not None:
         for name in videos.videos():
             videos.open(name).close()  # a file that is no video is told before anything is trained or loaded

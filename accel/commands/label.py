@@ -28,12 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("--view", default="panels", choices=VIEWS, help="what the video shows (default: panels)")
-    parser.add_argument(
-        "--boxes",
-        default="jsonl",
-        choices=BOXES,
-        help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
-    )
     add_ways(parser)
     parser.add_argument("--output", type=Path, help="folder for the results (default: output/VIDEO)")
     args = parser.parse_args(arguments)
@@ -66,6 +60,12 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         "--live",
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
+    )
+    parser.add_argument(
+        "--boxes",
+        default="jsonl",
+        choices=BOXES,
+        help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")

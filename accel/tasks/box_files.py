@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from accel.models.detection.detections import Boxes
 from accel.tasks.result_files import Outputs, Place, ResultFiles
@@ -33,7 +33,7 @@ class CocoResults(ResultFiles):
         self._file.flush()
         self._empty = True
 
-    def add(self, index, said):
+    def add(self, index: int, said: Any) -> None:
         assert self._file is not None, "it is closed at the end"
         lines = [json.dumps(self._entry(index, said, n)) for n in range(int(said.count))]
         if not lines:
@@ -78,7 +78,7 @@ class MotDetections(ResultFiles):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"")
 
-    def add(self, index, said):
+    def add(self, index: int, said: Any) -> None:
         lines: dict[int, list[str]] = {}
         for n in range(int(said.count)):
             left, top, width, height = corner_and_sides(said, n)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from accel.config import DataConfig
+from accel.config import Config, DataConfig
 from accel.datasets import build_dataset
 from accel.datasets.box_counts import BoxCounts
 from accel.datasets.checking import check_split
@@ -15,6 +15,7 @@ from accel.datasets.coco import Coco
 from accel.datasets.label_sample import look_at_boxes
 from accel.datasets.sampling import TrainingClips
 from accel.datasets.voc import Voc
+from accel.training.label_check import check_labels
 
 SIZE = (30, 40)  # of frames
 VIDEO = [f"drive/{number}.png" for number in (8, 9, 10, 11)]  # in this order, not in that of the letters
@@ -279,3 +280,14 @@ def test_boxes_are_counted():
     counts.add(np.zeros(0))
     assert counts.boxes.tolist() == [0, 2] and counts.frames.tolist() == [0, 1] and counts.empty == 1
     assert not counts.doubts("training", strict=True, whole=False).errors
+
+
+def test_training_does_not_begin_where_a_class_has_no_box(data, tmp_path):
+    model = {"name": "frame_by_frame", "num_classes": 2, "reference": {"name": "rfcn", "encoder": "resnet18"}}
+    train = {"steps": 1, "batch_size": 1, "optimizer": {"name": "sgd", "lr": 0.1}, "loss": {"name": "rfcn"}}
+    values = {"model": model, "data": data.model_dump(), "train": train, "output": tmp_path / "run"}
+    config = Config.model_validate(values | {"data": data.model_dump() | {"clip_length": 4}})
+    dataset = build_dataset(data, "train")
+    check_labels(Config.model_validate(values | {"data": data.model_dump() | {"clip_length": 1}}), dataset, None)
+    with pytest.raises(ValueError, match=rf"{data.name} train at .*class 1 'person' occurs in none of the boxes"):
+        check_labels(config, dataset, None)  # one frame has three frames before it

@@ -113,6 +113,20 @@ def test_videos_and_live_inputs_are_labelled(film, kind, tmp_path, monkeypatch):
             assert any(file.read_text() for file in files)
 
 
+def test_the_demo_has_the_same_choice(monkeypatch, film):
+    from accel import demo
+    from accel.commands.demo import main
+
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "run_demo", asked.append)
+        main(["--input", str(film), "--boxes", "mot"])
+        main([])
+    assert [options.boxes for options in asked] == ["mot", "jsonl"]
+    with pytest.raises(ValueError, match="--boxes mot: expected with --input"):
+        main(["--boxes", "mot"])
+
+
 def test_files_of_others_are_not_replaced(film, tmp_path):
     (tmp_path / "detections.json").write_text("mine")
     with pytest.raises(ValueError, match=r"holds files that no run .*detections\.json"):
