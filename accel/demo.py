@@ -14,10 +14,11 @@ import torch
 from accel.config import DataConfig, load_config
 from accel.datasets import Clip, ClipDataset, build_dataset, data_root
 from accel.datasets.clips import long_enough
-from accel.demo_models import scenes, table_folder, weights_for_scenes, weights_for_video
+from accel.demo_models import scenes, table_folder, weights_for_boxes, weights_for_scenes, weights_for_video
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
+from accel.inference.batches import BatchSegmenter
 from accel.inference.loading import check_classes, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
 from accel.inference.stages import Consumer
@@ -42,6 +43,7 @@ SUMMARY, VIDEO = "summary.json", "video.mp4"
 FPS = 10  # of the video made from snippets
 FILMED = 10  # snippets shown in the video from as early on as they go; of further ones only what is scored
 FILMED_FRAMES = 20  # frames of those, at most
+DETECTION = "detection"
 MAX_NAMED = 10  # gaps of a video that are named
 
 
@@ -67,6 +69,8 @@ class Options:
     scene_cuts: bool
     view: View
     boxes: str
+    task: str | None = None
+    batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ def run_demo(options: Options) -> None:
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     if options.average and options.flat_latency:
         raise ValueError("--avg scores every distance from a key frame; --flat-latency has only long ones: choose one")
+    if options.batch:
+        _check_batch(options)
     if options.num_ex < 1:
         raise ValueError(f"num_ex {options.num_ex}: expected 1 snippet or more")
     videos = _videos(options)
@@ -145,7 +151,10 @@ def run_demo(options: Options) -> None:
         model = model.optimized(
             dtype=None if options.optimize else torch.float32, compile=options.optimize, parts=parts
         )
-    segmenter = Segmenter(model, schedule, options.flat_latency)
+    if options.batch:
+        segmenter: Segmenter = BatchSegmenter(model, options.interval)
+    else:
+        segmenter = Segmenter(model, schedule, options.flat_latency)
     console.print(f"model: {loaded.source}")
     if options.interval > 1:
         console.print(f"one frame in {options.interval} is a key frame (--interval 1: every frame)")
@@ -160,6 +169,15 @@ def run_demo(options: Options) -> None:
             for name, folder in zip(videos.videos(), folders, strict=True):
                 with videos.open(name, on_damage=_report) as reader:
                     _label_video(job, reader, folder)
+
+
+def _check_batch(options: Options) -> None:
+    """Raise ValueError for options that do not go with --batch."""
+    for name in ("flat_latency", "scene_cuts", "live", "optimize"):
+        if getattr(options, name):
+            raise ValueError(
+                f"--batch takes a key frame and those after it at once: leave out --{name.replace('_', '-')}"
+            )
 
 
 def _videos(options: Options) -> VideoFolder | None:
@@ -190,6 +208,8 @@ def _load(options: Options, data: DataConfig | None) -> Loaded:
     checkpoint = _weights(options, data)
     model = load_model(checkpoint, expected, device)
     description = describe_weights(checkpoint)
+    if options.task not in (None, model.task):
+        raise ValueError(f"--task {options.task}: {checkpoint} is a model for {model.task}")
     task = build_task(model.task, description.class_names, np.array(description.palette, np.uint8))
     as_given = options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else checkpoint
     return Loaded(model, task, str(as_given))
@@ -201,6 +221,8 @@ def _weights(options: Options, data: DataConfig | None) -> Path:
         return find_weights(options.checkpoint)
     if options.cfg:
         return load_config(options.cfg).output
+    if options.task == DETECTION:
+        return weights_for_boxes(options.version)
     if data is not None and data.name == "streetscape":
         return weights_for_scenes(options.version, options.device, options.train)
     return weights_for_video(options.version, options.device)
@@ -210,6 +232,11 @@ def _data(options: Options) -> DataConfig:
     """Return the labelled snippets to show: those of the configuration, Cityscapes, or generated scenes."""
     if options.cfg:
         return load_config(options.cfg).data
+    if options.task == DETECTION:
+        vid = DataConfig(name="imagenet_vid", test_split="VID_val_videos")
+        if data_root(vid).is_dir():
+            return vid
+        raise FileNotFoundError(f"no ImageNet VID at {data_root(vid)}: expected it there, or --input VIDEO")
     cityscapes = DataConfig(name="cityscapes")
     if data_root(cityscapes).is_dir():
         return cityscapes
@@ -236,7 +263,7 @@ class _Scores:
 
 
 def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> None:
-    chosen = long_enough(dataset, _span(job.options))[: job.options.num_ex]
+    chosen = _snippets(dataset, _span(job.options))[: job.options.num_ex]
     folder.clear()
     if len(chosen) < job.options.num_ex:
         console.print(f"the data have only {len(chosen)} such snippets")
@@ -256,7 +283,7 @@ def _label_snippets(job: Job, dataset: ClipDataset, folder: OutputFolder) -> Non
             "num_ex": scores.done,
             "damaged": scores.damaged,
             "average_over_distances": job.options.average,
-            **scores.score.figures(job.task.class_names),
+            **scores.score.accuracy(job.task.class_names).figures(),
             **scores.timer.figures(),
         }
         job.finish(folder, figures, error)
@@ -300,6 +327,20 @@ def _score_snippets(
             )
     if scores.damaged == len(chosen):
         raise ValueError("none of the snippets could be read")
+
+
+def _snippets(dataset: ClipDataset, span: int) -> list[int]:
+    """Return the labelled frames in which snippets of at least `span` frames end. Where all frames of videos are
+    labelled, it is one of each video."""
+    chosen = long_enough(dataset, span)
+    if not dataset.plays_videos:
+        return chosen
+    ends: dict[str, int] = {}
+    for index in chosen:
+        video, number = dataset.place(index)
+        if video not in ends or number < max(FILMED_FRAMES, span):
+            ends[video] = index
+    return list(ends.values())
 
 
 def _span(options: Options) -> int:

@@ -23,7 +23,7 @@ from accel.progress import console
 from accel.training.run_folder import has_settings, is_done
 from accel.training.sources import other_start
 from accel.weights.checkpoints import WEIGHTS
-from accel.weights.conversion import find_published
+from accel.weights.conversion import DETECTOR_FILES, find_published
 from accel.weights.names import shipped
 
 FOR_VIDEO, FOR_SCENES = "accel-lite-camvid", "accel-lite-scenes"  # names of shipped weights
@@ -51,6 +51,24 @@ def weights_for_video(version: str | None, device: str) -> Path:
         "which was trained on generated scenes only; expect poor results on real video"
     )
     return train_demo(version, device)[-1].output
+
+
+def weights_for_boxes(version: str | None) -> Path:
+    """Weights of a detector, which are the published ones in `model/`: none come with the program, and the demo trains
+    none.
+
+    Raises FileNotFoundError if there are none, and ValueError for a version, which detectors do not have.
+    """
+    if version is not None:
+        raise ValueError(f"--version {version}: is of models for segmentation; leave it out with --task detection")
+    for name in ("dff-rfcn", "rfcn"):
+        if published := find_published(name, "model"):
+            return published
+    files = " or ".join(f"model/{DETECTOR_FILES[name]}" for name in ("dff-rfcn", "rfcn"))
+    raise FileNotFoundError(
+        f"no weights of a detector come with the program: expected the published {files}, or --checkpoint with the "
+        "folder of a run"
+    )
 
 
 def weights_for_scenes(version: str | None, device: str, train: bool) -> Path:

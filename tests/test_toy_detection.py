@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from accel import tasks
 from accel.benchmark.models import benchmark_models, video_contenders
 from accel.benchmark.streams import frames_of, latencies, memory, throughput
-from accel.evaluation.running.evaluator import evaluate
+from accel.evaluation.origin import Origin
+from accel.evaluation.report.page import write_report
+from accel.evaluation.results import SweepResult
+from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.reading import read_stretches
 from accel.evaluation.running.sweep import sweep
 from accel.evaluation.running.videos import Run, run_videos
+from accel.evaluation.tables import print_result, print_sweep
 from accel.inference.segmenter import Segmenter
 from accel.inference.timing import timed_predictions
 from accel.models import Accel, DeepFeatureFlow, DenseInverseSearch, FlowWarp, FrameByFrame, ScoreFusion
@@ -30,9 +34,10 @@ from accel.models.prediction import Prediction
 from accel.output_folder import OutputFolder
 from accel.playing.player import Player
 from accel.playing.schedules import Decision, FixedInterval
-from accel.progress import Bar
+from accel.progress import Bar, console
 from accel.recording import Recording
 from accel.tasks import Score, Task, build_task, task_of
+from accel.tasks.accuracy import Accuracy, Words
 from accel.video.opening import open_video
 from accel.video.writer import VideoWriter
 
@@ -101,6 +106,29 @@ class Truth(NamedTuple):
     labels: np.ndarray | Tensor
 
 
+@dataclass(frozen=True)
+class ToyAccuracy(Accuracy):
+    words = Words("recall", "recall", "recall", "Toys", "finds {} kinds of toys", "A share.", "The same.")
+    recall: float
+    names: tuple[str, ...]
+
+    @property
+    def value(self):
+        return self.recall
+
+    @property
+    def of_classes(self):
+        return dict.fromkeys(self.names, self.recall)
+
+    def brief(self):
+        return {"recall": self.recall}
+
+    columns = counts = brief
+
+    def facts(self):
+        return {"toys": "many"}
+
+
 class ToyRecall(Score):
     """Of frames: the share whose first box is where it should be."""
 
@@ -120,13 +148,17 @@ class ToyRecall(Score):
     def value(self):
         return self.right / self.seen if self.seen else float("nan")
 
-    def figures(self, class_names):
-        return {"recall": self.value()}
+    def accuracy(self, class_names):
+        return ToyAccuracy(len(class_names), self.value(), class_names)
+
+    def emptiness(self):
+        return ""
 
 
 class ToyDetection(Task):
     name = "toy_detection"
     suffix = ".json"
+    accuracy_type = ToyAccuracy
 
     def objective(self, model, loss):
         raise NotImplementedError  # nothing of it is learned
@@ -231,10 +263,23 @@ def test_the_evaluation_reads_and_scores_it(model):
         sweep({"toy": model}, dataset, (1,), widths=(2,), workers=0, quiet=True)
 
 
+def test_its_figures_make_tables_and_a_report(model, tmp_path):
+    dataset = Films(range(0, 9, 2))
+    results = compare({"toy": model}, dataset, (1, 3), workers=0, quiet=True)
+    found = SweepResult("films", "val", dataset.class_names, ((1, 2, 3),) * 5, (1, 3), results)
+    with console.capture() as shown:
+        print_result(results["toy"][1])
+        print_sweep(found)
+    assert "recall 100.00% over 4 frames" in shown.get() and "mIoU" not in shown.get()
+    origin = Origin("command", 1, "machine", None, "2026-11-21T12:00+00:00", {"toy": "weights"})
+    page = write_report(tmp_path / "report", found, [], origin).read_text()
+    assert "<h1>Toys on films" in page and "finds 5 kinds of toys" in page and "mIoU" not in page
+    read = json.loads((tmp_path / "report/results.json").read_text())["models"]["toy"][1]
+    assert read["recall"] == 1 and [*read["by_distance"]] == ["0", "1", "2"]
+
+
 def test_what_is_about_labels_is_refused(model):
     dataset = Films((0, 2))
-    with pytest.raises(ValueError, match="tables and reports exist for segmentation only, not yet for toy_detection"):
-        evaluate(model, dataset, workers=0, quiet=True)
     with pytest.raises(ValueError, match="models for toy_detection give no labels"):
         run_videos({"toy": Run(model, 2)}, dataset, workers=0, quiet=True)
     with pytest.raises(ValueError, match="models for toy_detection give no labels"):

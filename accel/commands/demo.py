@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-i", "--interval", type=int, default=5, help="frames from key frame to key frame (default: 5)")
     parser.add_argument("-e", "--num_ex", type=int, default=10, help="snippets to label (default: 10)")
+    parser.add_argument("--task", choices=("segmentation", "detection"), help="what to show (default: segmentation)")
     parser.add_argument("--avg", action="store_true", help="score at all distances from the key frame, not only one")
     parser.add_argument("--cfg", help="configuration (YAML) with the model and data to use")
     parser.add_argument("--checkpoint", help="name of weights, folder of a run, .safetensors file, or hf://OWNER/NAME")

@@ -69,5 +69,6 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
+    parser.add_argument("--batch", action="store_true", help="run each key frame and those after it in one batch")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")

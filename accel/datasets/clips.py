@@ -29,6 +29,8 @@ class Clip:
     name:   what a person would call the last frame; unique in its data set.
     boxes:  (M, 5) float32: x1, y1, x2, y2 in pixels of the last frame, both corners within, and the class index; or
             None. M may be 0.
+    motion: (M,) float32: how slow the object in each box is, or None. It is the mean overlap of its box with its own
+            boxes in the 10 frames before and after; see `accel.datasets.box_motion`.
     """
 
     frames: np.ndarray
@@ -36,6 +38,7 @@ class Clip:
     flow: np.ndarray | None
     name: str
     boxes: np.ndarray | None = None
+    motion: np.ndarray | None = None
 
 
 def frames_to_tensor(frames: np.ndarray) -> Tensor:
@@ -107,6 +110,7 @@ class ClipDataset(Dataset, ABC):
     `class_names` and `palette` ((K, 3) uint8 RGB) describe the classes. `history(i)` says how many frames of the
     same video come directly before labelled frame i, hence the longest clip that may end there. `knows_flow` says
     whether clips carry their exact flow. `generated`: this program made the labels, and nobody need check them.
+    `plays_videos`: every frame of each video is labelled, and the data set's own evaluation plays videos as a whole.
     `may_be_short`: where a labelled frame has too few frames before it, training takes a shorter clip; else it leaves
     that frame out.
     """
@@ -115,6 +119,7 @@ class ClipDataset(Dataset, ABC):
     palette: np.ndarray
     knows_flow: bool = False
     generated: bool = False
+    plays_videos: bool = False
     may_be_short: bool = False
 
     @abstractmethod
@@ -162,6 +167,15 @@ class ClipDataset(Dataset, ABC):
         None (the default) if they are not available alone. Raises the errors of `clip`.
         """
         return None
+
+    def box_motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """Return `Clip.motion` of labelled frame `index`, whose size is (H, W).
+
+        Raises ValueError for data that do not tell which boxes of a video are of one object.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: does not tell which boxes are of one object, so nothing is known of their motion"
+        )
 
     def likely_cause(self, counts: LabelCounts) -> str:
         """Explain why a class is missing from these labels, or why so many pixels are ignored, and what to do about it.

@@ -1,10 +1,12 @@
-"""ImageNet VID: videos with the boxes of 30 kinds of animals and vehicles (Russakovsky et al., IJCV 2015); and the
-pictures of ImageNet DET that show the same kinds, which are trained on, too. As Deep Feature Flow's release reads them:
+"""ImageNet VID: videos with the boxes of 30 kinds of animals and vehicles (Russakovsky et al., IJCV 2015). Pictures of
+ImageNet DET that show the same kinds can be added for training.
 
-ROOT/ImageSets/LIST.txt              which frames: see `ImageNetVid`
-ROOT/Data/VID/VIDEO/NUMBER.JPEG      frames, from 000000 on; VIDEO is such as val/ILSVRC2015_val_00000000
+The files lie as Deep Feature Flow's release expects them:
+
+ROOT/ImageSets/LIST.txt              lists of frames; see `ImageNetVid`
+ROOT/Data/VID/VIDEO/NUMBER.JPEG      frames, from 000000 on; VIDEO is for example val/ILSVRC2015_val_00000000
 ROOT/Data/DET/NAME.JPEG              pictures
-ROOT/Annotations/VID/..., DET/...    the boxes of each, .xml
+ROOT/Annotations/VID/..., DET/...    the boxes of each frame and picture, .xml
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from accel.datasets.box_motion import REACH, motion_iou
 from accel.datasets.clips import Clip, OnMissing
 from accel.datasets.stored_boxes import StoredBoxes
 from accel.files.listing import not_there
 
-# By the synset that annotations name them by.
+# The key is the synset, which is the name in annotations.
 _CLASSES = {
     "n02691156": "airplane", "n02419796": "antelope", "n02131653": "bear", "n02834778": "bicycle",
     "n01503061": "bird", "n02924116": "bus", "n02958343": "car", "n02402425": "cattle", "n02084071": "dog",
@@ -39,7 +43,12 @@ PALETTE = np.array(
 
 @dataclass(frozen=True)
 class _Frame:
-    """kind: VID or DET.  video: its path; of a picture, its own.  number: of the file; None: a picture."""
+    """A frame of a video, or a picture.
+
+    kind: VID or DET.
+    video: the path of the video, or of the picture.
+    number: the number of the frame's file. None for a picture.
+    """
 
     kind: str
     video: str
@@ -51,17 +60,18 @@ class _Frame:
 
 
 class ImageNetVid(StoredBoxes):
-    """The frames that lists of the release name, each with as many frames before it as its video has.
+    """The frames in lists of the release. Before each come the frames of its video.
 
-    root:  the folder with ImageSets, Data and Annotations (ILSVRC2015).
-    split: names of lists in ImageSets, joined by +, such as DET_train_30classes+VID_train_15frames. Their lines are
-        NAME ID of pictures, VIDEO ID NUMBER LENGTH of frames, and VIDEO ID 0 LENGTH of whole videos in lists whose
-        name ends with _videos.
-    on_missing: called with a message for each frame of a list that is not there, which is then left out; None: it is
-        an error when it is read.
+    root: the folder with ImageSets, Data and Annotations (ILSVRC2015).
+    split: the names of lists in ImageSets, joined by +, such as DET_train_30classes+VID_train_15frames. A line of a
+        list is NAME ID for a picture, or VIDEO ID NUMBER LENGTH for a frame. In lists whose name ends with _videos, it
+        is VIDEO ID 0 LENGTH for a whole video.
+    on_missing: a function that is called with a message for each frame that is in a list, but not on the disk. Such a
+        frame is left out. None: reading it is an error.
 
-    Clips may be shorter than asked for (`may_be_short`): pictures have no frames before them, and the first frames of
-    videos have few. Objects of other classes, which pictures have, are left out, and so are boxes without an inside.
+    Training takes shorter clips where there are too few frames (`may_be_short`): pictures have no frames before them,
+    and the first frames of videos have few. Pictures also show objects of other classes. These are left out. So are
+    boxes whose right side lies left of their left side.
 
     Raises FileNotFoundError if a list is not there, and ValueError for a line of it that is not as it should be.
     """
@@ -77,6 +87,17 @@ class ImageNetVid(StoredBoxes):
             self._frames = [frame for frame in self._frames if self._is_there(frame, on_missing)]
         if not self._frames:
             raise ValueError(f"{self.root}/ImageSets: no frame in {split}")
+
+    @property
+    def plays_videos(self) -> bool:  # type: ignore[override] # it depends on the lists
+        """Whether the lists have every frame of their videos, from the first one on, as those for validation do."""
+        last: dict[str, tuple[int, int]] = {}  # by video, the highest number and how many there are
+        for frame in self._frames:
+            if frame.number is None:
+                return False
+            number, count = last.get(frame.video, (0, 0))
+            last[frame.video] = max(number, frame.number), count + 1
+        return all(number + 1 == count for number, count in last.values())
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -108,8 +129,21 @@ class ImageNetVid(StoredBoxes):
     def truth(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
         """Return the boxes, clipped to the frame. As published, nothing in a readable annotation is a mistake."""
         frame = self._frames[index]
-        path = self.root / "Annotations" / frame.kind / f"{frame.path()}.xml"
-        return _read_boxes(path, size, self.names), []
+        return _read_boxes(self._annotation(frame.kind, frame.path()), size, self.names), []
+
+    def box_motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        frame = self._frames[index]
+        own = _read_objects(self._annotation(frame.kind, frame.path()), size, self.names)[1]
+        if frame.number is None:
+            return np.zeros(len(own), np.float32)  # a picture has no other frames
+        near = range(max(frame.number - REACH, 0), frame.number + REACH + 1)
+        paths = {number: self._annotation(frame.kind, f"{frame.video}/{number:06d}") for number in near}
+        names = tuple(self.names.items())
+        motion = motion_iou({number: _near_objects(path, size, names) for number, path in paths.items()}, frame.number)
+        return np.array([motion[track] for track in own], np.float32)
+
+    def _annotation(self, kind: str, name: str) -> Path:
+        return self.root / "Annotations" / kind / f"{name}.xml"
 
     def _image(self, frame: _Frame, before: int = 0) -> Path:
         return self.root / "Data" / frame.kind / f"{frame.path(before)}.JPEG"
@@ -152,11 +186,25 @@ def _read_list(root: Path, name: str) -> list[_Frame]:
 
 def _read_boxes(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> np.ndarray:
     """The boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them."""
+    return _read_objects(path, size, names)[0]
+
+
+@lru_cache(4 * REACH)
+def _near_objects(path: Path, size: tuple[int, int], names: tuple[tuple[str, int], ...]) -> dict[str, list[float]]:
+    """The box of each track in a frame. Empty if there is no such file. Neighbouring frames ask for the same ones."""
+    boxes, tracks = _read_objects(path, size, dict(names)) if path.is_file() else (np.zeros((0, 5)), [])
+    return dict(zip(tracks, boxes[:, :4].tolist(), strict=True))
+
+
+def _read_objects(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
+    """The boxes (M, 5) of a frame, as `_read_boxes` returns them, and the `trackid` of each. An object without one has
+    a track of its own."""
     height, width = size
+    sides = "xmin", "ymin", "xmax", "ymax"
     try:
         root = ElementTree.parse(path).getroot()
         found = [
-            (*(float(each.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")), names[name])
+            ((*(float(each.findtext(f"bndbox/{side}", "")) for side in sides), names[name]), each.findtext("trackid"))
             for each in root.iter("object")
             if (name := (each.findtext("name") or "").strip().lower()) in names
         ]
@@ -164,7 +212,9 @@ def _read_boxes(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> 
         raise FileNotFoundError(not_there(path)) from None
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: no annotation of boxes ({error})") from None
-    boxes = np.array(found, np.float32).reshape(-1, 5)
+    boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 5)
     boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width - 1)
     boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height - 1)
-    return boxes[(boxes[:, 2:4] >= boxes[:, :2]).all(1)]
+    inside = np.all(boxes[:, 2:4] >= boxes[:, :2], axis=1)
+    tracks = [track or f"object {number} of {path.name}" for number, (_, track) in enumerate(found)]
+    return boxes[inside], [track for track, kept in zip(tracks, inside, strict=True) if kept]

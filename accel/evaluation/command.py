@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,27 @@ from accel.config import load_config
 from accel.datasets import data_root
 from accel.datasets.label_counts import Doubts
 from accel.datasets.label_sample import look_at_labels
+from accel.datasets.with_motion import WithMotion
 from accel.evaluation import tables as report
 from accel.evaluation.cityscapes import official as cityscapes
 from accel.evaluation.comparing.comparison import (
+    COPYING,
     Comparison,
     Entry,
+    choose_protocol,
     load_comparison,
     pair_up,
     record_clips,
     run_comparison,
     whole_numbers,
+    with_copying,
 )
 from accel.evaluation.origin import Origin
 from accel.evaluation.report.page import check_folder, write_report
 from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.inference.loading import load_model
+from accel.measures.coco_precision import require_coco
 from accel.playing.schedules import FixedInterval
 from accel.progress import console
 
@@ -44,6 +49,8 @@ class Request:
     average: bool
     widths: tuple[int, ...]
     flow: str | None
+    copying: bool
+    measures: tuple[str, ...]
 
 
 def evaluate(args: Namespace, processes: Processes) -> None:
@@ -64,17 +71,35 @@ def evaluate(args: Namespace, processes: Processes) -> None:
 
     with processes.first_alone():  # which makes generated scenes
         comparison = load_comparison(asked.entries, args.overrides, args.split, device, args.optimize)
+    protocol = choose_protocol(args.protocol, comparison.dataset, args.avg)
+    if asked.copying:
+        comparison = with_copying(comparison)
+    if "motion" in asked.measures:
+        comparison = replace(comparison, dataset=WithMotion(comparison.dataset))
     check_truth(comparison, asked.intervals, processes)
     if args.official:
         cityscapes.require_truth(asked.entries[0].checkpoint, comparison.dataset)
     if processes.is_first:
         report.print_class_maps(comparison.class_maps)
-    origin = Origin.of({entry.name: entry.checkpoint for entry in asked.entries}, device, processes.count)
+        if protocol == "videos":
+            console.print("each video is played once, and each frame is scored (--protocol videos)")
+    checkpoints = {entry.name: entry.checkpoint for entry in asked.entries}
+    if asked.copying:
+        checkpoints[COPYING] = asked.entries[0].checkpoint
+    origin = Origin.of(checkpoints, device, processes.count)
     recorder = record_clips(comparison, asked.intervals[-1], args.clip) if args.report else None
     with Predictions.shared(args.predictions, processes) if args.official else nullcontext() as predictions:
         record: Any = None if predictions is None else predictions.write
         how = asked.intervals, asked.average, asked.widths, asked.flow, args.workers
-        found = run_comparison(comparison, *how, on_labels=record, recorder=recorder, processes=processes)
+        found = run_comparison(
+            comparison,
+            *how,
+            on_labels=record,
+            recorder=recorder,
+            processes=processes,
+            protocol=protocol,
+            measures=asked.measures,
+        )
         if predictions:
             predictions.gather(processes)
         if not processes.is_first:
@@ -99,7 +124,7 @@ def evaluate(args: Namespace, processes: Processes) -> None:
         page = write_report(args.report, found, recorder.clips(), origin)
         console.print(f"report: {page}", soft_wrap=True)
     if official:  # last: where the two disagree this raises, and nothing is lost
-        console.print(cityscapes.check_agreement(found.single().miou, official))
+        console.print(cityscapes.check_agreement(found.single().value, official))
 
 
 def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Processes) -> None:
@@ -134,20 +159,27 @@ def read_request(args: Namespace) -> Request:
         raise ValueError("--sweep gives the intervals and scores all distances: leave out --interval and --avg")
     if args.official and (sweeping or args.avg):
         raise ValueError("--official scores one prediction a frame; --sweep and --avg make several: leave these out")
+    if args.official and args.protocol == "videos":
+        raise ValueError("--official scores frames by their distance from a key frame: leave out --protocol videos")
     if args.predictions and not args.official:
         raise ValueError("--predictions needs --official; to write predictions alone, use --submission")
     if args.submission:
-        others = ("sweep", "avg", "boundary", "temporal", "official", "json", "csv", "report", "widths", "flow")
-        if given := [f"--{name}" for name in others if getattr(args, name) not in (None, False)]:
+        scoring = "sweep avg boundary temporal official json csv report widths flow protocol copying motion coco"
+        if given := [f"--{name}" for name in scoring.split() if getattr(args, name) not in (None, False)]:
             raise ValueError(f"--submission only writes predictions, and scores nothing: leave out {', '.join(given)}")
     intervals = whole_numbers("--sweep", args.sweep) if sweeping else (1 if args.interval is None else args.interval,)
     FixedInterval(intervals[0])
     widths = whole_numbers("--widths", args.widths or "1,2,4,8,16") if args.boundary else ()
+    measures = tuple(name for name in ("motion", "coco") if getattr(args, name))
+    if args.coco:
+        require_coco()
     entries = pair_up(args.cfg, args.checkpoint, args.name)
     if len(entries) > 1 and args.submission:
         raise ValueError(f"--submission takes one model, got {len(entries)}")
     if len(entries) > 1 and not sweeping:
         raise ValueError(f"to compare {len(entries)} models, use --sweep, such as --sweep 1,5")
+    if args.copying and not sweeping:
+        raise ValueError("--copying adds a model to compare with: use --sweep, such as --sweep 1,5")
     if args.flow is not None and not args.temporal:
         raise ValueError("--flow needs --temporal")
     if args.widths is not None and not args.boundary:
@@ -159,7 +191,8 @@ def read_request(args: Namespace) -> Request:
         raise ValueError("--clip chooses what --report shows: add --report DIR")
     for path in filter(None, (args.json, args.csv)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return Request(entries, intervals, sweeping or args.avg, widths, (args.flow or "auto") if args.temporal else None)
+    flow = (args.flow or "auto") if args.temporal else None
+    return Request(entries, intervals, sweeping or args.avg, widths, flow, args.copying, measures)
 
 
 def _check_outputs(args: Namespace) -> None:

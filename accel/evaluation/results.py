@@ -6,35 +6,14 @@ is neither in the ground truth nor predicted.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 
-from accel.measures.boundary import TrimapMatrix
-from accel.measures.confusion import ConfusionMatrix, caveats
+import numpy as np
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The accuracy of a model on a set of pixels.
-
-    miou: the mean over the classes that occur.
-    iou: the IoU of each class by name.
-    trimap: by width, the mIoU within that many pixels of the class borders.
-    """
-
-    miou: float | None
-    iou: dict[str, float | None]
-    trimap: dict[int, float | None]
-
-    @classmethod
-    def of(cls, matrix: TrimapMatrix, class_names: Sequence[str]) -> Accuracy:
-        every = matrix.all_pixels()
-        return cls(
-            miou=share(every.miou()),
-            iou=class_shares(every, class_names),
-            trimap={width: share(matrix.within(width).miou()) for width in matrix.widths},
-        )
+from accel.inference.timing import frames_per_second
+from accel.tasks import Score, Task
+from accel.tasks.accuracy import Accuracy, Words
 
 
 @dataclass(frozen=True)
@@ -63,29 +42,22 @@ class TemporalResult:
 class EvaluationResult:
     """The result of a model at an interval.
 
-    miou, iou, trimap, confusion: figures with everything that was scored counted together. `confusion` (K rows of K
-        pixel counts) has the ground truth in its rows. `trimap` is empty if it was not requested.
-    by_distance: the same for each tried distance from the key frame.
-    mean, worst: the mean and the lowest mIoU of these distances. `worst_distance` is the distance of the lowest.
-    classes_scored: the number of classes in the mean `miou`: those that occur, or were predicted.
-    classes_not_in_labels: the names of the classes that no scored pixel of the ground truth has.
+    accuracy: the accuracy on everything that was scored, counted together.
+    by_distance: the accuracy at each tried distance from the key frame.
+    mean, worst: the mean and the lowest of the figures (mIoU, mAP) of these distances. `worst_distance` is the distance
+        of the lowest.
     frames_scored, frames_damaged: the numbers of labelled frames that were scored, and that could not be scored because
         a file was missing or damaged.
-    ignored: the share of ignored pixels in these frames.
     seconds_key, seconds_current: median times of a key frame and of any other frame, over the frames that were
-        labelled. The time runs from the frame on the device to its labels there.
+        predicted. The time runs from the frame on the device to its prediction there.
     fps: frames per second at this interval.
     temporal: None if it was not requested.
     """
 
-    miou: float
-    iou: dict[str, float | None]
-    classes_scored: int
-    classes_not_in_labels: tuple[str, ...]
+    accuracy: Accuracy
     interval: int
     frames_scored: int
     frames_damaged: int
-    ignored: float
     seconds_key: float
     seconds_current: float | None
     fps: float
@@ -93,16 +65,68 @@ class EvaluationResult:
     mean: float
     worst: float
     worst_distance: int
-    trimap: dict[int, float | None]
-    confusion: tuple[tuple[int, ...], ...]
     temporal: TemporalResult | None = None
 
-    def as_dict(self) -> dict:
-        return asdict(self)
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        interval: int,
+        scores: Mapping[int, Score],
+        scored: int,
+        damaged: int,
+        seconds_key: Sequence[float],
+        seconds_current: Sequence[float],
+    ) -> EvaluationResult:
+        """Return the result with these scores by distance.
 
-    def caveats(self) -> str:
-        """Return the notes on the mIoU from `accel.measures.confusion.caveats`. Empty if there are none."""
-        return caveats(self.classes_scored, len(self.iou), self.classes_not_in_labels, self.ignored)
+        scored, damaged: the numbers of labelled frames.
+        seconds_key, seconds_current: the time of each frame.
+
+        Raises ValueError if nothing was scored, or nothing that says anything.
+        """
+        if not scored:
+            raise ValueError(f"none of the labelled frames could be read (interval {interval})")
+        pooled = task.sum_of(scores.values())
+        if reason := pooled.emptiness():
+            raise ValueError(f"nothing to score: {reason}")
+        by_distance = {distance: score.accuracy(task.class_names) for distance, score in sorted(scores.items())}
+        known = {distance: each.value for distance, each in by_distance.items() if each.value is not None}
+        worst = min(known, key=lambda distance: known[distance])
+        key = float(np.median(seconds_key))
+        current = float(np.median(seconds_current)) if interval > 1 and len(seconds_current) else None
+        return cls(
+            accuracy=by_distance[worst] if len(by_distance) == 1 else pooled.accuracy(task.class_names),
+            interval=interval,
+            frames_scored=scored,
+            frames_damaged=damaged,
+            seconds_key=key,
+            seconds_current=current,
+            fps=frames_per_second(key, current, interval),
+            by_distance=by_distance,
+            mean=float(np.mean(list(known.values()))),
+            worst=known[worst],
+            worst_distance=worst,
+        )
+
+    @property
+    def words(self) -> Words:
+        """The words for its figures."""
+        return self.accuracy.words
+
+    @property
+    def value(self) -> float:
+        """The figure with everything counted together."""
+        value = self.accuracy.value
+        assert value is not None, "something was scored"
+        return value
+
+    def as_dict(self) -> dict:
+        """Return the result for a JSON file. The fields of the accuracy are among the others."""
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "accuracy"}
+        own["by_distance"] = {distance: accuracy.brief() for distance, accuracy in self.by_distance.items()}
+        own["temporal"] = None if self.temporal is None else asdict(self.temporal)
+        return asdict(self.accuracy) | own
 
 
 @dataclass(frozen=True)
@@ -112,6 +136,7 @@ class SweepResult:
     class_maps: the class maps (`ClassMap.as_dict`) of models that were not scored in their own classes or in those of
         the data.
     simulated: the settings of simulated clips. None if stored frames were scored.
+    protocol: how frames were scored, "distances" or "videos"; see `accel.evaluation.comparing.comparison`.
     """
 
     data: str
@@ -122,6 +147,7 @@ class SweepResult:
     models: dict[str, tuple[EvaluationResult, ...]]
     class_maps: dict[str, dict] = field(default_factory=dict)
     simulated: dict | None = None
+    protocol: str = "distances"
 
     def single(self) -> EvaluationResult:
         """Return the only result."""
@@ -132,15 +158,12 @@ class SweepResult:
         """Return the class map of the only result. None if nothing was mapped."""
         return next(iter(self.class_maps.values()), None)
 
+    @property
+    def words(self) -> Words:
+        """The words for the figures of all results."""
+        return next(iter(self.models.values()))[0].words
+
     def as_dict(self) -> dict:
-        return asdict(self)
-
-
-def share(value: float) -> float | None:
-    """Return None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else value
-
-
-def class_shares(matrix: ConfusionMatrix, class_names: Sequence[str]) -> dict[str, float | None]:
-    """Return the IoU of each class by name."""
-    return dict(zip(class_names, map(share, matrix.iou().tolist()), strict=True))
+        """Return the results for a JSON file."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return own | {"models": {name: [r.as_dict() for r in results] for name, results in self.models.items()}}

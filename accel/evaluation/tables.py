@@ -10,17 +10,19 @@ from pathlib import Path
 from rich.table import Table
 
 from accel.datasets.class_maps import ClassMap
-from accel.evaluation.results import Accuracy, EvaluationResult, SweepResult, TemporalResult
+from accel.evaluation.results import EvaluationResult, SweepResult, TemporalResult
 from accel.evaluation.running.flow_accuracy import FlowScore
 from accel.progress import console
+from accel.tasks.accuracy import Accuracy
 
 
 def print_result(result: EvaluationResult, table: Table | None = None) -> None:
     """Print the result of one model at one interval. table: a table of other scores, which replaces that of the
     classes."""
     console.print(table or class_table(result))
-    if len(result.by_distance) > 1 or result.trimap:
-        console.print(distance_table(result))
+    if len(result.by_distance) > 1 or result.accuracy.breakdowns():
+        for each in distance_tables(result):
+            console.print(each)
     console.print(summary(result))
     if result.temporal is not None:
         console.print(temporal_summary(result.temporal))
@@ -40,37 +42,47 @@ def print_sweep(sweep: SweepResult) -> None:
 
 
 def sweep_caveats(sweep: SweepResult) -> Iterator[str]:
-    """Yield a line for each model whose mIoU is not simply the mean over all classes, with the intervals concerned."""
+    """Yield a line for each model whose mIoU (mAP) is not simply the mean over all classes, with the intervals
+    concerned."""
     for name, results in sweep.models.items():
         at: dict[str, list[str]] = {}
         for result in results:
-            at.setdefault(result.caveats(), []).append(str(result.interval))
+            at.setdefault(result.accuracy.caveats(), []).append(str(result.interval))
         for caveats, intervals in at.items():
             if caveats:
                 where = "" if len(at) == 1 else f" at interval {', '.join(intervals)}"
-                yield f"{name}, mIoU{where}: {caveats}"
+                yield f"{name}, {sweep.words.figure}{where}: {caveats}"
 
 
 def class_table(result: EvaluationResult) -> Table:
-    """Return a table of the IoU of each class in per cent, with the mean last."""
-    table = _table("class", "IoU %")
-    for name, iou in result.iou.items():
-        table.add_row(name, percent(iou))
+    """Return a table of the IoU (AP) of each class in per cent, with the mean last."""
+    table = _table("class", f"{result.words.of_class} %")
+    for name, value in result.accuracy.of_classes.items():
+        table.add_row(name, percent(value))
     table.add_section()
-    scored, classes = result.classes_scored, len(result.iou)
-    table.add_row("mean" if scored == classes else f"mean of {scored} of {classes}", percent(result.miou))
+    scored, classes = result.accuracy.classes_scored, len(result.accuracy.of_classes)
+    table.add_row("mean" if scored == classes else f"mean of {scored} of {classes}", percent(result.value))
     return table
 
 
-def distance_table(result: EvaluationResult) -> Table:
-    """Return a table of mIoU in per cent at each distance from the key frame, over all pixels and within the trimaps.
-    The last row counts all distances together."""
-    table = _table("frames from the key frame", "mIoU %", *(f"within {width} px" for width in result.trimap))
-    for distance, accuracy in result.by_distance.items():
-        table.add_row(str(distance), percent(accuracy.miou), *map(percent, accuracy.trimap.values()))
-    table.add_section()
-    table.add_row("all, counted together", percent(result.miou), *map(percent, result.trimap.values()))
-    return table
+def distance_tables(result: EvaluationResult) -> Iterator[Table]:
+    """Yield tables of mIoU (mAP) in per cent at each distance from the key frame, over all that was scored and over
+    parts of it. The last row counts all distances together. There is a table for each breakdown, or just one."""
+    for number in range(max(1, len(result.accuracy.breakdowns()))):
+        parts = _parts(result.accuracy, number)
+        table = _table("frames from the key frame", f"{result.words.figure} %", *parts)
+        for distance, accuracy in result.by_distance.items():
+            own = _parts(accuracy, number)
+            table.add_row(str(distance), percent(accuracy.value), *(percent(own.get(part)) for part in parts))
+        table.add_section()
+        table.add_row("all, counted together", percent(result.value), *map(percent, parts.values()))
+        yield table
+
+
+def _parts(accuracy: Accuracy, number: int) -> dict[str, float | None]:
+    """Return the accuracy on the parts of one breakdown. Empty without breakdowns."""
+    chosen = accuracy.breakdowns()[number : number + 1]
+    return {each.head.format(part): value for each in chosen for part, value in each.parts.items()}
 
 
 def flow_table(scores: Sequence[FlowScore]) -> Table:
@@ -86,34 +98,35 @@ def flow_table(scores: Sequence[FlowScore]) -> Table:
 
 
 def sweep_tables(sweep: SweepResult) -> Iterator[Table]:
-    """Yield tables of the models at their intervals: accuracy, speed, mIoU by distance (a table for each model) and, if
-    measured, trimaps and steadiness.
+    """Yield tables of the models at their intervals: accuracy, speed, accuracy by distance (a table for each model)
+    and, if measured, accuracy on parts of what was scored, and steadiness.
 
     Each fits a terminal of 80 columns.
     """
     found = [(name, result) for name, results in sweep.models.items() for result in results]
     place = "model", "interval"
+    figure = sweep.words.figure
 
-    title = f"{sweep.data} {sweep.split}: mIoU % over the distances from the key frame"
+    title = f"{sweep.data} {sweep.split}: {figure} % over the distances from the key frame"
     table = _table(*place, "mean", "pooled", "worst", "at distance", "frames", title=title)
     for name, r in found:
-        shares = percent(r.mean), percent(r.miou), percent(r.worst)
+        shares = percent(r.mean), percent(r.value), percent(r.worst)
         table.add_row(name, str(r.interval), *shares, str(r.worst_distance), str(r.frames_scored))
     yield table
 
     for name, results in sweep.models.items():
         intervals = (f"interval {r.interval}" for r in results)
-        table = _table("frames from the key frame", *intervals, title=f"{name}: mIoU % by distance")
+        table = _table("frames from the key frame", *intervals, title=f"{name}: {figure} % by distance")
         for distance in range(sweep.intervals[-1]):
             each = (r.by_distance.get(distance) for r in results)
-            table.add_row(str(distance), *("" if a is None else percent(a.miou) for a in each))
+            table.add_row(str(distance), *("" if a is None else percent(a.value) for a in each))
         yield table
 
-    if found[0][1].trimap:
-        widths = (f"{width} px" for width in found[0][1].trimap)
-        table = _table(*place, *widths, "all", title="mIoU % within so many pixels of the class borders, pooled")
+    for number, breakdown in enumerate(found[0][1].accuracy.breakdowns()):
+        table = _table(*place, *breakdown.parts, "all", title=f"{breakdown.caption}, pooled")
         for name, r in found:
-            table.add_row(name, str(r.interval), *map(percent, r.trimap.values()), percent(r.miou))
+            parts = r.accuracy.breakdowns()[number].parts
+            table.add_row(name, str(r.interval), *map(percent, parts.values()), percent(r.value))
         yield table
 
     if found[0][1].temporal:
@@ -135,10 +148,10 @@ def summary(result: EvaluationResult) -> str:
     """Return one line about the whole result."""
     current = "" if result.seconds_current is None else f", current frame {result.seconds_current:.4f} s"
     damaged = f", {result.frames_damaged} could not be read" if result.frames_damaged else ""
-    caveats = f" ({result.caveats()})" if result.caveats() else ""
+    caveats = f" ({result.accuracy.caveats()})" if result.accuracy.caveats() else ""
     return (
-        f"mIoU {100 * result.miou:.2f}%{caveats} over {result.frames_scored} frames{damaged} at interval "
-        f"{result.interval}; key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
+        f"{result.words.figure} {100 * result.value:.2f}%{caveats} over {result.frames_scored} frames{damaged} at "
+        f"interval {result.interval}; key frame {result.seconds_key:.4f} s{current}, {result.fps:.1f} frames/s"
     )
 
 
@@ -151,13 +164,14 @@ def temporal_summary(result: TemporalResult) -> str:
 
 
 def model_table(results: dict[str, EvaluationResult], title: str) -> Table:
-    """Return a table that compares models: mIoU and speed."""
-    table = _table("model", "interval", "mIoU %", "key s", "current s", "frames/s", title=title)
-    caveats = (f"{name}, mIoU: {r.caveats()}" for name, r in results.items() if r.caveats())
+    """Return a table that compares models: accuracy and speed."""
+    figure = next(iter(results.values())).words.figure
+    table = _table("model", "interval", f"{figure} %", "key s", "current s", "frames/s", title=title)
+    caveats = (f"{n}, {figure}: {r.accuracy.caveats()}" for n, r in results.items() if r.accuracy.caveats())
     table.caption = "\n".join(caveats) or None
     for name, r in results.items():
         speed = f"{r.seconds_key:.4f}", _seconds(r.seconds_current), f"{r.fps:.1f}"
-        table.add_row(name, str(r.interval), percent(r.miou), *speed)
+        table.add_row(name, str(r.interval), percent(r.value), *speed)
     return table
 
 
@@ -185,21 +199,19 @@ def write_csv(path: str | Path, sweep: SweepResult) -> None:
 
 def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
     for distance, accuracy in result.by_distance.items():
-        yield {"model": name, "interval": result.interval, "distance": distance, **_columns(accuracy)}
+        yield {"model": name, "interval": result.interval, "distance": distance, **accuracy.columns()}
     temporal = result.temporal
     yield {
         "model": name,
         "interval": result.interval,
         "distance": "all",
-        **_columns(Accuracy(result.miou, result.iou, result.trimap)),
+        **result.accuracy.columns(),
         "mean": result.mean,
         "worst": result.worst,
         "worst_distance": result.worst_distance,
         "frames_scored": result.frames_scored,
         "frames_damaged": result.frames_damaged,
-        "classes_scored": result.classes_scored,
-        "classes_not_in_labels": ", ".join(result.classes_not_in_labels),
-        "ignored": result.ignored,
+        **result.accuracy.counts(),
         "seconds_key": result.seconds_key,
         "seconds_current": result.seconds_current,
         "fps": result.fps,
@@ -208,11 +220,6 @@ def _rows(name: str, result: EvaluationResult) -> Iterator[dict]:
         "flicker": temporal and temporal.flicker,
         "flow": temporal and temporal.flow,
     }
-
-
-def _columns(accuracy: Accuracy) -> dict:
-    trimap = {f"trimap {width}": miou for width, miou in accuracy.trimap.items()}
-    return {"miou": accuracy.miou, **trimap, **{f"iou {name}": iou for name, iou in accuracy.iou.items()}}
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -142,7 +142,7 @@ class Segmenter:
 
     def _label(self, source: ReadAhead[np.ndarray | SourceFrame, _Arrived]) -> Iterator[SegmentedFrame]:
         player, size, seconds, dropped = self._player(), None, 0.0, 0
-        under_way: _UnderWay | None = None
+        under_way: UnderWay | None = None
         for looked_at, arrived in enumerate(source):
             if arrived.frame.shape[:2] != size:
                 size = arrived.frame.shape[:2]
@@ -158,7 +158,7 @@ class Segmenter:
                 result = under_way.result()
                 seconds = result.seconds
                 yield result
-            under_way = _UnderWay(arrived, sent, step.is_key, dropped)
+            under_way = UnderWay(arrived, sent, step.is_key, dropped)
             # A GPU is given the next frame before the results of this one are waited for, if that frame is there.
             if not (self._transfer.overlaps and source.has_waiting()):
                 result = under_way.result()
@@ -212,7 +212,7 @@ class _Arrived:
 
 
 @dataclass(frozen=True)
-class _UnderWay:
+class UnderWay:
     """A frame that the model is working on."""
 
     arrived: _Arrived

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,9 +23,29 @@ class Prediction(ABC):
         The batch is the first dimension of each tensor. The shapes depend on `size` alone.
         """
 
+    def of_frames(self, count: int) -> list[Prediction]:
+        """Return the prediction for each of the `count` frames of the batch, as a batch of one."""
+        shared: dict[tuple[int, int], NamedTuple] = {}
+        return [_OfFrame(self, number, shared) for number in range(count)]
+
     def with_confidence_at(self, size: tuple[int, int]) -> NamedTuple:
         """Return the tensors of `at` together with the model's confidence. Some tasks have it in `at` already."""
         return self.at(size)
+
+
+@dataclass(frozen=True)
+class _OfFrame(Prediction):
+    """The prediction for one frame of a batch. shared: the tensors of the whole batch by size, for all its frames."""
+
+    batch: Prediction
+    number: int
+    shared: dict[tuple[int, int], NamedTuple]
+
+    def at(self, size):
+        if size not in self.shared:
+            self.shared[size] = self.batch.at(size)
+        tensors = self.shared[size]
+        return type(tensors)(*(tensor[self.number : self.number + 1] for tensor in tensors))
 
 
 def of_first(tensors: NamedTuple) -> NamedTuple:

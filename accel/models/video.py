@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from accel.fast.parts import Parts, Work
@@ -32,6 +33,13 @@ class FrameByFrame(VideoModel):
 
     def next_frame(self, image, state):
         return self.key_frame(image)
+
+    def key_and_next_frames(self, images, state=None):
+        self.check_batches()
+        return self.key_frame(images)
+
+    def check_batches(self):
+        _refuse_optimized(self)
 
     def advance(self, image, state):
         return None
@@ -77,15 +85,32 @@ class DeepFeatureFlow(VideoModel):
 
     def key_frame(self, image, state=None):
         image = self.reference.seen(image)
-        anchor = Anchor.of(image, self.reference.features(image))
-        if state is not None and self.remembers:
-            anchor = Anchor(image, *self.propagation.update(state.anchor.memory, anchor.features))
+        anchor = self._anchor(image, state)
         return self._predicted(anchor.features, image), FrameState.at_key_frame(anchor)
 
     def next_frame(self, image, state):
         image = self.reference.seen(image)
         features, state = self._carried(image, state)
         return self._predicted(features, image), state
+
+    def key_and_next_frames(self, images, state=None):
+        self.check_batches()
+        seen = self.reference.seen(images)
+        key, later = seen[:1], seen[1:]
+        anchor = self._anchor(key, state)
+        features = anchor.features
+        after = FrameState(seen[-1:], anchor)
+        if len(later):
+            shape = len(later), -1, -1, -1
+            alike = Anchor(*(tensor.expand(shape) for tensor in (key, features, anchor.memory)))
+            carried, _ = self._carried(later, FrameState.at_key_frame(alike))
+            features = torch.cat([features, carried])
+        return self._predicted(features, seen), after
+
+    def check_batches(self):
+        if self.moves_on or type(self).next_frame is not DeepFeatureFlow.next_frame:
+            super().check_batches()
+        _refuse_optimized(self)
 
     def advance(self, image, state):
         return self.propagation.route.skip(self.propagation, self.reference.seen(image), state)
@@ -114,6 +139,13 @@ class DeepFeatureFlow(VideoModel):
     def make_fast(self, preparation):
         self.propagation.make_fast(preparation)  # first, because it may share layers with the reference branch
         self.reference.make_fast(preparation, preparation.parts)
+
+    def _anchor(self, image: Tensor, state: FrameState | None) -> Anchor:
+        """Return the anchor of a key frame (B, 3, H, W), RGB minus the mean. state: as in `key_frame`."""
+        anchor = Anchor.of(image, self.reference.features(image))
+        if state is not None and self.remembers:
+            return Anchor(image, *self.propagation.update(state.anchor.memory, anchor.features))
+        return anchor
 
     def _carried(self, image: Tensor, state: FrameState) -> tuple[Tensor, FrameState]:
         """Return the reference features (B, C, h, w) at the frame after `state`, and the state at that frame.
@@ -235,3 +267,8 @@ class SimplifiedAccelShared(DeepFeatureFlow):
 
     def _reference_work(self, image):
         return super()._reference_work(image).then(self.carry)
+
+
+def _refuse_optimized(model: VideoModel) -> None:
+    if model.is_optimized:
+        raise ValueError("an optimised model is made for single frames: batches need the model as it was loaded")

@@ -62,6 +62,25 @@ class VideoModel(nn.Module, ABC):
         """Run the model, as fast as possible, on the frame after the one that gave `state`. Return the prediction and
         the new state."""
 
+    def key_and_next_frames(self, images: Tensor, state: Any = None) -> tuple[Prediction, Any]:
+        """Run the model on a key frame and the frames after it, (N, 3, H, W), in one batch. Return the prediction for
+        all of them, and the state after the last one.
+
+        The predictions are those of `key_frame` and `next_frame`, up to rounding. state: as in `key_frame`.
+
+        Raises the error of `check_batches`.
+        """
+        self.check_batches()
+        raise AssertionError(f"{type(self).__name__} takes batches, and does not say how")
+
+    def check_batches(self) -> None:
+        """Raise ValueError unless `key_and_next_frames` works. That needs a model in which no frame depends on the
+        frames between it and the key frame, and that is not optimised."""
+        raise ValueError(
+            f"{type(self).__name__} takes frames one by one: in a batch, each frame needs to follow from its key frame "
+            "alone"
+        )
+
     def advance(self, image: Tensor, state: Any) -> Any:
         """Skip a frame whose prediction is not needed. Return the new state."""
         return self.next_frame(image, state)[1]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from accel import visualize
 from accel.files.whole_files import write_whole
 from accel.measures.average_precision import AveragePrecision
+from accel.measures.coco_precision import CocoPrecision
+from accel.measures.motion_precision import MotionPrecision
 from accel.models.detection.detections import Boxes
 from accel.models.detection.faster_rcnn import FasterRCNN
 from accel.models.detection.faster_rcnn_losses import FasterRcnnLosses
@@ -21,26 +22,43 @@ from accel.models.detection.losses import Losses, RfcnLosses
 from accel.models.detection.rfcn import RFCN
 from accel.models.video import VideoModel
 from accel.tasks.box_files import OUTPUTS, CocoResults, MotDetections
+from accel.tasks.box_pictures import detections_shown, truth_picture
+from accel.tasks.detection_accuracy import DetectionAccuracy, caveats
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
-from accel.wording import few
 
 SHOWN = 0.5  # score of a box that is drawn; files have them all
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most
-MAX_NAMED = 3  # classes in a line
 
 
 class BoxTruth(NamedTuple):
-    """boxes: (M, 5) float32: x1, y1, x2, y2 in pixels of the frame, both corners within, and the class index."""
+    """The ground truth of a frame.
+
+    boxes: (M, 5) float32: x1, y1, x2, y2 in pixels of the frame, both corners within, and the class index.
+    name: the frame's name in UTF-8, uint8. Equal scores are counted in the order of these names.
+    motion: (M,) float32, as in `Clip`, or None.
+    """
 
     boxes: Tensor | np.ndarray
+    name: Tensor | np.ndarray
+    motion: Tensor | np.ndarray | None = None
 
 
 class Detection(Task):
-    """Boxes, scored by the mean average precision of ImageNet VID at an overlap of 0.5, and written as JSON lines."""
+    """Boxes, scored by the mean average precision of ImageNet VID at an overlap of 0.5, and written as JSON lines.
+
+    measures: further measures: "motion" counts objects by their speed (`accel.measures.motion_precision`), "coco"
+        counts as COCO does (`accel.measures.coco_precision`).
+    """
 
     name = "detection"
     suffix = ".jsonl"
+    accuracy_type = DetectionAccuracy
+    shows_over_input = True
+
+    def __init__(self, class_names: Sequence[str], palette: np.ndarray, measures: Sequence[str] = ()):
+        super().__init__(class_names, palette)
+        self.measures = tuple(measures)
 
     def objective(self, model, loss):
         if loss.name == "rfcn":
@@ -52,15 +70,25 @@ class Detection(Task):
         )
 
     def score(self):
-        return MeanAveragePrecision(AveragePrecision(len(self.class_names)))
+        number = len(self.class_names)
+        return MeanAveragePrecision(
+            AveragePrecision(number),
+            MotionPrecision(number) if "motion" in self.measures else None,
+            CocoPrecision(number) if "coco" in self.measures else None,
+        )
+
+    def also_measuring(self, measures):
+        return Detection(self.class_names, self.palette, measures)
 
     def truth(self, clip):
         if clip.boxes is None:
             raise ValueError(f"{clip.name}: has no boxes to compare detections with")
-        return BoxTruth(np.asarray(clip.boxes, np.float32))
+        if "motion" in self.measures and clip.motion is None:
+            raise ValueError(f"{clip.name}: nothing is known of the motion of its objects")
+        return BoxTruth(np.asarray(clip.boxes, np.float32), np.array([*clip.name.encode()], np.uint8), clip.motion)
 
     def picture(self, frame, said, title, view):
-        """Input and boxes side by side; or the boxes on the frame, or on a black one, at full size."""
+        """Draw the input and the boxes side by side; or the boxes at full size, on the frame or on black."""
         shown = said.scores[: said.count] >= SHOWN
         boxes, scores, classes = (array[: said.count][shown] for array in (said.boxes, said.scores, said.classes))
         texts = [f"{self.class_names[k]} {score:.2f}" for k, score in zip(classes, scores, strict=True)]
@@ -71,9 +99,18 @@ class Detection(Task):
         images = [visualize.shrink(each, PANEL_WIDTH) for each in (frame, drawn)]
         return visualize.panels(images, [f"input, {title}", "boxes"], columns=2)
 
+    def truth_shown(self, truth, size, width):
+        return truth_picture(truth.boxes, self.class_names, self.palette, size)
+
+    def shown(self, frame, said, truth, width):
+        true = None if truth is None else truth.boxes
+        return detections_shown(said, true, self.class_names, self.palette, frame.shape[:2], SHOWN)
+
     def save(self, path, said):
-        """A line for each box, best first: {"class": "car", "score": 0.91, "box": [x1, y1, x2, y2]}, in pixels of the
-        frame, both corners within."""
+        """Write a line for each box, best first: {"class": "car", "score": 0.91, "box": [x1, y1, x2, y2]}.
+
+        Boxes are in pixels of the frame. Both corners lie within the box.
+        """
         lines = "".join(f"{json.dumps(line)}\n" for line in self.lines(said))
         write_whole(path, lines.encode())
 
@@ -87,7 +124,7 @@ class Detection(Task):
             raise ValueError(f"--boxes {kind}: there are {', '.join(OUTPUTS)}")
 
     def lines(self, said: Boxes) -> Iterator[dict]:
-        """What a model says of a frame, as arrays, box by box."""
+        """Yield the content of each line for a prediction, given as arrays."""
         for n in range(int(said.count)):
             yield {
                 "class": self.class_names[int(said.classes[n])],
@@ -99,64 +136,75 @@ class Detection(Task):
 class MeanAveragePrecision(Score):
     """mAP at an overlap of 0.5, over all frames; see `accel.measures.average_precision`.
 
-    counts: of detections and true boxes.
+    counts: the counts of detections and true boxes.
+    motion, coco: those of further measures, or None.
     """
 
     name = "mAP"
 
-    def __init__(self, counts: AveragePrecision):
-        self.counts = counts
+    def __init__(
+        self, counts: AveragePrecision, motion: MotionPrecision | None = None, coco: CocoPrecision | None = None
+    ):
+        self.counts, self.motion, self.coco = counts, motion, coco
 
     def update(self, said, truth):
         count = int(said.count)
         found = [tensor[:count].cpu().numpy() for tensor in (said.boxes, said.scores, said.classes)]
         true = truth.boxes.cpu().numpy()
-        self.counts.update(*found, true[:, :4], true[:, 4].astype(np.int64))
+        boxes, of, name = true[:, :4], true[:, 4].astype(np.int64), bytes(truth.name.tolist()).decode()
+        matches = self.counts.update(*found, boxes, of, name)
+        if self.motion is not None:
+            self.motion.update(matches, of, truth.motion.cpu().numpy(), name)
+        if self.coco is not None:
+            self.coco.update(*found, boxes, of, name)
 
     def __add__(self, other):
-        return MeanAveragePrecision(self.counts + other.counts)
+        motion = None if self.motion is None else self.motion + other.motion
+        coco = None if self.coco is None else self.coco + other.coco
+        return MeanAveragePrecision(self.counts + other.counts, motion, coco)
 
     def value(self):
         return self.counts.mean()
 
-    def figures(self, class_names):
-        mean, each = self.counts.mean(), self.counts.of_classes()
-        return {
-            "map": None if math.isnan(mean) else mean,
-            "ap": {name: None if np.isnan(ap) else float(ap) for name, ap in zip(class_names, each, strict=True)},
-            "classes_scored": int((self.counts.true > 0).sum()),
-            "classes_not_in_boxes": [class_names[k] for k in np.flatnonzero(self.counts.true == 0)],
-            "boxes": int(self.counts.true.sum()),
-        }
+    def accuracy(self, class_names):
+        return DetectionAccuracy.of(self.counts, class_names, self.motion, self.coco)
+
+    def emptiness(self):
+        return "" if self.counts.true.any() else "none of these frames has a box"
 
     def caveats(self, class_names):
         missing = [class_names[k] for k in np.flatnonzero(self.counts.true == 0)]
-        if not missing:
-            return ""
-        named = few(missing, MAX_NAMED)
-        return f"{len(class_names) - len(missing)} of {len(class_names)} classes; no box of {named}"
+        return caveats(len(class_names), missing)
 
 
 class DetectionObjective(nn.Module):
-    """The clip's last frame, whose boxes are found by the whole model end to end: the mean over the images of the sum
-    of the detector's four losses."""
+    """The loss on the clip's last frame, whose boxes the whole model predicts end to end. It is the sum of the
+    detector's four losses, averaged over the images.
+
+    of_images: the detector's losses.
+    """
 
     def __init__(self, model: VideoModel, of_images: RfcnLosses | FasterRcnnLosses):
         super().__init__()
-        name, expected = ("rfcn", RFCN) if isinstance(of_images, RfcnLosses) else ("faster_rcnn", FasterRCNN)
-        if not isinstance(getattr(model, "reference", None), expected):
-            raise ValueError(f"train.loss {name}: expected a model whose reference is a {name}")
+        reference = getattr(model, "reference", None)
+        if isinstance(of_images, RfcnLosses) and not isinstance(reference, RFCN):
+            raise ValueError("train.loss rfcn: expected a model whose reference is an R-FCN")
+        if isinstance(of_images, FasterRcnnLosses) and not isinstance(reference, FasterRCNN):
+            raise ValueError("train.loss faster_rcnn: expected a model whose reference is a Faster R-CNN")
         self.model: Any = model
         self.of_images: Any = of_images
+        self.parts: dict[str, Tensor] = {}
 
     def forward(
         self, frames: Tensor, labels: Tensor | None, flow: Tensor | None, refreshed: Collection[int] = ()
     ) -> Tensor:
-        """Scalar loss of clips (B, T, 3, H, W) with boxes `labels` (B, M, 5) as in `Batch`."""
-        return self.losses(frames, labels, refreshed).total()
+        """Return the scalar loss of clips (B, T, 3, H, W), whose boxes are `labels` (B, M, 5) as in `Batch`."""
+        losses = self.losses(frames, labels, refreshed)
+        self.parts = dict(zip(self.of_images.parts, (each.detach() for each in losses), strict=True))
+        return losses.total()
 
     def losses(self, frames: Tensor, boxes: Tensor | None, refreshed: Collection[int] = ()) -> Losses:
-        """The means over the images."""
+        """Return the four losses, averaged over the images. Raises ValueError for clips without boxes."""
         if boxes is None or boxes.dim() != 3:
             raise ValueError("train.loss: these clips have no boxes to train on")
         said = self.model(frames, refreshed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -16,9 +15,14 @@ from accel.labels import IGNORED
 from accel.measures.boundary import TrimapMatrix, check_widths, trimap_bands
 from accel.models.video import VideoModel
 from accel.reductions import shared_count
+from accel.tasks.pictures import Shown, indexed
+from accel.tasks.segmentation_accuracy import SegmentationAccuracy
 from accel.tasks.task import Score, Task
 
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most: three of them fit a screen and any decoder
+
+
+RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 
 class LabelTruth(NamedTuple):
@@ -37,6 +41,7 @@ class Segmentation(Task):
 
     name = "segmentation"
     suffix = ".png"
+    accuracy_type = SegmentationAccuracy
 
     def __init__(self, class_names: Sequence[str], palette: np.ndarray, widths: Sequence[int] = ()):
         super().__init__(class_names, palette)
@@ -60,6 +65,9 @@ class Segmentation(Task):
     def labels(self, said):
         return said.labels
 
+    def check_labels(self):
+        pass
+
     def near_borders(self, widths):
         return Segmentation(self.class_names, self.palette, widths)
 
@@ -79,6 +87,21 @@ class Segmentation(Task):
         else:
             sheet = visualize.colourise(labels, self.palette)
         return np.concatenate([sheet, visualize.legend(self.class_names, self.palette, sheet.shape[1])])
+
+    def truth_shown(self, truth, size, width):
+        return indexed(visualize.shrink(truth.labels, width), self.palette)
+
+    def shown(self, frame, said, truth, width):
+        labels = visualize.shrink(said.labels, width)
+        if truth is None:
+            return Shown(indexed(labels, self.palette), None, "")
+        true = visualize.shrink(truth.labels, width)
+        right = (labels == true).astype(np.uint8)
+        right[true == IGNORED] = IGNORED
+        counted = truth.labels != IGNORED
+        share = (said.labels != truth.labels)[counted].mean() if counted.any() else None
+        note = "" if share is None else f"{100 * share:.1f} % of the pixels wrong"
+        return Shown(indexed(labels, self.palette), indexed(right, np.array([WRONG, RIGHT], np.uint8)), note)
 
     def save(self, path, said):
         visualize.save_palette_png(path, said.labels, self.palette)
@@ -104,17 +127,11 @@ class MeanIou(Score):
     def value(self):
         return self.matrix.all_pixels().miou()
 
-    def figures(self, class_names):
-        matrix = self.matrix.all_pixels()
-        shares = (*matrix.iou().tolist(), matrix.miou(), matrix.ignored_share())
-        *iou, miou, ignored = (None if math.isnan(share) else share for share in shares)
-        return {
-            "miou": miou,
-            "iou": dict(zip(class_names, iou, strict=True)),
-            "classes_scored": matrix.classes_scored(),
-            "classes_not_in_labels": [class_names[k] for k in matrix.not_in_labels()],
-            "ignored": ignored,
-        }
+    def accuracy(self, class_names):
+        return SegmentationAccuracy.of(self.matrix, class_names)
+
+    def emptiness(self):
+        return "" if self.matrix.all_pixels().labelled() else "all pixels of these frames are labelled 255 (ignored)"
 
     def caveats(self, class_names):
         return self.matrix.all_pixels().caveats(class_names)

@@ -47,6 +47,7 @@ class Progress:
 
     step: int = 0  # steps taken
     losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
+    parts: dict[str, list[float]] = field(default_factory=dict)  # the addends of these losses, by name
     skipped: int = 0  # steps left out, for a loss or a gradient that was no finite number
     skipped_in_a_row: int = 0
     validated: int = 0  # the step of the last validation

@@ -69,6 +69,7 @@ class Loop:
         self.buffers = Buffers(model)
         self.waited, self.taken, self.began = 0.0, 0, 0.0
         self.total = sum(progress.losses)  # kept, so that a step does not add them all up again
+        self.part_totals = {name: sum(values) for name, values in progress.parts.items()}
 
     def run(self, feed: Feed, signals: StopSignals, watch: Watch, log: RunLog | None, bar: Bar) -> Signals | None:
         """Take all remaining steps, or those up to a signal that any process received. Return that signal, or None.
@@ -109,6 +110,7 @@ class Loop:
         self._seed(step)
         loss = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         taken: list[Part] = []
+        addends: dict[str, Tensor] = {}
         for part in range(parts):
             watch.at("waiting for data", step)
             asked = time.monotonic()
@@ -122,19 +124,24 @@ class Loop:
                 part_loss = self.objective(batch.frames, batch.labels, batch.flow, refreshed) / parts
                 self.fabric.backward(part_loss)
             loss += part_loss.detach()
+            for name, value in getattr(self._objective(), "parts", {}).items():
+                addends[name] = addends.get(name, 0) + value.double() / parts
             taken.append(Part(kept, refreshed, part_loss.detach()))
 
         votes = loss.new_tensor(signals.votes())
-        told = sum_over_processes(torch.cat([loss[None], votes]))
+        told = sum_over_processes(torch.stack([loss, *addends.values(), *votes]))
         norm = gradient_norm(self.model)  # of the mean over the processes, so the same on all of them
-        total, *elected, norm_value = torch.cat([told, norm[None].double()]).tolist()
-        mean = total / world_size()
+        total, *others, norm_value = torch.cat([told, norm[None].double()]).tolist()
+        mean, elected = total / world_size(), others[len(addends) :]
         if math.isfinite(mean) and math.isfinite(norm_value):
             if self.settings.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.settings.clip_norm, norm)
             self.optimizer.step()
             self.progress.losses.append(mean)
             self.total += mean
+            for name, value in zip(addends, others, strict=False):  # the votes come after them
+                self.progress.parts.setdefault(name, []).append(value / world_size())
+                self.part_totals[name] = self.part_totals.get(name, 0.0) + value / world_size()
             self.progress.skipped_in_a_row = 0
         else:
             self.buffers.put_back()
@@ -142,7 +149,10 @@ class Loop:
         self.optimizer.zero_grad()
         self.progress.step += 1
         self.taken += 1
-        shown = f"loss {self.total / len(self.progress.losses):.3f}  " if self.progress.losses else ""
+        shown = ""
+        if count := len(self.progress.losses):
+            addends_shown = ", ".join(f"{name} {value / count:.3f}" for name, value in self.part_totals.items())
+            shown = f"loss {self.total / count:.3f}{f' ({addends_shown})' if addends_shown else ''}  "
         bar.update(self.progress.step, f"{shown}lr {rate:.1e}")
         return signals.elected(elected)
 
@@ -216,6 +226,7 @@ class Loop:
         log.write(
             self.progress.step,
             loss=float(np.mean(losses)) if losses else None,
+            **{f"loss_{name}": float(np.mean(values)) for name, values in self.progress.parts.items()},
             lr=learning_rate(self.progress.step - 1, self.settings),
             seconds_per_step=seconds / self.taken,
             waiting_for_data=self.waited / max(seconds, 1e-9),
@@ -224,6 +235,7 @@ class Loop:
 
     def _forget(self) -> None:
         self.progress.losses, self.total = [], 0.0
+        self.progress.parts, self.part_totals = {}, {}
         self.waited, self.taken, self.began = 0.0, 0, time.monotonic()
 
     def _try_to_save(self, log: RunLog) -> None:

@@ -65,6 +65,8 @@ class Validation:
 
         signals: if given, a signal that any process received ends the validation early. All processes then return that
             signal.
+
+        Raises ValueError if these frames say nothing.
         """
         model.eval()
         task = task_of(model, self.dataset)
@@ -88,4 +90,7 @@ class Validation:
         parts = [score.on_host()] * size
         if world_size() > 1:
             dist.all_gather_object(parts, parts[0])
-        return reduce(add, parts)
+        total = reduce(add, parts)
+        if reason := total.emptiness():
+            raise ValueError(f"train.validation: nothing to score on {self.settings.split}: {reason}")
+        return total

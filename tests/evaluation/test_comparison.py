@@ -88,11 +88,12 @@ def test_models_and_intervals_come_out_with_all_their_figures(untrained):
         assert [r.interval for r in results] == [1, 3]
         assert [[*r.by_distance] for r in results] == [[0], [0, 1, 2]]
         assert all(r.temporal.flow == "dis" and r.temporal.pairs == 4 * 3 for r in results)
-        assert all([*r.trimap] == [1, 4] for r in results)
+        assert all([*r.accuracy.trimap] == [1, 4] for r in results)
     alike = found.models["frame_by_frame"]
-    assert {a.miou for a in alike[1].by_distance.values()} == {alike[0].miou} and alike[0].temporal == alike[1].temporal
+    assert {a.value for a in alike[1].by_distance.values()} == {alike[0].value}
+    assert alike[0].temporal == alike[1].temporal
     accel = found.models["accel"]
-    assert accel[0].miou != accel[1].miou and accel[0].temporal != accel[1].temporal
+    assert accel[0].accuracy.miou != accel[1].accuracy.miou and accel[0].temporal != accel[1].temporal
 
 
 def test_the_data_must_be_the_same_for_all(untrained, tmp_path):
@@ -182,8 +183,8 @@ def test_optimised_models_of_other_classes_are_scored(untrained, tiny_camvid, mo
     assert found[0].class_maps == found[1].class_maps and len(found[1].class_names) == 11
     for name in found[0].models:
         for plain, fast in zip(found[0].models[name], found[1].models[name], strict=True):
-            difference = torch.tensor(plain.confusion) - torch.tensor(fast.confusion)
-            assert difference.abs().sum() < 0.02 * torch.tensor(plain.confusion).sum()
+            difference = torch.tensor(plain.accuracy.confusion) - torch.tensor(fast.accuracy.confusion)
+            assert difference.abs().sum() < 0.02 * torch.tensor(plain.accuracy.confusion).sum()
             assert fast.temporal.pairs == plain.temporal.pairs > 0
 
 

@@ -109,11 +109,11 @@ def test_scores_are_counted_and_add_up(task):
     assert [score.value() for score in scores] == [1, 0, 0]
     total = sum(scores[1:], scores[0])
     assert total.value() == pytest.approx(1 / 3)
-    figures = total.figures(NAMES)
+    figures = total.accuracy(NAMES).figures()
     assert figures["ap"] == {"car": None, "person": pytest.approx(1 / 3), "bicycle": None}
-    assert figures["classes_scored"] == 1 and figures["classes_not_in_boxes"] == ["car", "bicycle"]
-    assert total.caveats(NAMES) == "1 of 3 classes; no box of car, bicycle"
-    assert json.dumps(task.score().figures(NAMES)) and np.isnan(task.score().value())
+    assert figures["classes_scored"] == 1 and figures["classes_not_in_boxes"] == ("car", "bicycle")
+    assert total.caveats(NAMES) == "mean of 1 of 3 classes; no box of car, bicycle"
+    assert json.dumps(task.score().accuracy(NAMES).figures()) and np.isnan(task.score().value())
 
 
 def test_the_evaluation_scores_it():

@@ -90,8 +90,8 @@ def test_the_key_frame_lies_interval_minus_1_frames_before_the_labelled_one():
     result = run(model, Numbered(), 3)
     assert clips(model, 3) == [(1, 2, 3), (101, 102, 103)]
     assert (result.interval, result.frames_scored, result.frames_damaged) == (3, 2, 0)  # the third has one before it
-    assert result.miou == 1.0
-    assert result.iou == {"nothing": None, "right": 1.0, "wrong": None}
+    assert result.accuracy.miou == 1.0
+    assert result.accuracy.iou == {"nothing": None, "right": 1.0, "wrong": None}
 
 
 def test_at_interval_1_every_labelled_frame_is_a_key_frame():
@@ -108,9 +108,9 @@ def test_the_average_is_over_all_distances_alike():
     result = run(model, Numbered(), 3, average=True)
     assert clips(model, 3) == [(1, 2, 3), (101, 102, 103)]
     assert clips(model, 2) == [(1, 2), (2, 3), (102, 103)]  # the first is the rehearsal
-    assert result.iou["right"] == pytest.approx(2 / 3) and result.iou["wrong"] == 0
-    assert result.miou == pytest.approx(1 / 3)
-    assert run(Notes(reach=1), Numbered(), 3).iou["right"] == 0  # without averaging only the farthest counts
+    assert result.accuracy.iou["right"] == pytest.approx(2 / 3) and result.accuracy.iou["wrong"] == 0
+    assert result.accuracy.miou == pytest.approx(1 / 3)
+    assert run(Notes(reach=1), Numbered(), 3).accuracy.iou["right"] == 0  # without averaging only the farthest counts
 
 
 def test_damaged_frames_are_reported_counted_and_left_out(capsys):
@@ -181,9 +181,9 @@ def test_the_score_of_road_everywhere_is_the_share_of_road(tiny_cityscapes):
     dataset = Cityscapes(tiny_cityscapes, "val")
     labels = np.stack([dataset.clip(i, 1).labels for i in range(4)])
     result = run(FirstClass(), dataset, 4)
-    assert result.iou["road"] == pytest.approx((labels == 0).sum() / (labels != 255).sum())
-    assert result.iou["car"] == 0
-    assert result.miou == pytest.approx(result.iou["road"] / 19)
+    assert result.accuracy.iou["road"] == pytest.approx((labels == 0).sum() / (labels != 255).sum())
+    assert result.accuracy.iou["car"] == 0
+    assert result.accuracy.miou == pytest.approx(result.accuracy.iou["road"] / 19)
 
 
 @pytest.mark.parametrize(

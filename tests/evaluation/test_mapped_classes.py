@@ -81,8 +81,8 @@ def test_a_cityscapes_model_on_camvid(checkpoint, tiny_camvid, interval):
     mapped_model, mapped_data, found = alone(path, model, data)
     result = evaluate(mapped_model, mapped_data, interval, workers=0, quiet=True)
     expected = score_by_hand(model, data, interval, merged, lambda labels: labels)
-    assert result.miou == pytest.approx(expected.miou(), abs=1e-12)
-    assert list(result.iou) == list(CAMVID) and found.ignored == ()
+    assert result.accuracy.miou == pytest.approx(expected.miou(), abs=1e-12)
+    assert list(result.accuracy.iou) == list(CAMVID) and found.ignored == ()
     assert (expected.counts.sum(0) > 0).sum() > 1  # more than one class was predicted
 
 
@@ -97,8 +97,8 @@ def test_a_camvid_model_on_cityscapes(checkpoint, tiny_cityscapes, interval):
         return np.where(labels == CITYSCAPES.index("train"), 255, merged(labels)).astype(np.uint8)
 
     expected = score_by_hand(model, data, interval, lambda labels: labels, truth)
-    assert result.miou == pytest.approx(expected.miou(), abs=1e-12)
-    assert list(result.iou) == list(CAMVID) and found.ignored == ("train",)
+    assert result.accuracy.miou == pytest.approx(expected.miou(), abs=1e-12)
+    assert list(result.accuracy.iou) == list(CAMVID) and found.ignored == ("train",)
     assert (expected.counts.sum(1) > 0).all()
 
 
@@ -126,8 +126,8 @@ def test_models_of_both_score_in_the_same_classes_on_either_data(checkpoint, tin
     results = compare(together, seen, (3,), average=False, workers=0, quiet=True)
     for kind, said in (("cityscapes", merged), ("camvid", lambda labels: labels)):
         expected = score_by_hand(models[kind], data, 3, said, truth)
-        assert results[kind][0].miou == pytest.approx(expected.miou(), abs=1e-12)
-        assert list(results[kind][0].iou) == list(CAMVID)
+        assert results[kind][0].accuracy.miou == pytest.approx(expected.miou(), abs=1e-12)
+        assert list(results[kind][0].accuracy.iou) == list(CAMVID)
 
 
 def test_one_model_without_a_map_is_refused_among_others(checkpoint, tiny_camvid, tmp_path):

@@ -18,6 +18,7 @@ from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.results import SweepResult
 from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
+from accel.tasks import task_of
 
 pytestmark = pytest.mark.slow
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -30,7 +31,7 @@ def address(tmp_path_factory):
     model = {"a model": Teller()}
     results = compare(model, dataset, (3,), workers=0, quiet=True)
     runs = {("a model", 3): Run(model["a model"], 3)}
-    recorder = ClipRecorder(dataset, choose_clips(dataset), list(runs))
+    recorder = ClipRecorder(dataset, choose_clips(dataset), list(runs), task_of(Teller(), dataset))
     run_videos(runs, dataset, None, watch=recorder, workers=0, quiet=True)
     palette = tuple(map(tuple, dataset.palette.tolist()))
     sweep = SweepResult("films", "val", dataset.class_names, palette, (3,), results)
@@ -125,11 +126,11 @@ def test_pictures_and_key_frames_follow_the_steps(browse, address, tmp_path):
     script = """
         const clips = JSON.parse(byId("clips").textContent);
         byId("clip").value = 1; byId("clip").dispatchEvent(new Event("change")); note(where());
-        const images = [...document.querySelectorAll("#player img")].map((image) => () => image.src);
+        const images = [...document.querySelectorAll("#player img:not(.under)")].map((image) => () => image.src);
         for (const [i, frame] of clips[1].frames.entries()) {
             press(i ? "ArrowRight" : "Home");
             const [model] = frame.models;
-            const sources = [frame.image, frame.truth, model.labels, model.errors];
+            const sources = [frame.image, frame.truth, model.prediction, model.errors];
             note(sources.every((source, at) => source === null || images[at]() === source));
             note(document.querySelectorAll("#player .key").length);
             note([...document.querySelectorAll("figcaption")].filter((c) => c.textContent.includes("has none")).length);

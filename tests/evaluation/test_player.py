@@ -12,6 +12,7 @@ from accel import visualize
 from accel.evaluation.report import pictured_clips as player
 from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.running.videos import Run, run_videos
+from accel.tasks import task_of
 
 
 class Coloured(Films):
@@ -20,7 +21,7 @@ class Coloured(Films):
 
 def recorded(dataset, interval=3, clips=None, models=("m",), run_all=False):
     runs = {(name, interval): Run(Teller(), interval) for name in models}
-    recorder = ClipRecorder(dataset, choose_clips(dataset, clips), list(runs))
+    recorder = ClipRecorder(dataset, choose_clips(dataset, clips), list(runs), task_of(Teller(), dataset))
     indices = None if run_all else recorder.indices
     run_videos(runs, dataset, None, indices, watch=recorder, workers=0, quiet=True)
     return recorder.clips()
@@ -39,18 +40,19 @@ def test_a_frame_shows_its_labels_its_truth_and_its_errors():
     assert clip.shown == (("m", 3),)
     for number, frame in enumerate(clip.frames):
         labels = said(0, number - number % 3, number % 3)
-        assert np.array_equal(picture(frame.models[0].labels), visualize.colourise(labels, dataset.palette))
+        assert np.array_equal(picture(frame.models[0].prediction), visualize.colourise(labels, dataset.palette))
         assert frame.models[0].distance == number % 3
         assert np.abs(picture(frame.image).astype(int) - [0, number, 0]).max() <= 3
         if number % 3:
-            assert frame.truth is frame.models[0].errors is frame.models[0].wrong is None
+            assert frame.truth is frame.models[0].errors is None and not frame.models[0].note
             continue
         truth = dataset.truth(number // 3)
         assert np.array_equal(picture(frame.truth), visualize.colourise(truth, dataset.palette))
         wrong, right, ignored = (214, 30, 40), (225, 225, 225), (0, 0, 0)
         errors = np.array([wrong, right, ignored])[np.where(truth == 255, 2, labels == truth)]
         assert np.array_equal(picture(frame.models[0].errors), errors)
-        assert frame.models[0].wrong == (labels != truth)[truth != 255].mean()
+        wrong = 100 * (labels != truth)[truth != 255].mean()
+        assert frame.models[0].note == f"{wrong:.1f} % of the pixels wrong"
 
 
 def test_the_first_frames_of_the_first_two_videos_are_shown(monkeypatch):
@@ -90,7 +92,7 @@ def test_large_frames_are_shown_smaller_in_their_own_shape(monkeypatch):
     monkeypatch.setattr(player, "WIDTH", 8)
     (clip,) = recorded(Coloured((0, 3)))
     assert clip.size == (8, 6) and picture(clip.frames[0].image).shape == (6, 8, 3)
-    assert picture(clip.frames[0].models[0].labels).shape == (6, 8, 3)
+    assert picture(clip.frames[0].models[0].prediction).shape == (6, 8, 3)
 
 
 def test_pictures_that_would_be_too_many_bytes_leave_the_beginning_out(monkeypatch):

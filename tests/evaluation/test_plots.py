@@ -70,7 +70,7 @@ def test_curves_over_distance_have_every_distance(sweep):
 def test_the_confusion_matrix_has_shares_of_the_true_class(sweep):
     result = sweep.models["one"][-1]
     shares = plots._confusion(result, sweep.class_names).axes[0].images[0].get_array()
-    counts = np.array(result.confusion)
+    counts = np.array(result.accuracy.confusion)
     assert np.allclose(shares[:4], 100 * counts[:4] / counts[:4].sum(1, keepdims=True))
     assert np.ma.getmaskarray(shares)[4].all()  # class e is nowhere
 

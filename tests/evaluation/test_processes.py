@@ -23,6 +23,7 @@ from accel.evaluation.report.pictured_clips import ClipRecorder, choose_clips
 from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.processes import ALONE, SMALLEST_PIECE, EndedError, Processes, shares
 from accel.evaluation.running.videos import Run, run_videos
+from accel.tasks import task_of
 
 EVALUATE = TOOLS / "evaluate.py"
 DENSE = range(12)
@@ -72,7 +73,7 @@ def everything(dataset, processes):
     untimed = {"seconds_key": 0, "seconds_current": 0, "fps": 0}
     found = {name: [replace(r, **untimed) for r in each] for name, each in results.items()}
     shown = [("a", 4), ("b", 1)]
-    recorder = ClipRecorder(dataset, choose_clips(dataset), shown)
+    recorder = ClipRecorder(dataset, choose_clips(dataset), shown, task_of(Teller(), dataset))
     runs = {(name, k): Run(models[name], k) for name, k in shown}
     temporal = run_videos(runs, dataset, "exact", watch=recorder, workers=0, quiet=True, processes=processes)
     recorder.gather(processes)

@@ -14,7 +14,7 @@ from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.videos import Run, run_videos
 from accel.evaluation.tables import (
     class_table,
-    distance_table,
+    distance_tables,
     model_table,
     print_result,
     print_sweep,
@@ -47,7 +47,7 @@ def printed(*tables):
 
 def test_a_class_that_is_nowhere_has_a_dash(sweep):
     result = sweep.models["one"][1]
-    assert result.iou["e"] is None
+    assert result.accuracy.iou["e"] is None
     lines = printed(class_table(result)).splitlines()
     (line,) = (line for line in lines if "e " in line and "class" not in line and "mean" not in line)
     assert "-" in line and "nan" not in line
@@ -55,10 +55,11 @@ def test_a_class_that_is_nowhere_has_a_dash(sweep):
 
 def test_an_miou_says_what_it_is_the_mean_of_wherever_it_is_shown(sweep, tmp_path):
     result = sweep.models["one"][1]
-    assert (result.classes_scored, result.classes_not_in_labels) == (4, ("e",)) and 0.1 < result.ignored < 0.3
+    assert (result.accuracy.classes_scored, result.accuracy.classes_not_in_labels) == (4, ("e",))
+    assert 0.1 < result.accuracy.ignored < 0.3
     caveats = "mean of 4 of 5 classes; no label has 'e'"
-    assert f"mIoU {100 * result.miou:.2f}% ({caveats}) over" in summary(result)
-    assert re.search(rf"mean of 4 of 5 +│ +{100 * result.miou:.1f}", printed(class_table(result)))
+    assert f"mIoU {100 * result.accuracy.miou:.2f}% ({caveats}) over" in summary(result)
+    assert re.search(rf"mean of 4 of 5 +│ +{100 * result.accuracy.miou:.1f}", printed(class_table(result)))
     with console.capture() as shown:
         print_sweep(sweep)
     assert shown.get().splitlines()[-2:] == [f"one, mIoU: {caveats}", f"other, mIoU: {caveats}"]
@@ -69,7 +70,7 @@ def test_an_miou_says_what_it_is_the_mean_of_wherever_it_is_shown(sweep, tmp_pat
 
 def test_what_is_true_of_some_intervals_names_them(sweep):
     one, three = sweep.models["one"]
-    models = {"one": (one, replace(three, ignored=0.99999))}
+    models = {"one": (one, replace(three, accuracy=replace(three.accuracy, ignored=0.99999)))}
     first, second = sweep_caveats(replace(sweep, models=models))
     assert first == "one, mIoU at interval 1: mean of 4 of 5 classes; no label has 'e'"
     assert second.startswith("one, mIoU at interval 3: mean of 4")
@@ -81,21 +82,24 @@ def test_the_tables_have_every_model_interval_and_distance(sweep):
     assert [table.row_count for table in tables] == [4, 3, 3, 4, 4, 4]
     text = printed(*tables)
     for result in (r for results in sweep.models.values() for r in results):
-        for share in (result.mean, result.miou, result.worst, *(a.miou for a in result.by_distance.values())):
+        for share in (result.mean, result.accuracy.miou, result.worst, *(a.miou for a in result.by_distance.values())):
             assert f"{100 * share:.1f}" in text
-        assert f"{100 * result.temporal.flicker:.2f}" in text and f"{100 * result.trimap[1]:.1f}" in text
+        assert f"{100 * result.temporal.flicker:.2f}" in text and f"{100 * result.accuracy.trimap[1]:.1f}" in text
         assert f"{result.seconds_key:.4f}" in text
 
 
 def test_what_was_not_measured_has_no_table(sweep):
-    bare = {n: tuple(replace(r, temporal=None, trimap={}) for r in rs) for n, rs in sweep.models.items()}
+    bare = {
+        n: tuple(replace(r, temporal=None, accuracy=replace(r.accuracy, trimap={})) for r in rs)
+        for n, rs in sweep.models.items()
+    }
     tables = list(sweep_tables(replace(sweep, models=bare)))
     assert len(tables) == 4 and "flicker" not in printed(*tables) and " px" not in printed(*tables)
 
 
 def test_one_result_is_printed_with_its_distances(sweep):
     result = sweep.models["one"][1]
-    text = printed(distance_table(result))
+    text = printed(*distance_tables(result))
     assert "within 2 px" in text and f"{100 * result.by_distance[2].trimap[1]:.1f}" in text
     with console.capture() as shown:
         print_result(result)
@@ -109,9 +113,9 @@ def test_json_holds_everything(sweep, tmp_path):
     there = read["models"]["other"][1]
     assert read["intervals"] == [1, 3] and read["class_names"] == list("abcde")
     assert there["by_distance"]["2"]["miou"] == result.by_distance[2].miou
-    assert there["confusion"] == [list(row) for row in result.confusion]
+    assert there["confusion"] == [list(row) for row in result.accuracy.confusion]
     assert there["temporal"]["consistency"] == result.temporal.consistency
-    assert there["trimap"]["2"] == result.trimap[2]
+    assert there["trimap"]["2"] == result.accuracy.trimap[2]
     assert "NaN" not in (tmp_path / "new/sweep.json").read_text()
 
 
@@ -129,6 +133,6 @@ def test_csv_has_a_row_for_each_distance_and_one_for_all(sweep, tmp_path):
     assert float(row["iou a"]) == result.by_distance[1].iou["a"] and row["iou e"] == "" and row["mean"] == ""
     last = rows[places.index(("one", "3", "all"))]
     assert (last["classes_scored"], last["classes_not_in_labels"]) == ("4", "e")
-    assert float(last["ignored"]) == result.ignored
+    assert float(last["ignored"]) == result.accuracy.ignored
     assert float(last["mean"]) == result.mean and float(last["worst"]) == result.worst
     assert float(last["consistency"]) == result.temporal.consistency and last["flow"] == "dis"

@@ -136,3 +136,13 @@ def test_other_files_are_refused(tmp_path, text):
         summarize([tmp_path / "x.json"])
     with pytest.raises(FileNotFoundError, match="y.json"):
         summarize([tmp_path / "y.json"])
+
+
+def test_results_of_two_protocols_are_not_averaged(write):
+    """Older versions wrote no protocol: theirs was the one that scores distances."""
+    a = write("a.json", {"A #0": [result(1, 0.5)]}, protocol="distances")
+    b = write("b.json", {"A #1": [result(1, 0.5)]})
+    assert summarize([a, b]).accuracy["A"][1].count == 2
+    c = write("c.json", {"A #2": [result(1, 0.5)]}, protocol="videos")
+    with pytest.raises(ValueError, match="has protocol videos, .* distances: results on different data"):
+        summarize([a, c])

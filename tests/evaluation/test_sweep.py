@@ -11,7 +11,7 @@ from small_models import standardise_scores
 from accel.datasets import Clip
 from accel.datasets.camvid import CamVid
 from accel.evaluation.running.evaluator import compare, evaluate
-from accel.evaluation.running.sweep import Tally, result_of, sweep
+from accel.evaluation.running.sweep import Looks, Tally, result_of, sweep
 from accel.measures.boundary import TrimapMatrix, trimap_bands
 from accel.measures.confusion import ConfusionMatrix
 from accel.models import Accel, DeepFeatureFlow, DeepLab, FlowNetS, FlowWarp, FrameByFrame, ScoreFusion, SmpBackbone
@@ -51,7 +51,7 @@ def test_the_counts_are_those_of_brute_force(films, intervals, average):
             if average or distance == interval - 1:
                 counts = tally.score(distance, interval).matrix.all_pixels().counts
                 assert torch.equal(counts, brute_force(dataset, interval, distance))
-            result = result_of(tally, dataset.class_names, interval, average)
+            result = result_of(tally, interval, average)
             assert result.frames_scored == sum(number >= interval - 1 for _, number in dataset.labelled)
 
 
@@ -123,9 +123,9 @@ def test_the_curve_at_interval_1_is_frame_by_frame_evaluation():
     dataset = Snow()
     alone = evaluate(FrameByFrame(accel.reference), dataset, 1, workers=0, quiet=True)
     swept = compare({"accel": accel}, dataset, (1, 3), workers=0, quiet=True)["accel"]
-    assert swept[0].confusion == alone.confusion and swept[0].iou == alone.iou and swept[0].miou == alone.miou
-    assert [*swept[0].by_distance] == [0] and swept[0].by_distance[0].miou == alone.miou
-    assert swept[0].mean == swept[0].worst == alone.miou
+    assert swept[0].accuracy == alone.accuracy
+    assert [*swept[0].by_distance] == [0] and swept[0].by_distance[0].miou == alone.accuracy.miou
+    assert swept[0].mean == swept[0].worst == alone.accuracy.miou
     assert swept[1].by_distance[2].miou != swept[1].by_distance[0].miou  # the snow moves
 
 
@@ -142,7 +142,7 @@ def test_on_a_still_video_all_distances_agree(model):
     (result,) = compare({"model": models[model]}, dataset, (4,), workers=0, quiet=True)["model"]
     first = result.by_distance[0]
     assert all(accuracy == first for accuracy in result.by_distance.values())
-    assert result.mean == pytest.approx(first.miou) and result.worst == first.miou == result.miou
+    assert result.mean == pytest.approx(first.miou) and result.worst == first.miou == result.value
 
 
 class NoFlow(torch.nn.Module):
@@ -182,7 +182,7 @@ def test_one_sweep_finds_what_an_evaluation_of_each_interval_finds(average):
         for found in (result, alone):
             assert found.interval == interval and found.seconds_key > 0
             assert (found.seconds_current is None) == (interval == 1)
-        figures = ("miou", "iou", "by_distance", "confusion", "frames_scored", "mean", "worst", "worst_distance")
+        figures = ("accuracy", "by_distance", "frames_scored", "mean", "worst", "worst_distance")
         assert [getattr(result, f) for f in figures] == [getattr(alone, f) for f in figures]
 
 
@@ -196,12 +196,12 @@ def test_mean_and_worst_are_those_of_the_distances():
             return np.zeros(SIZE, np.uint8)
 
     tally = run(Teller(say), AllA((4,)), (3,))["model"]
-    result = result_of(tally, Films.class_names, 3)
+    result = result_of(tally, 3)
     assert [a.miou for a in result.by_distance.values()] == [1, 0, 1]
     assert (result.mean, result.worst, result.worst_distance) == (pytest.approx(2 / 3), 0, 1)
     # counted together: class a 2 of 3 pixels, class b predicted in vain, the others nowhere
-    assert result.miou == pytest.approx((2 / 3 + 0) / 2)
-    assert result.iou == {"a": pytest.approx(2 / 3), "b": 0, "c": None, "d": None, "e": None}
+    assert result.accuracy.miou == pytest.approx((2 / 3 + 0) / 2)
+    assert result.accuracy.iou == {"a": pytest.approx(2 / 3), "b": 0, "c": None, "d": None, "e": None}
 
 
 def test_a_model_without_memory_is_asked_once_about_each_frame():
@@ -211,7 +211,7 @@ def test_a_model_without_memory_is_asked_once_about_each_frame():
     for distance in range(5):
         expected = brute_force(dataset, 5, distance, lambda video, key, d: said(video, key + d, 0))
         assert torch.equal(tally.score(distance, 5).matrix.all_pixels().counts, expected)
-    result = result_of(tally, dataset.class_names, 5)
+    result = result_of(tally, 5)
     assert result.seconds_current == result.seconds_key and result.fps == pytest.approx(1 / result.seconds_key)
 
 
@@ -238,13 +238,13 @@ def test_trimaps_are_counted_by_distance_too():
             tensors = map(torch.from_numpy, (said(video, number - 1, 1), truth, trimap_bands(truth, (1, 2))))
             expected.update(*tensors)
     assert torch.equal(tally.score(1, 3).matrix.counts, expected.counts)
-    result = result_of(tally, dataset.class_names, 3)
+    result = result_of(tally, 3)
     assert result.by_distance[1].trimap == {w: expected.within(w).miou() for w in (1, 2)}
-    assert [*result.trimap] == [1, 2]
+    assert [*result.accuracy.trimap] == [1, 2]
 
 
 def test_without_widths_there_are_no_trimaps():
-    assert compare({"m": Teller()}, Films(DENSE), (2,), workers=0, quiet=True)["m"][0].trimap == {}
+    assert compare({"m": Teller()}, Films(DENSE), (2,), workers=0, quiet=True)["m"][0].accuracy.trimap == {}
 
 
 @pytest.mark.gpu
@@ -281,11 +281,11 @@ def test_what_was_not_swept_has_no_result():
     tally = run(Teller(), dataset, (1, 4))["model"]
     for interval in (2, 5):
         with pytest.raises(ValueError, match=f"interval {interval} was not swept, .* swept were 1, 4"):
-            result_of(tally, dataset.class_names, interval)
+            result_of(tally, interval)
     farthest = run(Teller(), dataset, (1, 4), average=False)["model"]
-    assert result_of(farthest, dataset.class_names, 4, average=False).by_distance.keys() == {3}
+    assert result_of(farthest, 4, average=False).by_distance.keys() == {3}
     with pytest.raises(ValueError, match="interval 4 was swept at its farthest distance only"):
-        result_of(farthest, dataset.class_names, 4)
+        result_of(farthest, 4)
     with pytest.raises(ValueError, match="cannot be added"):
         tally + farthest
 
@@ -332,7 +332,7 @@ def test_damage_costs_an_interval_the_frames_that_need_the_file(damage, lost, ca
     dataset = Films(DENSE, **damage)
     tally = run(Teller(), dataset, (1, 2, 4))["model"]
     for interval, frames in lost.items():
-        result = result_of(tally, dataset.class_names, interval)
+        result = result_of(tally, interval)
         assert (result.frames_damaged, result.frames_scored) == (len(frames), 13 - interval - len(frames))
         for distance in range(interval):
             expected = brute_force(Films(DENSE), interval, distance, left_out=frames)
@@ -373,9 +373,9 @@ def test_whatever_is_labelled_and_damaged_the_counts_are_those_of_brute_force(se
 
 def test_an_interval_that_nothing_is_left_for_is_an_error():
     tally = run(Teller(), Films((4,), damaged=[(0, 2)]), (1, 5))["model"]
-    assert result_of(tally, Films.class_names, 1).frames_scored == 1
+    assert result_of(tally, 1).frames_scored == 1
     with pytest.raises(ValueError, match=r"none of the labelled frames could be read \(interval 5\)"):
-        result_of(tally, Films.class_names, 5)
+        result_of(tally, 5)
 
 
 @pytest.mark.parametrize(
@@ -419,4 +419,18 @@ def test_camvid_is_swept_as_one_video(tiny_camvid):
     model = Counting()
     tally = run(model, CamVid(tiny_camvid, "val"), (1, 3))["model"]
     assert (model.keys, model.steps) == (6 + 1, 4 * 2 + 1)  # and the rehearsal; frame 1 of the first pass is gone past
-    assert result_of(tally, CamVid.class_names, 3).frames_scored == 4
+    assert result_of(tally, 3).frames_scored == 4
+
+
+def test_figures_on_the_way_take_a_small_share_of_the_time(monkeypatch):
+    """Those of many boxes take seconds. To look every second would take most of the time."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    looks = Looks()
+    assert not looks.is_due()
+    for takes, pause in ((0.0, 1), (3.0, 150)):
+        clock[0] = looks.next + 0.1
+        assert looks.is_due()
+        with looks.timed():
+            clock[0] += takes
+        assert looks.next == pytest.approx(clock[0] + pause)

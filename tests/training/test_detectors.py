@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from run_files import log_of
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from accel.commands.label import main as label
 from accel.config import load_config, parse_model
@@ -22,9 +24,11 @@ from accel.models.detection.proposals import Proposing
 from accel.models.detection.rfcn import RFCN
 from accel.models.propagation.flow_warp import ScaledFlowWarp
 from accel.models.propagation.routes import KeyToCurrent
-from accel.tasks.detection import DetectionObjective
+from accel.tasks.detection import DetectionObjective, MeanAveragePrecision
+from accel.training.loop import Loop
 from accel.training.trainer import train
 from accel.video.opening import open_video
+from accel.weights.checkpoints import describe_weights
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 REFERENCE = {"name": "rfcn", "encoder": "tu-test_resnet", "channels": 8, "sides": [64, 96], "regions": 20}
@@ -62,11 +66,8 @@ FASTER = {"name": "faster_rcnn", "encoder": "tu-test_resnet", "channels": 8, "wi
 FASTER |= {"scales": [1, 2], "regions": 20, "training_regions": 40}
 
 
-@pytest.mark.parametrize(
-    ("reference", "loss", "told"),
-    [(REFERENCE, "rfcn", 300), pytest.param(FASTER, "faster_rcnn", 100, marks=pytest.mark.slow)],
-)
-def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, loss, told):
+def small_run(tmp_path, reference=REFERENCE, **train):
+    """The configuration of a run of 3 steps, in the folder `run`. train: other settings of its training."""
     root = write_vid(tmp_path / "vid")
     values = {
         "output": str(tmp_path / "run"),
@@ -82,19 +83,26 @@ def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, loss, to
             "steps": 3,
             "batch_size": 1,
             "optimizer": {"name": "sgd", "lr": 0.001},
-            "loss": {"name": loss},
+            "loss": {"name": reference["name"]},
             "workers": 0,
             "log_every": 1,
             "validation": {"split": "VID_val_videos", "every": 3, "interval": 2},
+            **train,
         },
     }
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(values))
-    config = load_config(path)
+    return load_config(path)
+
+
+@pytest.mark.parametrize(("reference", "told"), [(REFERENCE, 300), pytest.param(FASTER, 100, marks=pytest.mark.slow)])
+def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, told):
+    config = small_run(tmp_path, reference)
+    root = config.data.root
     train(config)
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
-    assert any("map" in key for line in lines for key in line), lines
+    assert any("validation_map" in line for line in lines), lines
     model = load_model(tmp_path / "run", device="cpu")
     assert model.task == "detection" and isinstance(model, DeepFeatureFlow)
     with torch.no_grad():
@@ -108,6 +116,61 @@ def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, loss, to
     assert all(line.keys() == {"class", "score", "box"} for line in lines)
     with open_video(tmp_path / "out/video.mp4") as video:
         assert len(list(video)) == 6
+
+
+LOSSES = "loss_rpn_class", "loss_rpn_box", "loss_rfcn_class", "loss_rfcn_box"
+
+
+def test_the_four_losses_are_logged_singly_and_survive_a_stop(tmp_path, monkeypatch, capsys):
+    config = small_run(tmp_path, steps=4, log_every=4, save_every=2, validation=None)
+    shown = []
+    monkeypatch.setattr("accel.progress.Bar.update", lambda bar, done, note="": shown.append(note))
+    train(config)
+    (line,) = log_of(config)
+    assert [key for key in line if key.startswith("loss_")] == [*LOSSES]
+    assert line["loss_rfcn_class"] > 0 <= min(line[key] for key in LOSSES)  # no anchor lies within so small a frame
+    assert sum(line[key] for key in LOSSES) == pytest.approx(line["loss"], rel=1e-5)
+    told = ", ".join(f"{key.removeprefix('loss_')} {line[key]:.3f}" for key in LOSSES)
+    assert f"loss {line['loss']:.3f} ({told})  lr" in shown[-1] + "  lr", shown
+    events = EventAccumulator(str(config.output / "tensorboard")).Reload()
+    assert [events.Scalars(key)[0].value for key in LOSSES] == pytest.approx([line[key] for key in LOSSES])
+
+    again = small_run(tmp_path / "again", steps=4, log_every=4, save_every=2, validation=None)
+    taken = Loop.step
+
+    def stop_after_the_third(loop, *arguments):
+        if loop.progress.step == 3:
+            raise KeyboardInterrupt
+        return taken(loop, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Loop, "step", stop_after_the_third)
+        train(again)
+    train(again, resume=True)
+    (resumed,) = log_of(again)
+    assert [resumed[key] for key in LOSSES] == [line[key] for key in LOSSES]
+
+
+def test_the_best_weights_are_those_of_the_highest_map(tmp_path, monkeypatch, capsys):
+    values = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr(MeanAveragePrecision, "value", lambda score: next(values))
+    config = small_run(tmp_path, validation={"split": "VID_val_videos", "every": 1, "interval": 2})
+    train(config)
+    assert [line["validation_map"] for line in log_of(config) if "validation_map" in line] == [0.2, 0.6, 0.4]
+    assert describe_weights(config.output / "checkpoints/best").step == 2
+    assert "step 2: mAP 0.6000 (mean of 1 of 30 classes; no box of airplane" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_validation_without_boxes_is_told(tmp_path):
+    config = small_run(tmp_path, validation={"split": "VID_val_videos", "every": 1})
+    for path in (config.data.root / "Annotations/VID/val/b").iterdir():
+        path.write_text("<annotation></annotation>")
+    with pytest.raises(
+        ValueError, match="train.validation: nothing to score on VID_val_videos: none of these frames has"
+    ):
+        train(config)
 
 
 def test_detectors_are_built_from_configurations():
@@ -230,7 +293,7 @@ def test_faster_rcnn_learns_on_any_encoder(way):
 
 def test_a_detector_is_trained_on_its_own_losses():
     reference = {"name": "frame_by_frame", "num_classes": 2, "reference": FASTER}
-    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is a rfcn"):
+    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is an R-FCN"):
         DetectionObjective(build_model(parse_model(reference, "test")), RfcnLosses())
 
 

@@ -4,7 +4,7 @@
         result = evaluate(model, dataset, interval, on_labels=predictions.write)
         predictions.finish()
         scores = score_predictions(predictions, dataset)
-        print(check_agreement(result.miou, scores))
+        print(check_agreement(result.value, scores))
 
 The same works on every data set in Cityscapes' layout, Streetscape among them.
 """

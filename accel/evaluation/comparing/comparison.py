@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -16,11 +17,18 @@ from accel.evaluation.results import SweepResult
 from accel.evaluation.running.evaluator import compare
 from accel.evaluation.running.mapped_classes import MappedDataset, bring_together
 from accel.evaluation.running.processes import ALONE, Processes
-from accel.evaluation.running.sweep import OnLabels
+from accel.evaluation.running.sweep import OnLabels, common_task
 from accel.evaluation.running.videos import Run, run_videos
+from accel.evaluation.running.whole_videos import check_whole, compare_on_videos
 from accel.inference.loading import load_model
 from accel.measures.temporal import choose_flow
+from accel.models.copying import Copying
 from accel.models.video import VideoModel
+from accel.weights.names import find_weights
+
+Protocol: TypeAlias = Literal["distances", "videos"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+COPYING = "copying"  # the name of that model
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,47 @@ def load_comparison(
     if optimize:
         models = {name: model.optimized() for name, model in models.items()}
     dataset = build_test_dataset(data, split)
-    models, dataset, maps = bring_together({e.name: e.checkpoint for e in entries}, models, dataset)
+    models, dataset, maps = bring_together({e.name: find_weights(e.checkpoint) for e in entries}, models, dataset)
     return Comparison(models, data, split, dataset, maps)
+
+
+def with_copying(comparison: Comparison) -> Comparison:
+    """Return the comparison with one more model, "copying": the first model on key frames, whose predictions stay for
+    the frames after them. It says what it is worth to carry features along.
+
+    Raises ValueError if a model is called so already.
+    """
+    name, model = next(iter(comparison.models.items()))
+    if COPYING in comparison.models:
+        raise ValueError(f"--copying adds a model called {COPYING!r}: give yours another --name")
+    maps = comparison.class_maps
+    return replace(
+        comparison,
+        models=comparison.models | {COPYING: Copying(model).eval()},
+        class_maps=maps | ({COPYING: maps[name]} if name in maps else {}),
+    )
+
+
+def choose_protocol(asked: str | None, dataset: ClipDataset, average: bool = False) -> Protocol:
+    """Return the protocol that was asked for. By default, it is that of the data set.
+
+    average: whether one interval is to be scored at all distances, which is what "distances" does.
+
+    Raises ValueError for a protocol that does not exist or does not fit the data set.
+    """
+    if asked is None:
+        return "videos" if dataset.plays_videos and not average else "distances"
+    protocol = next((known for known in PROTOCOLS if known == asked), None)
+    if protocol is None:
+        raise ValueError(f"--protocol {asked}: expected one of {', '.join(PROTOCOLS)}")
+    if protocol == "videos":
+        if average:
+            raise ValueError("--avg scores each frame at all distances, and --protocol videos at one: leave out --avg")
+        try:
+            check_whole(dataset)
+        except ValueError as error:
+            raise ValueError(f"--protocol videos: {error}") from None
+    return protocol
 
 
 def run_comparison(
@@ -113,22 +160,43 @@ def run_comparison(
     on_labels: OnLabels | None = None,
     recorder: ClipRecorder | None = None,
     processes: Processes = ALONE,
+    protocol: Protocol = "distances",
+    measures: Sequence[str] = (),
 ) -> SweepResult | None:
     """Run every model at every interval.
 
-    average, widths, on_labels: as in `sweep`.
+    average, widths, on_labels: as in `sweep`. With the protocol "videos", only widths count.
     flow: the flow for temporal consistency, as in `choose_flow`. None: consistency and flicker are not measured.
     recorder: the recorder of clips to show, made by `record_clips`.
     processes: the processes that share the work. All of them must make this call. The first gets the result, the others
         None.
+    protocol: "distances" scores each labelled frame at the distances from a key frame, as `sweep` does. "videos" plays
+        videos once, as `compare_on_videos` does.
+    measures: further measures of the task, as in `sweep`. "motion" needs data that know it (`WithMotion`).
     """
     models, dataset = comparison.models, comparison.dataset
     if flow is not None:
+        common_task(models, dataset).check_labels()  # before hours of work
         videos = build_test_dataset(comparison.data, comparison.split, with_flow=flow in ("auto", "exact"))
         if isinstance(dataset, MappedDataset):
             videos = MappedDataset(videos, dataset.class_map)
         flow = choose_flow(videos, models.values(), flow)
-    results = compare(models, dataset, intervals, average, widths, workers, on_labels=on_labels, processes=processes)
+    if protocol == "videos":
+        results = compare_on_videos(
+            models, dataset, intervals, widths=widths, workers=workers, processes=processes, measures=measures
+        )
+    else:
+        results = compare(
+            models,
+            dataset,
+            intervals,
+            average,
+            widths,
+            workers,
+            on_labels=on_labels,
+            processes=processes,
+            measures=measures,
+        )
     if flow is not None:
         at = {(name, k): _lasting(model, k) for name, model in models.items() for k in intervals}
         runs = {(name, k): Run(models[name], k) for (name, _), k in at.items()}
@@ -153,6 +221,7 @@ def run_comparison(
         models=results,
         class_maps=comparison.mappings(),
         simulated=_simulated(comparison.data),
+        protocol=protocol,
     )
 
 
@@ -163,8 +232,9 @@ def record_clips(comparison: Comparison, interval: int, clips: Sequence[str] | N
 
     Raises ValueError for a name that no labelled frame has.
     """
+    task = common_task(comparison.models, comparison.dataset)
     shown = [(name, _lasting(model, interval)) for name, model in comparison.models.items()]
-    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown)
+    return ClipRecorder(comparison.dataset, choose_clips(comparison.dataset, clips), shown, task)
 
 
 def whole_numbers(argument: str, text: str) -> tuple[int, ...]:

@@ -8,9 +8,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accel.files.small_files import decode
-from accel.measures.confusion import caveats
+from accel.tasks import TASKS
+from accel.tasks.accuracy import Accuracy, Words
 
 SEED_MARK = " #"  # between a model's name and its seed, as in "Accel-18 #2"
 
@@ -37,16 +39,18 @@ class Figure:
 class Summary:
     """Models by name, in the order of the files. Every figure of a model covers all its runs.
 
-    accuracy: mIoU, 0..1, averaged over the distances from the key frame, by interval.
-    by_distance: mIoU at each distance of the longest interval.
+    accuracy: mIoU (mAP), 0..1, averaged over the distances from the key frame, by interval.
+    by_distance: mIoU (mAP) at each distance of the longest interval.
     seconds: the seconds of a frame, by interval, averaged over key frames and others.
-    caveats: the notes on a model's mIoU from `accel.measures.confusion.caveats`, each only once.
+    caveats: the notes on a model's mIoU (mAP), each only once; see `Accuracy.caveats`.
+    words: the words for the figures.
     """
 
     accuracy: dict[str, dict[int, Figure]]
     by_distance: dict[str, dict[int, Figure]]
     seconds: dict[str, dict[int, Figure]]
     caveats: dict[str, list[str]]
+    words: Words
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,16 @@ def summarize(paths: Sequence[str | Path]) -> Summary:
             _check_run(seen[first], first, file, name)
             runs.setdefault(model, []).append(results)
     accuracy, by_distance, seconds, caveats = {}, {}, {}, {}
+    kind = _kind(next(iter(files[0].models[next(iter(files[0].models))].values())))
     for model, seeds in runs.items():
         intervals = sorted(seeds[0])
         accuracy[model] = {k: Figure.of(results[k]["mean"] for results in seeds) for k in intervals}
         seconds[model] = {k: Figure.of(1 / results[k]["fps"] for results in seeds) for k in intervals}
         longest = [results[intervals[-1]]["by_distance"] for results in seeds]
-        by_distance[model] = {d: Figure.of(r[str(d)]["miou"] for r in longest) for d in range(intervals[-1])}
-        every = (_caveats(result) for results in seeds for result in results.values())
+        by_distance[model] = {d: Figure.of(r[str(d)][kind.words.key] for r in longest) for d in range(intervals[-1])}
+        every = (kind.caveats_in(result) for results in seeds for result in results.values())
         caveats[model] = list(dict.fromkeys(filter(None, every)))
-    return Summary(accuracy, by_distance, seconds, caveats)
+    return Summary(accuracy, by_distance, seconds, caveats, kind.words)
 
 
 def _check_data(first: _File, file: _File) -> None:
@@ -131,17 +136,18 @@ def _listed(items: Iterable[object]) -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """Return three tables with the number of runs: mIoU by interval, milliseconds a frame by interval, mIoU by
-    distance.
+    """Return three tables with the number of runs: mIoU (mAP) by interval, milliseconds a frame by interval, mIoU (mAP)
+    by distance.
 
-    Below them is a line for each model whose mIoU is not simply the mean over all classes.
+    Below them is a line for each model whose figure is not simply the mean over all classes.
     """
+    figure = summary.words.figure
     parts = [
-        _table("mIoU %, mean over distances, at interval", summary.accuracy, 100, 1),
+        _table(f"{figure} %, mean over distances, at interval", summary.accuracy, 100, 1),
         _table("ms a frame at interval", summary.seconds, 1000, 0),
-        _table("mIoU % by distance from the key frame", summary.by_distance, 100, 1),
+        _table(f"{figure} % by distance from the key frame", summary.by_distance, 100, 1),
     ]
-    parts += (f"{name}, mIoU: {each}" for name, found in summary.caveats.items() for each in found)
+    parts += (f"{name}, {figure}: {each}" for name, found in summary.caveats.items() for each in found)
     return "\n\n".join(parts)
 
 
@@ -155,16 +161,14 @@ def _table(title: str, rows: dict[str, dict[int, Figure]], factor: float, digits
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _caveats(result: dict) -> str:
-    """Return the caveats of a result in JSON. Empty without classes.
-
-    Older versions wrote results without the share of ignored pixels.
-    """
-    if not (result.get("iou") and result.get("confusion")):
-        return ""
-    missing = [name for name, row in zip(result["iou"], result["confusion"], strict=True) if not any(row)]
-    scored = sum(iou is not None for iou in result["iou"].values())
-    return caveats(scored, len(result["iou"]), missing, result.get("ignored", 0.0))
+def _kind(result: Mapping[str, Any]) -> type[Accuracy]:
+    """Return the type of the accuracy that a result in JSON has. Raise ValueError for none, and LookupError if the
+    result has no distance."""
+    accuracy = result["by_distance"]["0"]
+    kind = next((task.accuracy_type for task in TASKS.values() if task.accuracy_type.words.key in accuracy), None)
+    if kind is None:
+        raise ValueError
+    return kind
 
 
 def _read(path: Path) -> _File:
@@ -181,6 +185,7 @@ def _read(path: Path) -> _File:
         truth = own.copy()
         for class_map in class_maps.values():
             truth |= class_map["truth"]
+        data["protocol"] = values.get("protocol", "distances")  # which older versions did not write
         data |= {f"the true {name} counted as": counted for name, counted in truth.items()}
         data |= {f"data.{key}": value for key, value in (values.get("simulated") or {}).items()}
         models = {name: _by_interval(results) for name, results in values["models"].items()}
@@ -199,8 +204,12 @@ def _by_interval(results: list[dict]) -> dict[int, dict]:
     figure is missing."""
     found = {}
     for result in results:
-        interval, by_distance = result["interval"], result["by_distance"]
-        figures = [result["mean"], result["fps"], *(by_distance[str(d)]["miou"] for d in range(len(by_distance)))]
+        interval, by_distance, kind = result["interval"], result["by_distance"], _kind(result)
+        figures = [
+            result["mean"],
+            result["fps"],
+            *(by_distance[str(d)][kind.words.key] for d in range(len(by_distance))),
+        ]
         usable = (
             isinstance(interval, int)
             and interval not in found
@@ -210,7 +219,7 @@ def _by_interval(results: list[dict]) -> dict[int, dict]:
         )
         if not usable:
             raise ValueError
-        _caveats(result)
+        kind.caveats_in(result)
         found[interval] = result
     if not found:
         raise ValueError

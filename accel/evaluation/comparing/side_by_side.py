@@ -9,6 +9,7 @@ import numpy as np
 
 from accel import visualize
 from accel.datasets.clips import ClipDataset
+from accel.evaluation.running.sweep import common_task
 from accel.evaluation.running.videos import Run, RunFrame, run_videos
 from accel.models.video import VideoModel
 from accel.video.writer import VideoWriter
@@ -31,7 +32,8 @@ def write_side_by_side(
     interval: the number of frames from key frame to key frame. A model without state labels every frame by itself.
     videos: names of videos, as in `dataset.place`. None means the first one.
 
-    Raises ValueError for a video that the data set does not have. A damaged frame is reported and left out.
+    Raises ValueError for a video that the data set does not have, and for a task without labels. A damaged frame is
+    reported and left out.
     """
     known: dict[str, list[int]] = {}
     for index in range(len(dataset)):
@@ -42,6 +44,7 @@ def write_side_by_side(
             some = ", ".join(list(known)[:3])
             raise ValueError(f"no video {video} in this data set; it has {len(known)}, such as {some}")
     runs = {name: Run(model, interval if model.carries_state else 1) for name, model in models.items()}
+    common_task(models, dataset).check_labels()
     with VideoWriter(path, fps) as writer:
         sheets = _Sheets(dataset, runs)
         indices = [index for video in videos for index in known[video]]

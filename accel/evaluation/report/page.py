@@ -18,7 +18,7 @@ from accel.evaluation.report.plots import Plot, colours, draw_plots
 from accel.evaluation.results import SweepResult
 from accel.evaluation.tables import sweep_caveats, write_csv, write_json
 
-PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "temporal")
+PLOTS = ("accuracy_speed", "distance", "classes", "confusion", "boundary", "motion", "temporal")
 NAMES = ("index.html", "results.json", "results.csv", *(f"{name}.png" for name in PLOTS))
 _MARK = '<meta name="generator" content="accel report">'  # what an earlier report is known by
 
@@ -68,7 +68,8 @@ def write_report(folder: str | Path, sweep: SweepResult, clips: Sequence[PlayerC
 def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str, Plot], origin: Origin) -> str:
     """Return the page as HTML. Pictures and data are inside; it loads nothing."""
     last = {name: results[-1] for name, results in sweep.models.items()}
-    best = max(last, key=lambda name: last[name].miou)
+    best = max(last, key=lambda name: last[name].value)
+    words = sweep.words
     sections = [
         _section("What was measured", _introduction(sweep, origin)),
         _section(
@@ -81,22 +82,27 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
     if "distance" in plots:
         content = _text("distance") + _figure(plots, "distance") + tables.distance_table(sweep)
         sections.append(_section("Accuracy by distance from the key frame", content))
-    sections.append(
-        _section("Class by class", _text("classes") + _figure(plots, "classes") + tables.class_table(sweep))
-    )
-    matrix = tables.confusion_table(best, last[best], sweep.class_names)
-    title = f"Confusions between classes: {best}, interval {last[best].interval}"
-    sections.append(_section(title, _text("confusion") + _figure(plots, "confusion") + _folded("As numbers", matrix)))
-    if "boundary" in plots:
-        content = _text("boundary") + _figure(plots, "boundary") + tables.boundary_table(sweep)
-        sections.append(_section("Near class borders", content))
+    content = f"<p>{words.of_class_meaning}</p>" + _figure(plots, "classes") + tables.class_table(sweep)
+    sections.append(_section("Class by class", content))
+    if "confusion" in plots:
+        matrix = tables.confusion_table(best, last[best], sweep.class_names)
+        title = f"Confusions between classes: {best}, interval {last[best].interval}"
+        content = _text("confusion") + _figure(plots, "confusion") + _folded("As numbers", matrix)
+        sections.append(_section(title, content))
+    for number, each in enumerate(last[best].accuracy.breakdowns()):
+        content = (
+            f"<p>{each.text}</p>"
+            + (_figure(plots, each.name) if each.name in plots else "")
+            + tables.breakdown_table(sweep, number)
+        )
+        sections.append(_section(each.title, content))
     if "temporal" in plots:
         content = _text("temporal") + _figure(plots, "temporal") + tables.temporal_table(sweep)
         sections.append(_section("Steadiness", content))
     return Template(_asset("page.html")).substitute(
         mark=_MARK,
         title=escape(f"{', '.join(sweep.models)} on {sweep.data} {sweep.split}"),
-        heading=escape(f"Video segmentation on {sweep.data}, {sweep.split} split"),
+        heading=escape(f"{words.heading} on {sweep.data}, {sweep.split} split"),
         style=_asset("page.css"),
         sections="\n".join(sections),
         clips=player_data(clips),
@@ -106,15 +112,11 @@ def build_page(sweep: SweepResult, clips: Sequence[PlayerClip], plots: dict[str,
 
 _TEXTS = {
     "speed": "Higher is more accurate, further left is faster. Each point is a model at one interval. The number in it "
-    "is the interval. 1+ is a model that labels every frame by itself: all intervals give the same result.",
-    "distance": "A frame after its key frame is labelled with features that were carried along from the key frame. "
+    "is the interval. 1+ is a model that looks at every frame by itself: all intervals give the same result.",
+    "distance": "A frame after its key frame is judged by features that were carried along from the key frame. "
     "The greater the distance, the more errors are possible. The plot shows each model at its longest interval.",
-    "classes": "The IoU of a class: of all pixels that have the class or were predicted as it, the share with both. A "
-    "dash: no pixel has the class and none was predicted as it, so it does not count for the mean.",
     "confusion": "Each row has the pixels of one true class and adds up to 100. Pixels off the diagonal are wrong. "
     "Shares under 0.5 per cent are left blank.",
-    "boundary": "mIoU of the pixels near a border between two classes of the ground truth (a trimap), within the given "
-    "distance. Features that were carried along go wrong there first.",
     "temporal": "Consistency: mIoU between the labels of a frame and those of the frame before, moved along the "
     "optical flow. Flicker: the share of pixels that change their label and change it back within three frames. "
     "Neither needs ground truth. A model that always predicts road is perfectly steady, so compare mIoU too.",
@@ -129,6 +131,8 @@ def _introduction(sweep: SweepResult, origin: Origin) -> str:
         scored, why = f"{frames[0]} to {frames[-1]}", "; a longer interval needs more frames before a labelled one"
     intervals = ", ".join(map(str, sweep.intervals))
     tried = "all distances from the key frame" if _all_distances(first) else "only the farthest distance is scored"
+    if sweep.protocol == "videos":
+        tried = "each video was played once from its first frame, so each frame has one distance"
     models = "".join(
         f'<li><b style="color:{colour}">{escape(name)}</b>: weights from '
         f"<code>{escape(origin.checkpoints[name])}</code></li>"
@@ -136,7 +140,7 @@ def _introduction(sweep: SweepResult, origin: Origin) -> str:
     )
     code = f" with commit <code>{escape(origin.commit)}</code>" if origin.commit else ""
     return f"""
-<p>Each model labels every pixel of every frame of a video with one of {len(sweep.class_names)} classes. It was
+<p>Each model {sweep.words.aim.format(len(sweep.class_names))}. It was
 scored on {scored} labelled frames of the <b>{escape(sweep.split)}</b> split of <b>{escape(sweep.data)}</b>, at the
 intervals {intervals} ({tried}{why}).</p>
 <ul>{models}</ul>
@@ -144,11 +148,10 @@ intervals {intervals} ({tried}{why}).</p>
 <dt>Key frame, interval</dt><dd>On a key frame the heavy part of a model runs. Between key frames its features are
 carried along, which is faster. The interval is the number of frames from one key frame to the next; a frame's
 distance is how many frames its key frame lies before it.</dd>
-<dt>mIoU</dt><dd>Of each class, the overlap of what is and what was predicted, divided by their union (IoU); the mean
-over the classes. 100 % is perfect. <em>Mean</em> is the mean over the distances, <em>pooled</em> counts the pixels of
-all distances together, <em>worst</em> is the lowest of the distances.</dd>
-<dt>Milliseconds a frame</dt><dd>From a frame on the device to its labels there, median; key frames and others averaged
-as they occur at the interval. Reading files is not in it. Measured on: {escape(origin.machine)}.</dd>
+<dt>{sweep.words.figure}</dt><dd>{sweep.words.meaning} <em>Mean</em> is the mean over the distances, <em>worst</em> is
+the lowest of the distances.</dd>
+<dt>Milliseconds a frame</dt><dd>From a frame on the device to its prediction there, median; key frames and others
+averaged as they occur at the interval. Reading files is not in it. Measured on: {escape(origin.machine)}.</dd>
 </dl>
 {_folded("The command", f"<pre>{escape(origin.command)}</pre>")}
 <p>The numbers are beside this page, in <a href="results.json">results.json</a> and
@@ -157,7 +160,7 @@ as they occur at the interval. Reading files is not in it. Measured on: {escape(
 
 
 def _caveats(sweep: SweepResult) -> str:
-    """Return a paragraph for every mIoU that is not simply the mean over all classes."""
+    """Return a paragraph for every mIoU (mAP) that is not simply the mean over all classes."""
     lines = "<br>".join(map(escape, sweep_caveats(sweep)))
     return f"<p><strong>{lines}</strong></p>" if lines else ""
 

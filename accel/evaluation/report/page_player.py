@@ -24,19 +24,23 @@ def player_html(clips: Sequence[PlayerClip], sweep: SweepResult) -> str:
     clip = clips[0]
     frame = clip.frames[clip.start]
     colour = colours(list(sweep.models))
-    groups = [_group("Video", "", "#444444", _pair(frame.image, "input", frame.truth, "ground truth"))]
+    under = frame.image if clip.over else ""
+    pair = _picture(frame.image, "input", "") + _picture(frame.truth, "ground truth", under)
+    groups = [_group("Video", "", "#444444", pair)]
     for (name, interval), pictured in zip(clip.shown, frame.models, strict=True):
-        pair = _pair(pictured.labels, "prediction", pictured.errors, "errors")
+        pair = _picture(pictured.prediction, "prediction", under) + _picture(pictured.errors, "errors", under)
         groups.append(_group(name, f"interval {interval}", colour[name], pair))
     legend = "".join(
         f'<li><span style="background:rgb{tuple(rgb)}"></span>{escape(name)}</li>'
         for name, rgb in zip(sweep.class_names, sweep.palette, strict=True)
     )
+    legend += "".join(
+        f'<li><span style="background:{colour}"></span>{escape(meaning)}</li>' for colour, meaning in sweep.words.signs
+    )
     options = "".join(f'<option value="{i}">{escape(c.name)}</option>' for i, c in enumerate(clips))
     return f"""
-<p>Errors are red where the labels differ from the ground truth, grey where they agree, and black where nobody labelled
-the pixel. Step with the buttons, the slider or the arrow keys; the space bar plays. Each model's bar has a filled cell
-at its key frames.</p>
+<p>{sweep.words.errors} Step with the buttons, the slider or the arrow keys; the space bar plays. Each model's bar has a
+filled cell at its key frames.</p>
 <noscript><p>This shows one frame; stepping through them needs JavaScript.</p></noscript>
 <div id="player" tabindex="0" role="group" aria-label="player">
 <div class="controls" hidden>
@@ -48,7 +52,7 @@ at its key frames.</p>
 <label{" hidden" if len(clips) == 1 else ""}>clip up to <select id="clip">{options}</select></label>
 </div>
 <div class="groups">{"".join(groups)}</div>
-<ul class="legend">{legend}<li><span style="background:#000"></span>not labelled</li></ul>
+<ul class="legend">{legend}</ul>
 </div>"""
 
 
@@ -63,12 +67,11 @@ def _group(title: str, note: str, colour: str, pair: str) -> str:
     )
 
 
-def _pair(*pictures: str | None) -> str:
-    """Return two pictures with their captions."""
-    return "".join(
-        f'<figure><img alt="{title}" src="{source or _EMPTY}"><figcaption>{title}</figcaption></figure>'
-        for source, title in zip(pictures[::2], pictures[1::2], strict=True)
-    )
+def _picture(source: str | None, title: str, under: str) -> str:
+    """Return a picture with its caption. under: the picture that it lies on, or empty."""
+    below = f'<img class="under" alt="" src="{(source and under) or _EMPTY}">'
+    picture = f'<img alt="{title}" src="{source or _EMPTY}">'
+    return f'<figure><div class="stack">{below}{picture}</div><figcaption>{title}</figcaption></figure>'
 
 
 _EMPTY = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel

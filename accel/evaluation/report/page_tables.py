@@ -12,18 +12,18 @@ from accel.evaluation.tables import percent
 
 def summary_table(sweep: SweepResult) -> str:
     """Return a table of accuracy and speed, with a row for each model and interval."""
+    figure, facts = sweep.words.figure, list(_found(sweep)[0][1].accuracy.facts())
     heads = (
-        "model", "interval", "mean mIoU %", "pooled mIoU %", "worst mIoU %", "at distance", "ms a frame",
-        "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
-        "classes in mIoU", "pixels ignored %",
+        "model", "interval", f"mean {figure} %", f"pooled {figure} %", f"worst {figure} %", "at distance",
+        "ms a frame", "ms a key frame", "ms another frame", "frames a second", "frames scored", "could not be read",
+        *facts,
     )  # fmt: skip
     rows = (
         (
-            name, r.interval, percent(r.mean, 2), percent(r.miou, 2), percent(r.worst, 2), r.worst_distance,
+            name, r.interval, percent(r.mean, 2), percent(r.value, 2), percent(r.worst, 2), r.worst_distance,
             f"{milliseconds(r):.1f}", f"{1000 * r.seconds_key:.1f}",
             "-" if r.seconds_current is None else f"{1000 * r.seconds_current:.1f}",
-            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged, f"{r.classes_scored} of {len(r.iou)}",
-            percent(r.ignored),
+            f"{r.fps:.1f}", r.frames_scored, r.frames_damaged, *r.accuracy.facts().values(),
         )
         for name, r in _found(sweep)
     )  # fmt: skip
@@ -34,31 +34,37 @@ def distance_table(sweep: SweepResult) -> str:
     """Return a table with a row for each model and interval and a column for each distance from the key frame."""
     places = sorted({d for _, r in _found(sweep) for d in r.by_distance})
     rows = (
-        (name, r.interval, *(percent(r.by_distance[d].miou, 2) if d in r.by_distance else "" for d in places))
+        (name, r.interval, *(percent(r.by_distance[d].value, 2) if d in r.by_distance else "" for d in places))
         for name, r in _found(sweep)
     )
     heads = "model", "interval", *(f"distance {d}" for d in places)
-    return table("mIoU in per cent by distance from the key frame", heads, rows)
+    return table(f"{sweep.words.figure} in per cent by distance from the key frame", heads, rows)
 
 
 def class_table(sweep: SweepResult) -> str:
     """Return a table with a row for each class and a column for each model and interval. The mean is last."""
-    heads = "class", *(f"{name}, interval {r.interval}" for name, r in _found(sweep))
-    rows = [(c, *(percent(r.iou[c]) for _, r in _found(sweep))) for c in sweep.class_names]
-    rows.append(("mean (mIoU)", *(percent(r.miou) for _, r in _found(sweep))))
-    rows.append(("classes in the mean", *(f"{r.classes_scored} of {len(r.iou)}" for _, r in _found(sweep))))
-    return table("IoU of each class in per cent, all distances counted together", heads, rows)
+    words, found = sweep.words, [(name, r, r.accuracy) for name, r in _found(sweep)]
+    heads = "class", *(f"{name}, interval {r.interval}" for name, r, _ in found)
+    rows = [(c, *(percent(accuracy.of_classes[c]) for *_, accuracy in found)) for c in sweep.class_names]
+    rows.append((f"mean ({words.figure})", *(percent(accuracy.value) for *_, accuracy in found)))
+    scored = (f"{accuracy.classes_scored} of {len(accuracy.of_classes)}" for *_, accuracy in found)
+    rows.append(("classes in the mean", *scored))
+    return table(f"{words.of_class} of each class in per cent, all distances counted together", heads, rows)
 
 
-def boundary_table(sweep: SweepResult) -> str:
-    """Return a table with a row for each model and interval and a column for each trimap width."""
-    widths = sorted({w for _, r in _found(sweep) for w in r.trimap})
-    heads = "model", "interval", *(f"within {w} px" for w in widths), "all pixels"
+def breakdown_table(sweep: SweepResult, number: int) -> str:
+    """Return a table with a row for each model and interval and a column for each part of what was scored.
+
+    number: which of the breakdowns of the results.
+    """
+    found = [(name, r, r.accuracy.breakdowns()[number]) for name, r in _found(sweep)]
+    first = found[0][2]
+    heads = "model", "interval", *(first.head.format(part) for part in first.parts), "all"
     rows = (
-        (name, r.interval, *(percent(r.trimap.get(w), 2) for w in widths), percent(r.miou, 2))
-        for name, r in _found(sweep)
+        (name, r.interval, *(percent(share, 2) for share in each.parts.values()), percent(r.value, 2))
+        for name, r, each in found
     )
-    return table("mIoU in per cent near class borders", heads, rows)
+    return table(first.caption, heads, rows)
 
 
 def temporal_table(sweep: SweepResult) -> str:
@@ -79,7 +85,7 @@ def confusion_table(name: str, result: EvaluationResult, class_names: Sequence[s
     """Return a table with a row for each true class: the per cent of its pixels predicted as each class, and its number
     of pixels."""
     rows = []
-    for true, counts in zip(class_names, result.confusion, strict=True):
+    for true, counts in zip(class_names, result.accuracy.confusions() or (), strict=True):
         total = sum(counts)
         rows.append((true, *(percent(n / total if total else None) for n in counts), f"{total:,}".replace(",", " ")))
     caption = (

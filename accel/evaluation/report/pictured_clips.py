@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from accel import visualize
 from accel.datasets.clips import ClipDataset
 from accel.evaluation.running.processes import Processes
 from accel.evaluation.running.videos import RunFrame
-from accel.labels import IGNORED
+from accel.tasks import Task
+from accel.tasks.pictures import Shown, jpeg
 
 MODELS = 4  # shown side by side, at most: more are too small to compare
 FRAMES = 40  # of a clip, at most
 WIDTH = 480  # pixels of a picture, at most
 BYTES = 10_000_000  # of all pictures of a page, before they become text, which takes a third more
-QUALITY = 75  # of the JPEGs of the input
-RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 
 @dataclass(frozen=True)
-class Pictured:
+class Pictured(Shown):
     """The prediction of one model for one frame, as data URIs.
 
-    errors: a picture of the wrong pixels. None for a frame without ground truth.
-    wrong: the share of wrong pixels. None for a frame without ground truth.
     distance: the distance from its key frame. 0 is a key frame.
     """
 
-    labels: str
-    errors: str | None
-    wrong: float | None
     distance: int
 
 
@@ -58,11 +48,13 @@ class PlayerClip:
     name: the name of its last frame.
     shown: the models, (model, interval) each.
     size: width and height of the pictures in pixels.
+    over: whether all pictures but the input are transparent, and belong over the input.
     """
 
     name: str
     shown: tuple[tuple[str, int], ...]
     size: tuple[int, int]
+    over: bool
     frames: tuple[PlayerFrame, ...]
 
     @property
@@ -105,12 +97,13 @@ class ClipRecorder:
     """Watches `run_videos` and keeps the frames of the clips that end in these labelled frames.
 
     shown: the runs (model, interval) to keep. Only the first `MODELS` are kept.
+    task: the task of these models. It draws the pictures.
 
     indices: the labelled frames to run if nothing else needs more.
     """
 
-    def __init__(self, dataset: ClipDataset, ends: Sequence[int], shown: Sequence[tuple[str, int]]):
-        self.dataset = dataset
+    def __init__(self, dataset: ClipDataset, ends: Sequence[int], shown: Sequence[tuple[str, int]], task: Task):
+        self.dataset, self.task = dataset, task
         self.shown = tuple(shown[:MODELS])
         self._kept: dict[int, deque[_Kept]] = {end: deque(maxlen=FRAMES) for end in ends}
         self._members = {end: _members(dataset, end) for end in ends}
@@ -143,41 +136,40 @@ class ClipRecorder:
         return [self._clip(end, kept, BYTES // len(found)) for end, kept in found.items()]
 
     def _keep(self, frame: RunFrame) -> _Kept:
-        labels = [frame.labels[run].cpu().numpy() for run in self.shown]
+        size = frame.image.shape[0], frame.image.shape[1]
+        image = visualize.shrink(frame.image, WIDTH)
+        models = []
+        for run in self.shown:
+            said: Any = frame.said[run]
+            arrays = type(said)(*(tensor.cpu().numpy() for tensor in said))
+            shown = self.task.shown(frame.image, arrays, frame.known, WIDTH)
+            models.append(Pictured(shown.prediction, shown.errors, shown.note, frame.distance[run]))
+        truth = None if frame.known is None else self.task.truth_shown(frame.known, size, WIDTH)
+        number = self.dataset.history(frame.index) + 1 - frame.before
         return _Kept(
             place=self.dataset.place(frame.index)[1] - frame.before,
-            number=self.dataset.history(frame.index) + 1 - frame.before,
-            image=visualize.shrink(frame.image, WIDTH),
-            truth=None if frame.truth is None else visualize.shrink(frame.truth, WIDTH),
-            labels=[visualize.shrink(each, WIDTH) for each in labels],
-            wrong=[frame.share_wrong(each) for each in labels],
-            distances=[frame.distance[run] for run in self.shown],
+            size=(image.shape[1], image.shape[0]),
+            frame=PlayerFrame(number, jpeg(image), truth, tuple(models)),
         )
 
     def _clip(self, end: int, kept: list[_Kept], most: int) -> PlayerClip:
         frames: list[PlayerFrame] = []
         for each in reversed(kept):
-            frame = _pictures(each, self.dataset.palette)
-            most -= _length(frame)
+            most -= _length(each.frame)
             if frames and most < 0:
                 break
-            frames.insert(0, frame)
-        height, width = kept[-1].image.shape[:2]
-        return PlayerClip(self.dataset.name(end), self.shown, (width, height), tuple(frames))
+            frames.insert(0, each.frame)
+        over = self.task.shows_over_input
+        return PlayerClip(self.dataset.name(end), self.shown, kept[-1].size, over, tuple(frames))
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A frame at the size of its pictures, with values for each model in the order of `shown`. `place` is its number in
-    the data set."""
+    """A frame as pictures of `size` (width, height). `place` is its number in the data set."""
 
     place: int
-    number: int
-    image: np.ndarray
-    truth: np.ndarray | None
-    labels: list[np.ndarray]
-    wrong: list[float | None]
-    distances: list[int]
+    size: tuple[int, int]
+    frame: PlayerFrame
 
 
 def _members(dataset: ClipDataset, end: int) -> set[int]:
@@ -188,43 +180,7 @@ def _members(dataset: ClipDataset, end: int) -> set[int]:
     return {i for i, where, number in places if where == video and first <= number <= last}
 
 
-def _pictures(kept: _Kept, palette: np.ndarray) -> PlayerFrame:
-    def of_model(labels: np.ndarray, wrong: float | None, distance: int) -> Pictured:
-        errors = None if kept.truth is None else _indexed(*_error_classes(labels, kept.truth))
-        return Pictured(_indexed(labels, palette), errors, wrong, distance)
-
-    models = map(of_model, kept.labels, kept.wrong, kept.distances)
-    truth = None if kept.truth is None else _indexed(kept.truth, palette)
-    return PlayerFrame(kept.number, _jpeg(kept.image), truth, tuple(models))
-
-
-def _error_classes(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where labels are right (1), wrong (0) or not judged (`IGNORED`), and the colours of wrong and right."""
-    classes = (labels == truth).astype(np.uint8)
-    classes[truth == IGNORED] = IGNORED
-    return classes, np.array([WRONG, RIGHT], np.uint8)
-
-
-def _indexed(labels: np.ndarray, palette: np.ndarray) -> str:
-    """Return the labels as a data URI of a PNG in indexed colour. Ignored pixels are black."""
-    values = np.unique(labels)  # as few colours as there are take fewer bits a pixel
-    colours = visualize.colourise(values[None], palette)[0]
-    picture = Image.fromarray(np.searchsorted(values, labels).astype(np.uint8))
-    picture.putpalette(colours.tobytes())
-    return _data_uri(picture, "png", optimize=True)
-
-
-def _jpeg(image: np.ndarray) -> str:
-    return _data_uri(Image.fromarray(image), "jpeg", quality=QUALITY)
-
-
-def _data_uri(picture: Image.Image, kind: str, **options) -> str:
-    file = io.BytesIO()
-    picture.save(file, format=kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def _length(frame: PlayerFrame) -> int:
     """Return the bytes of the pictures, before base64."""
-    pictures = [frame.image, frame.truth, *(p for m in frame.models for p in (m.labels, m.errors))]
+    pictures = [frame.image, frame.truth, *(p for m in frame.models for p in (m.prediction, m.errors))]
     return sum(len(p) for p in pictures if p is not None) * 3 // 4

@@ -57,12 +57,12 @@ class Plot:
 
 def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
     """Return the plots for which these results have data, by name: accuracy_speed, distance, classes, confusion,
-    boundary, temporal."""
+    temporal, and one for each breakdown of the accuracy that has an axis."""
     import matplotlib
 
     longest = {name: results[-1] for name, results in sweep.models.items()}
-    best = max(longest, key=lambda name: longest[name].miou)
-    interval = sweep.intervals[-1]
+    best = max(longest, key=lambda name: longest[name].value)
+    interval, words = sweep.intervals[-1], sweep.words
     drawn: dict[str, Plot] = {}
 
     def draw(name: str, alt: str, make: Callable[[], Figure]) -> None:
@@ -70,15 +70,20 @@ def draw_plots(sweep: SweepResult) -> dict[str, Plot]:
 
     style: Any = _STYLE
     with matplotlib.rc_context(style):
-        draw("accuracy_speed", "mean mIoU against milliseconds a frame", lambda: _accuracy_speed(sweep))
+        draw("accuracy_speed", f"mean {words.figure} against milliseconds a frame", lambda: _accuracy_speed(sweep))
         if any(len(result.by_distance) > 1 for result in longest.values()):
-            alt = f"mIoU by distance from the key frame at interval {interval}"
+            alt = f"{words.figure} by distance from the key frame at interval {interval}"
             draw("distance", alt, lambda: _distance(longest))
-        draw("classes", f"IoU of each class at interval {interval}", lambda: _classes(longest, sweep.class_names))
-        alt = f"confusion matrix of {best} at interval {interval}"
-        draw("confusion", alt, lambda: _confusion(longest[best], sweep.class_names))
-        if any(result.trimap for result in longest.values()):
-            draw("boundary", f"mIoU near class borders at interval {interval}", lambda: _boundary(longest))
+        alt = f"{words.of_class} of each class at interval {interval}"
+        draw("classes", alt, lambda: _classes(longest, sweep.class_names))
+        if longest[best].accuracy.confusions() is not None:
+            alt = f"confusion matrix of {best} at interval {interval}"
+            draw("confusion", alt, lambda: _confusion(longest[best], sweep.class_names))
+        for number, each in enumerate(longest[best].accuracy.breakdowns()):
+            if not each.axis:
+                continue
+            alt = f"{each.caption} at interval {interval}"
+            draw(each.name, alt, lambda number=number: _breakdown(longest, number))  # type: ignore[misc] # its default
         if any(result.temporal for result in longest.values()):
             draw("temporal", "temporal consistency and flicker by interval", lambda: _temporal(sweep))
     return drawn
@@ -118,20 +123,25 @@ def _accuracy_speed(sweep: SweepResult) -> Figure:
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.05 * (high - low), high + 0.16 * (high - low))
     axes.set_xlabel("milliseconds a frame (fewer is faster)")
-    axes.set_ylabel("mean mIoU in per cent")
+    axes.set_ylabel(f"mean {sweep.words.figure} in per cent")
     _name_points(axes, points, colour)
     return figure
 
 
 def _distance(longest: dict[str, EvaluationResult]) -> Figure:
-    series = {n: {d: a.miou for d, a in r.by_distance.items()} for n, r in longest.items()}
-    return _lines(series, "frames since the key frame", "mIoU in per cent")
+    series = {n: {d: a.value for d, a in r.by_distance.items()} for n, r in longest.items()}
+    return _lines(series, "frames since the key frame", _per_cent(longest))
 
 
-def _boundary(longest: dict[str, EvaluationResult]) -> Figure:
-    """Plot the trimap widths at even steps, because they usually double."""
-    series = {n: {f"{w} px": m for w, m in r.trimap.items()} | {"all": r.miou} for n, r in longest.items() if r.trimap}
-    return _lines(series, "pixels from a class border, at most", "mIoU in per cent")
+def _breakdown(longest: dict[str, EvaluationResult], number: int) -> Figure:
+    """Plot the parts at even steps. number: which of the breakdowns of the results."""
+    each = {name: result.accuracy.breakdowns()[number] for name, result in longest.items()}
+    series = {name: each[name].parts | {"all": result.value} for name, result in longest.items()}
+    return _lines(series, next(iter(each.values())).axis, _per_cent(longest))
+
+
+def _per_cent(longest: dict[str, EvaluationResult]) -> str:
+    return f"{next(iter(longest.values())).words.figure} in per cent"
 
 
 def _temporal(sweep: SweepResult) -> Figure:
@@ -147,13 +157,16 @@ def _temporal(sweep: SweepResult) -> Figure:
 
 
 def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -> Figure:
-    names = sorted(longest, key=lambda n: -longest[n].miou)[:BARS]
+    names = sorted(longest, key=lambda n: -longest[n].value)[:BARS]
     names = [name for name in longest if name in names]
+    known = [c for c in class_names if any(longest[n].accuracy.of_classes[c] is not None for n in names)]
+    if len(known) < len(class_names) / 2:
+        class_names = known
     figure, axes = _figure(1.1 + len(class_names) * (0.14 + 0.17 * len(names)))
     colour, height = colours(list(longest)), 0.8 / len(names)
     rows, handles = np.arange(len(class_names)), []
     for i, name in enumerate(names):
-        shares = [longest[name].iou[c] for c in class_names]
+        shares = [longest[name].accuracy.of_classes[c] for c in class_names]
         at = rows - 0.4 + (i + 0.5) * height
         handles.append(axes.barh(at, [100 * (s or 0) for s in shares], height * 0.9, color=colour[name]))
         for y, share in zip(at, shares, strict=True):
@@ -163,7 +176,7 @@ def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set_xlim(0, 108)
-    axes.set_xlabel("IoU in per cent")
+    axes.set_xlabel(f"{longest[names[0]].words.of_class} in per cent")
     axes.set_ylim(len(class_names) - 0.45, -0.55)
     titles = [_short(name) for name in names]
     figure.legend(handles=handles, labels=titles, loc="outside upper center", ncols=min(2, len(names)), frameon=False)
@@ -171,7 +184,7 @@ def _classes(longest: dict[str, EvaluationResult], class_names: Sequence[str]) -
 
 
 def _confusion(result: EvaluationResult, class_names: Sequence[str]) -> Figure:
-    counts = np.array(result.confusion, float)
+    counts = np.array(result.accuracy.confusions(), float)
     rows = counts.sum(1, keepdims=True)
     shares = np.divide(100 * counts, rows, out=np.full_like(counts, np.nan), where=rows > 0)
     number = len(class_names)

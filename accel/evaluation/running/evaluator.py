@@ -49,6 +49,7 @@ def compare(
     quiet: bool = False,
     on_labels: OnLabels | None = None,
     processes: Processes = ALONE,
+    measures: Sequence[str] = (),
 ) -> dict[str, tuple[EvaluationResult, ...]]:
     """Return each model's result at each interval, ascending. This is `evaluate` for all of them, with every forward
     pass made only once.
@@ -63,12 +64,12 @@ def compare(
         long_enough(dataset, interval)  # refuses one that is too long
     indices = processes.share(dataset, long_enough(dataset, intervals[0]), intervals[-1] - 1)
     quiet = quiet or not processes.is_first
-    own = sweep(models, dataset, intervals, average, widths, indices, workers, quiet, on_labels)
+    own = sweep(models, dataset, intervals, average, widths, indices, workers, quiet, on_labels, measures)
     parts = processes.collect({name: tally.on_host() for name, tally in own.items()})
     if not processes.is_first:
         return {}
     tallies = {name: reduce(add, (part[name] for part in parts)) for name in models}
     return {
-        name: tuple(result_of(tally, dataset.class_names, interval, average) for interval in sorted(intervals))
+        name: tuple(result_of(tally, interval, average) for interval in sorted(intervals))
         for name, tally in tallies.items()
     }

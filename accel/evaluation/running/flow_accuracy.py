@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from accel.datasets.clips import ClipDataset
-from accel.evaluation.results import share
 from accel.inference.loading import load_model
 from accel.labels import IGNORED
 from accel.measures.confusion import ConfusionMatrix
 from accel.measures.temporal import in_pixels, own_flow
 from accel.models.images import subtract_mean
 from accel.models.propagation.classical_flow import PixelSearch
+from accel.tasks.accuracy import share
 
 FlowOfPair = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A function of the current frame and the one before, (H, W, 3) uint8 RGB each. It returns flow (H, W, 2), float32: for

@@ -10,25 +10,23 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from accel.datasets.clips import ClipDataset, long_enough
-from accel.evaluation.results import Accuracy, EvaluationResult
+from accel.evaluation.results import EvaluationResult
 from accel.evaluation.running.passes import Pass, PassWindow, Target, distances
 from accel.evaluation.running.reading import read_stretches
-from accel.inference.timing import frames_per_second, timed_predictions
+from accel.inference.timing import timed_predictions
 from accel.models.video import VideoModel
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
-from accel.tasks import Score, Segmentation, Task, task_of
+from accel.tasks import Score, Task, task_of
 
 OnLabels = Callable[[str, Tensor], None]
 
@@ -58,10 +56,7 @@ class Tally:
 
     def score(self, distance: int, interval: int) -> Score:
         """Return the score of an interval at a distance."""
-        return self.sum_of(s for (d, reach), s in self.scores.items() if d == distance and reach >= interval)
-
-    def sum_of(self, scores: Iterable[Score]) -> Score:
-        return reduce(add, scores, self.task.score())
+        return self.task.sum_of(s for (d, reach), s in self.scores.items() if d == distance and reach >= interval)
 
     def add(self, distance: int, target: Target, said: NamedTuple) -> None:
         place = distance, target.reach
@@ -93,6 +88,37 @@ class Tally:
         )
 
 
+class Looks:
+    """Says when to look at figures on the way: once a second at most, because looking makes the host wait for an
+    accelerator, and for a small share of the time only, because the figures of many boxes take seconds."""
+
+    SHARE = 0.02
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + 1
+
+    def is_due(self) -> bool:
+        return time.monotonic() > self.next
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """A block that looks."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self.next = now + max(1.0, (now - began) / self.SHARE)
+
+
+class Counted(Protocol):
+    """A tally of a model, on the way: its task, and scores of any kind that can be added up."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def scores(self) -> Mapping[Any, Score]: ...
+
+
 @torch.inference_mode()
 def sweep(
     models: dict[str, VideoModel],
@@ -104,6 +130,7 @@ def sweep(
     workers: int = 1,
     quiet: bool = False,
     on_labels: OnLabels | None = None,
+    measures: Sequence[str] = (),
 ) -> dict[str, Tally]:
     """Count each model's scores at all these intervals. `result_of` turns the counts into results.
 
@@ -114,6 +141,7 @@ def sweep(
     on_labels: a function that is called with a labelled frame's name and its predicted labels, (H, W) uint8 on the
         model's device, each time they are counted. With one model, one interval and no `average`, this is once for each
         frame.
+    measures: further measures of the task (`Task.also_measuring`).
 
     An unreadable file is reported. The frames that need it are counted and left out.
 
@@ -127,10 +155,7 @@ def sweep(
         indices = range(len(dataset))
     indices = [i for i in indices if dataset.history(i) >= intervals[0] - 1]
     device = next(iter(models.values())).device
-    task, *others = (task_of(model, dataset).near_borders(widths) for model in models.values())
-    for other in others:
-        if other.name != task.name:
-            raise ValueError(f"models for {task.name} and for {other.name} cannot be compared")
+    task = common_task(models, dataset, widths, measures)
     tallies = {name: Tally(task, intervals, average) for name in models}
     window = PassWindow(dataset, intervals, average, device)
     rehearsed: set[str] = set()
@@ -148,14 +173,15 @@ def sweep(
 
     title = f"interval {', '.join(map(str, intervals))}"
     with bar(title, len(indices), quiet) as progress:
-        note, noted = "", 0.0
+        note, looks = "", Looks()
         stretches = read_stretches(dataset, indices, intervals[-1] - 1, task.truth, workers=workers)
         for done, stretch in enumerate(stretches, 1):
             if stretch.problem:
                 console.print(f"left out: {stretch.problem}")
             run(window.add(stretch))
-            if time.monotonic() - noted > 1:  # looking makes the host wait for an accelerator
-                note, noted = _so_far(tallies), time.monotonic()
+            if looks.is_due():
+                with looks.timed():
+                    note = so_far(tallies.values())
             progress.update(done, note)
         run(window.close())
     for tally in tallies.values():
@@ -164,54 +190,38 @@ def sweep(
     return tallies
 
 
-def result_of(tally: Tally, class_names: Sequence[str], interval: int, average: bool = True) -> EvaluationResult:
-    """Return the figures of one interval, for segmentation models.
+def result_of(tally: Tally, interval: int, average: bool = True) -> EvaluationResult:
+    """Return the figures of one interval.
 
     Raises ValueError if this interval, or the average, was not swept, if nothing could be read, or if nothing is
-    labelled. Raises ValueError for models of another task: their counts are in `Tally.score`.
+    labelled.
     """
-    if not isinstance(tally.task, Segmentation):
-        raise ValueError(f"tables and reports exist for segmentation only, not yet for {tally.task.name}")
     if interval not in tally.intervals:
         swept = ", ".join(map(str, tally.intervals))
         raise ValueError(f"interval {interval} was not swept, so it has no figures; swept were {swept}")
     if average and not tally.average and interval > 1:
         raise ValueError(f"interval {interval} was swept at its farthest distance only: there is no average over all")
-    scored = sum(n for reach, n in tally.scored.items() if reach >= interval)
-    if not scored:
-        raise ValueError(f"none of the labelled frames could be read (interval {interval})")
-    scores: dict[int, Any] = {distance: tally.score(distance, interval) for distance in distances(interval, average)}
-    pooled: Any = tally.sum_of(scores.values())
-    counted = pooled.matrix.all_pixels()
-    if not counted.labelled():
-        raise ValueError("nothing to score: all pixels of these frames are labelled 255 (ignored)")
-    by_distance = {distance: Accuracy.of(score.matrix, class_names) for distance, score in scores.items()}
-    mious = {distance: accuracy.miou for distance, accuracy in by_distance.items() if accuracy.miou is not None}
-    assert len(mious) == len(by_distance), "all distances score the same labels"
-    worst = min(mious, key=lambda distance: mious[distance])
-    key = float(np.median(tally.seconds_key))
-    current = float(np.median(tally.seconds_current)) if interval > 1 and tally.seconds_current else None
-    every = Accuracy.of(pooled.matrix, class_names)
-    assert every.miou is not None, "something is labelled"
-    return EvaluationResult(
-        miou=every.miou,
-        iou=every.iou,
-        classes_scored=counted.classes_scored(),
-        classes_not_in_labels=tuple(class_names[k] for k in counted.not_in_labels()),
-        interval=interval,
-        frames_scored=scored,
-        frames_damaged=tally.damaged[interval],
-        ignored=counted.ignored_share(),
-        seconds_key=key,
-        seconds_current=current,
-        fps=frames_per_second(key, current, interval),
-        by_distance=by_distance,
-        mean=float(np.mean(list(mious.values()))),
-        worst=mious[worst],
-        worst_distance=worst,
-        trimap=every.trimap,
-        confusion=tuple(map(tuple, counted.counts.tolist())),
+    return EvaluationResult.of(
+        tally.task,
+        interval,
+        {distance: tally.score(distance, interval) for distance in distances(interval, average)},
+        sum(n for reach, n in tally.scored.items() if reach >= interval),
+        tally.damaged[interval],
+        tally.seconds_key,
+        tally.seconds_current,
     )
+
+
+def common_task(
+    models: dict[str, VideoModel], dataset: ClipDataset, widths: Sequence[int] = (), measures: Sequence[str] = ()
+) -> Task:
+    """Return the task of all these models. widths, measures: as in `sweep`. Raises ValueError for models of different
+    tasks, and for measures that the task does not have."""
+    task, *others = (task_of(model, dataset) for model in models.values())
+    for other in others:
+        if other.name != task.name:
+            raise ValueError(f"models for {task.name} and for {other.name} cannot be compared")
+    return task.near_borders(widths).also_measuring(measures) if measures else task.near_borders(widths)
 
 
 def check_intervals(intervals: Sequence[int]) -> tuple[int, ...]:
@@ -242,12 +252,14 @@ def _predict(name: str, model: VideoModel, each: Pass, tally: Tally) -> Iterator
         yield distance, target, target.known[name]
 
 
-def _so_far(tallies: dict[str, Tally]) -> str:
-    pooled = [tally.sum_of(tally.scores.values()) for tally in tallies.values()]
+def so_far(tallies: Iterable[Counted]) -> str:
+    """Return the figures of some tallies for a line of progress. Empty if nothing was counted yet."""
+    tallies = list(tallies)
+    pooled = [tally.task.sum_of(tally.scores.values()) for tally in tallies]
     counted = [score for score in pooled if not math.isnan(score.value())]
     if not counted:
         return ""
     note = f"{counted[0].name} {', '.join(f'{100 * score.value():.1f}%' for score in counted)}"
-    caveats = {score.caveats(tally.task.class_names) for score, tally in zip(pooled, tallies.values(), strict=True)}
+    caveats = {score.caveats(tally.task.class_names) for score, tally in zip(pooled, tallies, strict=True)}
     shared = caveats.pop() if len(caveats) == 1 else ""  # a line has room for one; all are in the result
     return f"{note} ({shared})" if shared else note

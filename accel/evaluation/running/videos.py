@@ -7,14 +7,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from accel.datasets.clips import Clip, ClipDataset, frames_to_tensor
-from accel.evaluation.results import TemporalResult, class_shares, share
+from accel.evaluation.results import TemporalResult
 from accel.evaluation.running.processes import ALONE, Processes
 from accel.evaluation.running.reading import Stretch, read_stretches
 from accel.labels import IGNORED
@@ -25,6 +25,7 @@ from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval
 from accel.progress import bar, console
 from accel.tasks import task_of
+from accel.tasks.accuracy import by_name, share
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class RunFrame:
     first: whether all runs start afresh here, because of another video or a gap.
     image: (H, W, 3) uint8 RGB.
     truth: (H, W) uint8 class indices if this frame is labelled, otherwise None.
-    labels: by run, (H, W) uint8 on the models' device.
+    labels: by run, (H, W) uint8 on the models' device. Empty for a task without labels.
     distance: by run, the number of frames since the key frame. It is 0 on a key frame.
+    said: by run, the prediction, as tensors on the models' device.
+    known: the task's ground truth (`Task.truth`), as arrays, if this frame is labelled, otherwise None.
     """
 
     index: int
@@ -54,6 +57,8 @@ class RunFrame:
     truth: np.ndarray | None
     labels: dict[Hashable, Tensor]
     distance: dict[Hashable, int]
+    said: dict[Hashable, NamedTuple]
+    known: NamedTuple | None
 
     @property
     def is_key(self) -> dict[Hashable, bool]:
@@ -84,7 +89,8 @@ def run_videos(
 
     runs: the runs by name, with all models on one device. They go through the videos side by side, so every frame is
         read only once.
-    flow: the flow between consecutive frames; see `accel.measures.temporal`. None: frames are not compared.
+    flow: the flow between consecutive frames; see `accel.measures.temporal`. None: frames are not compared. A task
+        without labels needs None, and its results say nothing.
     indices: the labelled frames whose videos to run. None means all.
     watch: a function that is called with each frame, to keep what will be shown. Nothing else of the frame stays in
         memory.
@@ -95,6 +101,9 @@ def run_videos(
     the gap. All frames up to a labelled one are in memory together.
     """
     playing = {name: _Playing(run, dataset) for name, run in runs.items()}
+    if flow is not None:
+        for play in playing.values():
+            play.task.check_labels()
     device = next(iter(runs.values())).model.device
     indices = processes.share(dataset, range(len(dataset)) if indices is None else indices, None)
     quiet = quiet or not processes.is_first
@@ -129,6 +138,8 @@ class _Playing:
         self.player = Player(run.model, FixedInterval(run.interval))
         self.tally = TemporalTally(dataset.num_classes)
         self.labels: Tensor | None = None
+        self.said: NamedTuple | None = None
+        self.labelled = self.task.has_labels
         self.distance = 0  # frames since the key frame
 
     def step(self, image: Tensor, first: bool, matches: _Matches) -> None:
@@ -137,14 +148,16 @@ class _Playing:
             self.tally.start()
         step = self.player.step(image[None])
         self.distance = step.distance
-        self.labels = self.task.labels(of_first(step.prediction.at(tuple(image.shape[1:]))))
-        self.tally.update(self.labels, matches.of(self.model))
+        self.said = of_first(step.prediction.at(tuple(image.shape[1:])))
+        if self.labelled:
+            self.labels = self.task.labels(self.said)
+            self.tally.update(self.labels, matches.of(self.model))
 
 
 def _result(tally: TemporalTally, class_names: Sequence[str], flow: Flow | None) -> TemporalResult:
     return TemporalResult(
         consistency=share(tally.consistency),
-        consistency_iou=class_shares(tally.matrix, class_names),
+        consistency_iou=by_name(class_names, tally.matrix.iou().tolist()),
         flow=flow,
         compared=share(tally.compared),
         flicker=share(tally.flicker),
@@ -194,4 +207,6 @@ def _frame(stretch: Stretch, place: int, first: bool, playing: dict[Hashable, _P
         truth=None if before else clip.labels,
         labels={name: play.labels for name, play in playing.items() if play.labels is not None},
         distance={name: play.distance for name, play in playing.items()},
+        said={name: play.said for name, play in playing.items() if play.said is not None},
+        known=None if before else next(iter(playing.values())).task.truth(clip),
     )

@@ -20,10 +20,15 @@ def anchors(
     scales: tuple[float, ...] = SCALES,
     ratios: tuple[float, ...] = RATIOS,
 ) -> Tensor:
-    """The anchors of a map of `cells` (h, w), (h * w * A, 4) float32 in pixels: by row, then column, then anchor.
+    """Return the anchors of a feature map, (h * w * A, 4) float32, in pixels. They are ordered by row, then by column,
+    then by anchor.
 
-    Within a cell they are ordered by ratio, then by scale. As published, a ratio's sides are whole pixels before they
-    are scaled.
+    cells: the size (h, w) of the map.
+    scales: the sides of square anchors, in cells.
+    ratios: height / width.
+
+    Within a cell, anchors are ordered by ratio, then by scale. As published, the sides of a ratio are rounded to whole
+    pixels before they are scaled.
     """
     return _on_all(constant(_of_cell, scales, ratios, dtype=torch.float32, device=torch.device(device)), cells)
 
@@ -48,7 +53,7 @@ def _on_all(of_cell: Tensor, cells: tuple[int, int]) -> Tensor:
 def _of_cell(
     scales: tuple[float, ...], ratios: tuple[float, ...], dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """The anchors of the first cell, (A, 4)."""
+    """Return the anchors of the first cell, (A, 4)."""
     centre = (STRIDE - 1) / 2
     made = []
     for ratio in ratios:
@@ -73,5 +78,5 @@ def _exact_of_cell(
 
 
 def _rounded(side: float) -> int:
-    """Halves up, as the published graphs round."""
+    """Round as the published graphs do: halves up."""
     return math.floor(side + 0.5)

@@ -13,25 +13,25 @@ from torch import Tensor
 class Corners:
     """What the two corners of a box are.
 
-    added: a side is x2 - x1 plus this: 1 where both corners are pixels of the box, 0 where they are its edges.
-    most_growth: the largest dw and dh, up and down, that `decoded` takes.
+    added: a side is x2 - x1 plus this: 1 if both corners lie within the box, 0 if they are its edges.
+    most_growth: the highest absolute value of dw and dh that `decoded` uses.
     """
 
     added: int = 1
     most_growth: float = math.inf
 
 
-WITHIN = Corners()  # as R-FCN's release counts
-EDGES = Corners(0, math.log(1000 / 16))  # as mmdetection counts
+WITHIN = Corners()  # as in R-FCN's release
+EDGES = Corners(0, math.log(1000 / 16))  # as in mmdetection
 
 
 def sides(boxes: Tensor, corners: Corners = WITHIN) -> Tensor:
-    """Width and height of boxes (..., 4), (..., 2)."""
+    """Return width and height, (..., 2), of boxes (..., 4)."""
     return boxes[..., 2:] - boxes[..., :2] + corners.added
 
 
 def overlaps(boxes: Tensor, others: Tensor, corners: Corners = WITHIN) -> Tensor:
-    """Intersection over union of boxes (..., N, 4) with others (..., M, 4), (..., N, M)."""
+    """Return the intersection over union, (..., N, M), of boxes (..., N, 4) with others (..., M, 4)."""
     sides_shared = [  # an axis at a time: maps of numbers side by side are faster than maps of pairs
         (
             torch.minimum(boxes[..., :, None, 2 + axis], others[..., None, :, 2 + axis])
@@ -47,7 +47,11 @@ def overlaps(boxes: Tensor, others: Tensor, corners: Corners = WITHIN) -> Tensor
 
 
 def decoded(boxes: Tensor, deltas: Tensor, corners: Corners = WITHIN) -> Tensor:
-    """Boxes (..., 4) moved by `deltas` (..., 4): centres by (dx, dy) of the sides, sides times exp(dw) and exp(dh)."""
+    """Return boxes (..., 4) after they are moved.
+
+    deltas: dx, dy, dw, dh of each box, (..., 4). The centre moves by dx of the width and dy of the height. The width is
+        multiplied by exp(dw), the height by exp(dh).
+    """
     size = sides(boxes, corners)
     centre = boxes[..., :2] + 0.5 * (size - corners.added) + deltas[..., :2] * size
     growth = deltas[..., 2:]
@@ -58,7 +62,7 @@ def decoded(boxes: Tensor, deltas: Tensor, corners: Corners = WITHIN) -> Tensor:
 
 
 def encoded(boxes: Tensor, targets: Tensor, corners: Corners = WITHIN) -> Tensor:
-    """The deltas (..., 4) by which `decoded` makes `targets` (..., 4) of boxes (..., 4)."""
+    """Return the deltas (..., 4) with which `decoded` moves boxes (..., 4) to `targets` (..., 4)."""
     size, aim = sides(boxes, corners), sides(targets, corners)
     centre = boxes[..., :2] + 0.5 * (size - corners.added)
     aimed = targets[..., :2] + 0.5 * (aim - corners.added)
@@ -66,8 +70,7 @@ def encoded(boxes: Tensor, targets: Tensor, corners: Corners = WITHIN) -> Tensor
 
 
 def clipped(boxes: Tensor, size: tuple[int, int], corners: Corners = WITHIN) -> Tensor:
-    """Boxes (..., 4) with the corners that lie outside an image of `size` (H, W) moved to its outermost pixels, or
-    to its edges."""
+    """Return boxes (..., 4) within an image of `size` (H, W). Corners outside it move to its nearest pixel, or edge."""
     height, width = size
     x, y = boxes[..., 0::2].clamp(0, width - corners.added), boxes[..., 1::2].clamp(0, height - corners.added)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)

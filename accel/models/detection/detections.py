@@ -1,4 +1,4 @@
-"""Detections: class probabilities and refined boxes of regions, and how they become the boxes of a frame."""
+"""Detections: the class probabilities and boxes of regions, and the boxes of a frame that are made from them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from accel.models.prediction import Prediction
 
 
 class Boxes(NamedTuple):
-    """Of detection, best first. boxes: (B, N, 4) float32, x1, y1, x2, y2 in pixels of the frame, both corners within.
+    """The detected boxes of frames, best first.
 
-    scores: (B, N) float32 probabilities.  classes: (B, N) int64 class indices.
-    count: (B,) int64, how many of the N are there; the others are zeros.
+    boxes: (B, N, 4) float32, x1, y1, x2, y2 in pixels of the frame. Both corners lie within the box.
+    scores: (B, N) float32 probabilities.
+    classes: (B, N) int64 class indices.
+    count: (B,) int64, the number of boxes in each frame. The rest of the N are zeros.
     """
 
     boxes: Tensor
@@ -29,11 +31,12 @@ class Boxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which detections are told.
+    """The rule that selects detections.
 
-    threshold: probability above which there are any.
-    most_overlap: intersection over union with a better one of the same class, at most.
-    most: in a frame, over all classes: N of `Boxes`. Published, equal scores at this limit all stay.
+    threshold: a detection needs a higher probability than this.
+    most_overlap: the highest intersection over union with a better detection of the same class.
+    most: the highest number of detections in a frame, of all classes together: N of `Boxes`. In the release, all
+        detections with a score equal to the last one's stay, too.
     """
 
     threshold: float = 1e-3
@@ -43,14 +46,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class Detections(Prediction):
-    """What is said of the regions of a batch of images, before it is brought to the size of the frames.
+    """The prediction for a batch of images, region by region, before it is brought to the size of the frames.
 
     regions: (B, R, 4), in pixels of the image that the network saw.
-    probabilities: (B, R, 1 + K): of the background, then of the classes.
-    deltas: (B, R, 4): what moves a region to the box of what is in it, see `boxes.decoded`; the same for all classes.
+    probabilities: (B, R, 1 + K), of the background and of the classes.
+    deltas: (B, R, 4). They move a region to the box of the object in it (`boxes.decoded`), whatever its class is.
     size: (H, W) of the image that the network saw.
-    resizing: how frames became that image; None: however that may have been, it shows all of them.
-    maps: what regions and all else were worked out of, a detector's `Maps`: for the losses.
+    selection: the rule that selects detections.
+    resizing: how frames were resized to that image. None: the image shows the whole frame in any case.
+    maps: the detector's maps from which all of this was computed. The losses need them.
     """
 
     corners: ClassVar[Corners] = WITHIN
@@ -64,13 +68,14 @@ class Detections(Prediction):
     maps: Any = None
 
     def at(self, size: tuple[int, int]) -> Boxes:
-        """The boxes after non-maximum suppression of each class, in pixels of frames of `size` (H, W)."""
+        """Return the boxes after non-maximum suppression in each class, in pixels of frames of `size` (H, W)."""
         found = [self._best(boxes, *rest) for boxes, *rest in zip(*self.kept(size), strict=True)]
         return Boxes(*map(torch.stack, zip(*found, strict=True)))
 
     def kept(self, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The boxes (B, R, 4) at frames of `size`, float64; the classes' probabilities (B, K, R); and which boxes
-        suppression leaves each class (B, K, R) bool, however many."""
+        """Return three tensors: the boxes (B, R, 4) in pixels of frames of `size`, float64; the probabilities of the
+        classes (B, K, R); and whether a box of a class stays after suppression (B, K, R), bool. There may be any number
+        of these."""
         boxes = self._boxes(self.regions, size)
         scores = self.probabilities[..., 1:].transpose(1, 2)
         candidates = self._candidates(scores)
@@ -93,13 +98,13 @@ class Detections(Prediction):
         return torch.stack([boxes[..., i] / scales[i % 2] for i in range(4)], -1)
 
     def scales(self, size: tuple[int, int]) -> tuple[float, float]:
-        """How many pixels of the network's image a pixel of frames of `size` (H, W) is, along x and along y."""
+        """Return how many pixels of the network's image make a pixel of frames of `size` (H, W), in x and in y."""
         if self.resizing is not None:
             return (self.resizing.scale(size),) * 2
         return self.size[1] / size[1], self.size[0] / size[0]
 
     def _best(self, boxes: Tensor, scores: Tensor, stay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of one frame: boxes (N, 4), scores (N,), classes (N,), count ()."""
+        """Return boxes (N, 4), scores (N,), classes (N,) and count () of one frame."""
         most, regions = self.selection.most, scores.shape[1]
         left = torch.where(stay, scores, -1).flatten()
         if len(left) < most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,8 @@ def region_targets(regions: Tensor, boxes: Tensor, classes: Tensor) -> RegionTar
 @dataclass(frozen=True)
 class FasterRcnnLosses:
     """anchors: drawn of each image, half of them objects at most.  regions: drawn, a fourth of them objects at most."""
+
+    parts: ClassVar = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")  # as logs call them, in the order of `Losses`
 
     anchors: int = 256
     regions: int = 512

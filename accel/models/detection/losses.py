@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +22,11 @@ from accel.models.detection.targets import (
 
 
 class Losses(NamedTuple):
-    """Scalars. proposal_class, proposal_box: of the anchors.  region_class, region_box: of the regions."""
+    """The four losses, as scalars.
+
+    proposal_class, proposal_box: those of the anchors.
+    region_class, region_box: those of the regions.
+    """
 
     proposal_class: Tensor
     proposal_box: Tensor
@@ -34,10 +38,11 @@ class Losses(NamedTuple):
 
 
 def proposal_losses(objects: Tensor, moves: Tensor, targets: AnchorTargets, count: int = 256) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy over the labelled anchors; and the sum over the objects of the smooth L1
-    distances, divided by `count`.
+    """Return two losses of anchors: the mean cross-entropy of those that are labelled, and the sum of the smooth L1
+    distances of those with an object, divided by `count`.
 
-    objects: (N, 2), logits of background and object.  moves: (N, 4), in the units of the targets.
+    objects: (N, 2), the logits of background and object.
+    moves: (N, 4), in the units of the targets.
     """
     entropy = F.cross_entropy(objects, targets.labels, ignore_index=IGNORED, reduction="sum")
     distance = F.smooth_l1_loss(moves, targets.moves, reduction="none").sum(1)
@@ -46,10 +51,12 @@ def proposal_losses(objects: Tensor, moves: Tensor, targets: AnchorTargets, coun
 
 
 def region_losses(logits: Tensor, moves: Tensor, targets: RegionTargets, hardest: int = 128) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy over the hardest regions, and the sum over the objects among them of the smooth L1
-    distances, divided by `hardest` (Shrivastava et al., CVPR 2016, without suppression).
+    """Return two losses of the hardest regions: their mean cross-entropy, and the sum of the smooth L1 distances of
+    those with an object, divided by `hardest` (Shrivastava et al., CVPR 2016, without suppression).
 
-    logits: (R, 1 + K).  moves: (R, 4), in the units of the targets.
+    logits: (R, 1 + K), of background and classes.
+    moves: (R, 4), in the units of the targets.
+    hardest: the number of regions that count.
     """
     entropy = F.cross_entropy(logits, targets.labels, reduction="none")
     distance = F.smooth_l1_loss(moves, targets.moves, reduction="none").sum(1) * (targets.labels > 0)
@@ -66,9 +73,11 @@ def losses_of(
     count: int = 256,
     hardest: int = 128,
 ) -> Losses:
-    """Of one image of a batch that `reference` said this of.
+    """Return the losses of one image of a batch.
 
-    anchors, regions: what it should have said; moves in the deviations of `maps`.
+    reference: the detector that made the prediction `said`.
+    image: the number of the image in the batch.
+    anchors, regions: the targets. Their moves are in the deviations of `maps`.
     count, hardest: see `proposal_losses` and `region_losses`.
     """
     assert said.maps is not None  # an `RFCN` gives them
@@ -83,6 +92,8 @@ def losses_of(
 @dataclass(frozen=True)
 class RfcnLosses:
     """anchors: drawn of each image, half of them objects at most.  hardest: regions of each image that count."""
+
+    parts: ClassVar = ("rpn_class", "rpn_box", "rfcn_class", "rfcn_box")  # as logs call them, in the order of `Losses`
 
     anchors: int = 256
     hardest: int = 128
@@ -102,6 +113,6 @@ class RfcnLosses:
 
 
 def hardest_of(losses: Tensor, count: int) -> Tensor:
-    """Indices of the highest of the losses (R,), at most so many; of equal ones, the last. Not a number counts as the
-    highest."""
+    """Return the indices of the `count` highest losses of (R,). Of equal losses, the last ones are taken. NaN counts as
+    the highest."""
     return losses.flip(0).sort(descending=True, stable=True).indices[:count].neg() + len(losses) - 1

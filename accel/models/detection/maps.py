@@ -1,4 +1,4 @@
-"""What R-FCN says of each cell of a frame, and in which units."""
+"""The maps that R-FCN predicts for a frame, and their units."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ BOX_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
 
 
 class Maps(NamedTuple):
-    """What R-FCN says of each cell. objects: (B, 2A, h, w), logits: of A anchors as background, then as objects.
+    """The predictions for each cell.
 
-    moves: (B, 4A, h, w), dx, dy, dw, dh of each anchor, in `PROPOSAL_DEVIATIONS`.
+    objects: (B, 2A, h, w), logits. The first A say that an anchor is background, the others that it has an object.
+    moves: (B, 4A, h, w), dx, dy, dw, dh of each anchor, in units of `PROPOSAL_DEVIATIONS`.
     classes: (B, (1 + K) * 49, h, w), logits of background and classes in each bin.
-    boxes: (B, 2 * 4 * 49, h, w), dx, dy, dw, dh of background (which is never used) and object in each bin, in
-        `BOX_DEVIATIONS`.
+    boxes: (B, 2 * 4 * 49, h, w), dx, dy, dw, dh of background (which is never used) and of an object in each bin, in
+        units of `BOX_DEVIATIONS`.
     """
 
     objects: Tensor
@@ -27,9 +28,9 @@ class Maps(NamedTuple):
     boxes: Tensor
 
     def of_image(self, image: int) -> Maps:
-        """Those of one image of the batch, B = 1."""
+        """Return the maps of one image of the batch, with B = 1."""
         return Maps(*(each[image : image + 1] for each in self))
 
     def objectness(self) -> Tensor:
-        """The probability (B, A, h, w) that an anchor has an object."""
+        """Return the probability (B, A, h, w) that an anchor has an object."""
         return self.objects.unflatten(1, (2, -1)).softmax(1)[:, 1]

@@ -1,4 +1,4 @@
-"""Proposals: the regions in which a region proposal network expects objects (Ren et al., Faster R-CNN, 2015)."""
+"""Proposals: the regions where a region proposal network expects objects (Ren et al., Faster R-CNN, 2015)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from accel.models.strides import STRIDE
 
 @dataclass(frozen=True)
 class Proposing:
-    """How proposals are chosen, as MXNet's operators `Proposal` and `MultiProposal` do it.
+    """The rule that selects proposals, as in MXNet's operators `Proposal` and `MultiProposal`.
 
-    before: the best so many go into suppression.  count: of proposals, always.
-    most_overlap: intersection over union with a better one, at most.
-    smallest_side: pixels; smaller boxes are grown by half of it on all sides, and come last.
-    scales, ratios: of the anchors they start from, see `anchors.anchors`.
+    before: the number of boxes that take part in suppression: the best ones.
+    count: the number of proposals. There are always so many.
+    most_overlap: the highest intersection over union with a better proposal.
+    smallest_side: in pixels. A smaller box grows by half of this on all sides, and comes last.
+    scales, ratios: those of the anchors, see `anchors.anchors`.
     """
 
     before: int = 6000
@@ -57,13 +58,15 @@ class EdgeProposing(Proposing):
 def propose(
     scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: Proposing = Proposing()
 ) -> tuple[Tensor, Tensor]:
-    """The regions (B, N, 4) of images of `size` (H, W), in pixels, best first, and their scores (B, N).
+    """Return the proposed regions (B, N, 4) in pixels, best first, and their scores (B, N). They have no gradient, as
+    published.
 
     scores: (B, A, h, w), the probability that an anchor has an object.
-    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor, see `boxes.decoded`.
+    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor; see `boxes.decoded`.
+    size: (H, W) of the images.
 
-    Where suppression leaves fewer than N, they are repeated from the first on. Cells that do not lie wholly within the
-    image get the score -1: they come last, but are there. Without a gradient, as published.
+    If suppression leaves fewer than N, the regions repeat from the first one on. Cells that are not wholly within the
+    image get the score -1. Their regions come last.
     """
     batch, _, height, width = scores.shape
     scores = scores.float().permute(0, 2, 3, 1)  # (B, h, w, A)
@@ -119,6 +122,7 @@ def _by_anchor(deltas: Tensor) -> Tensor:
 
 
 def _grown(boxes: Tensor, scores: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    """Return the boxes (B, N, 4), of which small ones have grown, and their scores (B, N). Small ones have score -1."""
     small = (sides(boxes) < smallest).any(-1)
     half = smallest / 2
     grown = torch.cat([boxes[..., :2] - half, boxes[..., 2:] + half], -1)
@@ -126,5 +130,5 @@ def _grown(boxes: Tensor, scores: Tensor, smallest: float) -> tuple[Tensor, Tens
 
 
 def _filled(indices: Tensor, proposing: Proposing) -> Tensor:
-    """Indices repeated from the first on until there are enough."""
+    """Return the indices, repeated from the first one on until there are enough."""
     return indices[torch.arange(proposing.count, device=indices.device) % len(indices)]

@@ -1,4 +1,4 @@
-"""Frames brought to the size that a detector has learned on."""
+"""Resize frames to the size that a detector was trained on."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from accel.models.constants import constant
 
 @dataclass(frozen=True)
 class Resizing:
-    """The shorter side becomes `shorter` pixels, unless the longer one would be more than `longer`: then that is it.
+    """The rule that resizes frames. Height and width keep their proportion.
 
-    As published: bilinear, in proportion, without smoothing, and rounded to whole numbers. OpenCV, which the release
-    resizes with, rounds on the way, too: there one number in ten is another, by one.
+    shorter: the shorter side gets so many pixels,
+    longer: unless the longer one would have more than this. Then the longer one gets this.
+
+    As published, frames are resized bilinearly, without smoothing, and rounded to whole numbers. The release uses
+    OpenCV, which also rounds on the way. So one value in ten differs by one.
     """
 
     shorter: int = 600
     longer: int = 1000
 
     def scale(self, size: tuple[int, int]) -> float:
-        """How many pixels a pixel of frames of `size` (H, W) becomes along an axis."""
+        """Return the factor by which frames of `size` (H, W) are enlarged."""
         scale = self.shorter / min(size)
         return self.longer / max(size) if round(scale * max(size)) > self.longer else scale
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of what frames of `size` become."""
+        """Return (H, W) of frames of `size` after resizing."""
         scale = self.scale(size)
         return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Frames (B, 3, H, W), uint8 or float, resized; float unless they have the size already."""
+        """Return resized frames (B, 3, H, W). They are float, unless they had this size before.
+
+        image: frames, uint8 or float.
+        """
         if image.dim() != 4 or 0 in image.shape:  # told where the mean is subtracted
             return image
         size = image.shape[2], image.shape[3]

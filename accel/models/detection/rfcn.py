@@ -1,5 +1,5 @@
-"""R-FCN: regions are proposed, and position-sensitive maps say what is in them (Dai et al., NeurIPS 2016), as in Deep
-Feature Flow's release (Zhu et al., CVPR 2017)."""
+"""R-FCN: a network proposes regions, and position-sensitive maps say what is in them (Dai et al., NeurIPS 2016). The
+details are those of Deep Feature Flow's release (Zhu et al., CVPR 2017)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from accel.models.strides import STRIDE
 
 
 class FeatureNetwork(nn.Module):
-    """(B, 3, H, W) RGB minus the mean to what is carried from frame to frame, (B, out_channels, h, w).
+    """The network that computes the features which are carried from frame to frame, (B, out_channels, h, w).
 
-    network: module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU come after it.
-        `LearnedSampling` also asks it for low-level features: a method `early`, and `early_channels`.
-    dilation: how many cells apart that convolution looks; 6 as published, less for maps of few cells.
+    Its input is RGB minus the mean, (B, 3, H, W).
+
+    network: a module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU follow it.
+        `LearnedSampling` also needs its low-level features: a method `early`, and `early_channels`.
+    out_channels: the number of channels of the features.
+    dilation: the dilation of that convolution, in cells. 6 is published; smaller maps need less.
     """
 
     network: Any
@@ -43,7 +46,8 @@ class FeatureNetwork(nn.Module):
 
 
 class Heads(nn.Module):
-    """Four 1x1 convolutions: the first half of the channels proposes regions, the second says what is in them.
+    """Four 1x1 convolutions on the features. Two use the first half of the channels, and propose regions. Two use the
+    second half, and say what is in them.
 
     anchors: of each cell.
     """
@@ -58,14 +62,20 @@ class Heads(nn.Module):
         small_weights(self)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, h, w) to `Maps`, each half computed in the type of its layers."""
+        """Return the tensors of `Maps` for features (B, C, h, w). Each half is computed in the type of its layers."""
         proposing, judging = features.tensor_split([self.objects.in_channels], 1)
         proposing, judging = proposing.to(self.objects.weight.dtype), judging.to(self.classes.weight.dtype)
         return self.objects(proposing), self.moves(proposing), self.classes(judging), self.boxes(judging)
 
 
 class RFCN(Detector):
-    """See `Detector`. proposing, selection: by default as published."""
+    """A branch that detects objects in single images.
+
+    proposing: the rule that selects proposals. The default is the published one.
+    selection: the rule that selects detections. The default is the published one.
+
+    For the others, see `Detector`.
+    """
 
     heads: Any  # `Heads`, or made fast
 
@@ -81,15 +91,16 @@ class RFCN(Detector):
         self.heads = Heads(backbone.out_channels, num_classes, self.proposing.anchors_of_cell)
 
     def maps(self, features: Tensor) -> Maps:
-        """What is said of each cell of features (B, C, h, w)."""
+        """Return the predictions for each cell of features (B, C, h, w)."""
         return Maps(*self.heads(features))
 
     def propose(self, maps: Maps, size: tuple[int, int]) -> Tensor:
-        """The regions (B, R, 4) of images of `size` (H, W), in pixels, without a gradient."""
+        """Return the regions (B, R, 4) of images of `size` (H, W), in pixels. They have no gradient."""
         return propose(maps.objectness(), self._anchor_moves(maps), size, self.proposing)[0]
 
     def judge(self, maps: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """What is in regions (B, R, 4): logits (B, R, 1 + K) and boxes (B, R, 8), as in `Maps`, means of all bins."""
+        """Return what is in regions (B, R, 4): logits (B, R, 1 + K) and boxes (B, R, 8) as in `Maps`, averaged over the
+        bins."""
         said = []
         for each in (maps.classes, maps.boxes):
             pooled = accel_ops.psroi_pool(each, rois(regions), each.shape[1] // BINS**2, BINS, BINS, 1 / STRIDE)
@@ -109,24 +120,24 @@ class RFCN(Detector):
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
         self.backbone = preparation.network(self.backbone, parts=parts)
-        # What is said of regions is a mean over many cells, and bears half types. Which regions there are, does not.
+        # Predictions for regions are means over many cells, so half types are precise enough. Not so for proposals.
         preparation.layer(self.heads.classes)
         preparation.layer(self.heads.boxes)
         self.heads = preparation.by_shape(self.heads)
 
     def _anchor_moves(self, maps: Maps) -> Tensor:
-        """dx, dy, dw, dh of each anchor, (B, 4A, h, w)."""
+        """Return dx, dy, dw, dh of each anchor, (B, 4A, h, w)."""
         return maps.moves * per_channel(PROPOSAL_DEVIATIONS * self.proposing.anchors_of_cell, maps.moves)
 
     def _moves(self, boxes: Tensor) -> Tensor:
-        """dx, dy, dw, dh of each region, (B, R, 4), from what `judge` says."""
+        """Return dx, dy, dw, dh of each region, (B, R, 4), from the boxes of `judge`."""
         return boxes[..., 4:] * per_channel(BOX_DEVIATIONS, boxes).flatten()
 
 
 class SimplifiedRFCN(RFCN):
-    """An `RFCN` for inference: without the background's boxes, and with the deviations within the weights.
+    """An `RFCN` for inference. It computes no boxes of the background, and its weights contain the deviations.
 
-    original: whose layers it takes over.
+    original: the `RFCN` whose layers it takes over.
     """
 
     def __init__(self, original: RFCN):
@@ -159,7 +170,7 @@ def _scale(layer: nn.Conv2d, factors: Tensor) -> None:
 
 @torch.no_grad()
 def _second_half(layer: nn.Conv2d) -> nn.Conv2d:
-    """A 1x1 convolution without the first half of its results."""
+    """Return a 1x1 convolution without the first half of its output channels."""
     kept = layer.out_channels // 2
     half = nn.Conv2d(layer.in_channels, kept, 1, device=layer.weight.device, dtype=layer.weight.dtype)
     assert half.bias is not None and layer.bias is not None

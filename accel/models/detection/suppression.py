@@ -1,7 +1,8 @@
-"""Greedy non-maximum suppression: the best box stays, those that overlap it too much go; and so on with the rest.
+"""Greedy non-maximum suppression: the best box stays, and boxes that overlap it too much are removed. Then the same is
+done with the best of the rest, and so on.
 
-torchvision's counts sides as x2 - x1, and goes on after enough boxes are found: that takes longer. It is right where
-every class has boxes of its own.
+torchvision's function does not fit: it counts sides as x2 - x1, and it does not stop when enough boxes are found. Only
+where every class has boxes of its own, it is used.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ BLOCK = 256  # boxes that are compared with each other at once
 
 
 def best_of(boxes: Tensor, most_overlap: float, most: int, corners: Corners = WITHIN) -> Tensor:
-    """Which of the boxes (N, 4), best first, stay: their indices (n,), best first, at most so many.
+    """Return the indices (n,) of the boxes that stay, best first.
 
-    most_overlap: intersection over union with a better one; at most so much stays.
+    boxes: (N, 4), best first.
+    most_overlap: the highest intersection over union with a better box that stays.
+    most: the highest number of boxes that stay.
     """
     kept, found = boxes[:0], []
     for start in range(0, len(boxes), BLOCK):
@@ -34,9 +37,12 @@ def best_of(boxes: Tensor, most_overlap: float, most: int, corners: Corners = WI
 
 
 def best_of_each_class(boxes: Tensor, scores: Tensor, candidates: Tensor, most_overlap: float) -> Tensor:
-    """Which boxes stay for each class, (K, N) bool. All classes share the boxes, and are suppressed on their own.
+    """Return which boxes stay in each class, (K, N) bool. All classes have the same boxes. Each is treated on its own.
 
-    boxes: (N, 4).  scores: (K, N); of equal ones the first box is the better.  candidates: (K, N) bool.
+    boxes: (N, 4).
+    scores: (K, N). Of two boxes with equal scores, the first is better.
+    candidates: (K, N) bool: the boxes that take part.
+    most_overlap: the highest intersection over union with a better box that stays.
     """
     scores = scores.contiguous()
     index = torch.arange(len(boxes), device=boxes.device)
@@ -62,10 +68,12 @@ def best_of_class_boxes(boxes: Tensor, scores: Tensor, candidates: Tensor, most_
 
 
 def _survivors(candidates: Tensor, beaten: Tensor) -> Tensor:
-    """Which of the candidates (K, N) stay, where those that stay drive out others, (K, driver, driven) bool.
+    """Return which of the candidates (K, N) stay.
 
-    A better box is never driven out by a worse one. So what is said of the best is right from the start, after one
-    round also what is said of the second best, and so on; mostly all of it is right after a few rounds.
+    beaten: (K, N, N) bool: whether the first box, if it stays, removes the second.
+
+    A worse box never removes a better one. So the result is right for the best box from the start, for the second best
+    after one round, and so on. Usually, all of it is right after a few rounds.
     """
     beaten = beaten.to(torch.float32).contiguous()
     kept = candidates

@@ -1,6 +1,7 @@
-"""What a detector should say, for its losses: of anchors, and of regions.
+"""The targets of a detector, with which its losses compare: for anchors, and for regions.
 
-The truth of an image is its boxes (M, 4), x1, y1, x2, y2 in pixels, both corners within, and their classes (M,).
+The ground truth of an image is its boxes (M, 4) and their classes (M,). Boxes are x1, y1, x2, y2 in pixels. Both
+corners lie within the box.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ IGNORED = -1  # a label that no loss counts
 
 
 class AnchorTargets(NamedTuple):
-    """Of N anchors. labels: (N,) int64: 1 object, 0 background, -1 ignored.
+    """The targets of N anchors.
 
-    moves: (N, 4), dx, dy, dw, dh to the object, zeros where there is none.
+    labels: (N,) int64: 1 for an object, 0 for background, -1 for anchors that no loss counts.
+    moves: (N, 4), dx, dy, dw, dh to the object. They are zero where there is none.
     """
 
     labels: Tensor
@@ -26,9 +28,11 @@ class AnchorTargets(NamedTuple):
 
 
 class RegionTargets(NamedTuple):
-    """Of R regions. regions: (R, 4).  labels: (R,) int64: 0 background, 1 + k class k, -1 ignored.
+    """The targets of R regions.
 
-    moves: (R, 4), dx, dy, dw, dh to the object, zeros where there is none.
+    regions: (R, 4), in pixels.
+    labels: (R,) int64: 0 for background, 1 + k for class k, -1 for regions that no loss counts.
+    moves: (R, 4), dx, dy, dw, dh to the object. They are zero where there is none.
     """
 
     regions: Tensor
@@ -44,13 +48,15 @@ def anchor_targets(
     object_above: float = 0.7,
     background_below: float = 0.3,
 ) -> AnchorTargets:
-    """What anchors (N, 4) should say of an image of `size` (H, W) with `boxes` (M, 4), before any are left out.
+    """Return the targets of all anchors of an image. `some_of` then leaves some of them out.
 
-    Those that reach over the image's border are ignored. An object: an overlap of `object_above`, or a box's best
-    anchor, or one of several that are equally good. As published, a box that no anchor touches makes an object of all
-    anchors that do not touch it. Background: all overlaps under `background_below`.
-
-    deviations: of dx, dy, dw, dh, which moves are divided by.
+    anchors: (N, 4), in pixels. Those that reach over the image's border are ignored.
+    boxes: the true boxes (M, 4).
+    size: (H, W) of the image.
+    deviations: the numbers by which dx, dy, dw and dh are divided.
+    object_above: an anchor with this overlap with a box, or more, has an object. So does the best anchor of each box,
+        or several if they are equally good. As published, if no anchor touches a box, all anchors count as its best.
+    background_below: an anchor whose overlaps are all lower is background.
     """
     height, width = size
     inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
@@ -69,8 +75,12 @@ def anchor_targets(
 
 
 def some_of(labels: Tensor, count: int = 256, objects: float = 0.5) -> Tensor:
-    """Labels (N,) of anchors with all but `count` ignored, at most this share of them objects, drawn by PyTorch's
-    generator on the CPU: the same on all devices."""
+    """Return labels (N,) of anchors, of which `count` are left, and the others are ignored.
+
+    objects: the highest share of objects among those that are left.
+
+    They are drawn by PyTorch's generator on the CPU, so they are the same on all devices.
+    """
     labels = labels.clone()
     left = _leave(labels, 1, int(objects * count))
     _leave(labels, 0, count - left)
@@ -80,10 +90,12 @@ def some_of(labels: Tensor, count: int = 256, objects: float = 0.5) -> Tensor:
 def region_targets(
     regions: Tensor, boxes: Tensor, classes: Tensor, deviations: tuple[float, ...], object_above: float = 0.5
 ) -> RegionTargets:
-    """What should be said of regions (R, 4), and of the boxes (M, 4) themselves, which are regions, too: objects first,
-    then the background, all of them.
+    """Return the targets of regions, those with an object first.
 
-    classes: (M,), 0 to K - 1.  deviations: of dx, dy, dw, dh, which moves are divided by.
+    regions: (R, 4), in pixels. The true boxes are added to them.
+    boxes, classes: the true boxes (M, 4) and their classes (M,), 0 to K - 1.
+    deviations: the numbers by which dx, dy, dw and dh are divided.
+    object_above: a region with this overlap with a box, or more, has its object. All others are background.
     """
     regions = torch.cat([regions, boxes.to(regions.dtype)])
     if len(boxes) == 0:
@@ -97,14 +109,15 @@ def region_targets(
 
 
 def _moves(boxes: Tensor, targets: Tensor, is_object: Tensor, deviations: tuple[float, ...]) -> Tensor:
-    """dx, dy, dw, dh (N, 4) from boxes (N, 4) to targets, divided by the deviations; zeros where there is no object."""
+    """Return dx, dy, dw, dh (N, 4) from boxes (N, 4) to targets, divided by the deviations. They are zero where there
+    is no object."""
     moves = encoded(boxes.double(), targets.double())
     moves = torch.stack([move / deviation for move, deviation in zip(moves.unbind(1), deviations, strict=True)], 1)
     return torch.where(is_object[:, None], moves, 0).to(boxes.dtype)
 
 
 def _leave(labels: Tensor, label: int, most: int) -> int:
-    """Ignore all but so many of those with a label; how many are left."""
+    """Ignore all but `most` of those with this label. Return how many are left."""
     found = (labels == label).nonzero()[:, 0]
     if len(found) > most:
         dropped = torch.randperm(len(found))[most:].to(labels.device)

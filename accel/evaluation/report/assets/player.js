@@ -6,7 +6,7 @@
   const player = byId("player");
   const slider = byId("slider");
   const groups = [...player.querySelectorAll(".group")];
-  const pictures = groups.map((group) => [...group.querySelectorAll("img")]);
+  const pictures = groups.map((group) => [...group.querySelectorAll("img:not(.under)")]);
   const EMPTY = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
   const FRAMES_A_SECOND = 6;
   let clip = 0;
@@ -20,24 +20,27 @@
     return made;
   };
 
-  function show(image, source) {
+  // under: the picture that this one lies on, if it is transparent.
+  function show(image, source, under) {
     image.src = source || EMPTY;
-    const caption = image.nextElementSibling;
+    image.previousElementSibling.src = (source && under) || EMPTY;
+    const caption = image.parentElement.nextElementSibling;
     caption.textContent = image.alt + (source ? "" : ": this frame has none");
   }
 
   function draw() {
-    const { frames } = clips[clip];
+    const { frames, over } = clips[clip];
     const frame = frames[place];
+    const under = over ? frame.image : null;
     show(pictures[0][0], frame.image);
-    show(pictures[0][1], frame.truth);
+    show(pictures[0][1], frame.truth, under);
     frame.models.forEach((model, i) => {
       const group = groups[i + 1];
-      show(pictures[i + 1][0], model.labels);
-      show(pictures[i + 1][1], model.errors);
+      show(pictures[i + 1][0], model.prediction, under);
+      show(pictures[i + 1][1], model.errors, under);
       const state = group.querySelector(".state");
       const since = `${model.distance} after its key frame`;
-      const wrong = model.wrong === null ? "" : `; ${(100 * model.wrong).toFixed(1)} % of the pixels wrong`;
+      const wrong = model.note ? `; ${model.note}` : "";
       state.replaceChildren(model.distance ? element("span", "", since) : element("span", "key", "key frame"), wrong);
       [...group.querySelector(".track").children].forEach((cell, at) => cell.classList.toggle("here", at === place));
     });
