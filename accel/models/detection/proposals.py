@@ -92,8 +92,8 @@ def propose(
 def propose_edges(
     scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: EdgeProposing = EdgeProposing()
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the proposed regions (B, N, 4) in pixels, best first, as mmdetection selects them; their scores (B, N); and
-    the number of regions in each image (B,). The rest of the N repeat them. They have no gradient.
+    """Return the regions (B, N, 4) that mmdetection would propose, in pixels, best first; their scores (B, N); and the
+    number of regions in each image (B,). The rest of the N repeat them. They have no gradient.
 
     scores: (B, A, h, w), the probability that an anchor has an object.
     deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor; see `boxes.decoded`.
