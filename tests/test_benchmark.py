@@ -119,7 +119,7 @@ def test_learned_sampling_is_timed_beside_what_gives_the_same():
 
 def test_models_are_timed_optimised_and_as_they_are(monkeypatch):
     """TorchInductor, which takes a minute, has tests of its own."""
-    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, *_: part)
     contenders = video_contenders("small", lively("published_accel"), (64, 96), torch.float32, eager=True)
     plain, fast = contenders["small, eager float32"], contenders["small"]
     assert fast.preparation > 0 and fast.key_gflop == pytest.approx(plain.key_gflop, rel=0.01)

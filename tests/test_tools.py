@@ -364,7 +364,7 @@ def test_own_and_official_score_agree_on_generated_scenes(tool, trained, scenes_
 
 def test_optimised_models_score_nearly_the_same(tool, trained, tmp_path, monkeypatch):
     """TorchInductor, which takes a minute, has tests of its own."""
-    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, *_: part)
     results = []
     for option in ([], ["--optimize"]):
         arguments = ["--interval", 2, "--official", "--temporal", "--flow", "model", "--json", tmp_path / "out.json"]

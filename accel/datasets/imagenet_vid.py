@@ -129,7 +129,7 @@ class ImageNetVid(StoredBoxes):
     def truth(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
         """Return the boxes, clipped to the frame. As published, nothing in a readable annotation is a mistake."""
         frame = self._frames[index]
-        return _read_objects(self._annotation(frame.kind, frame.path()), size, self.names)[0], []
+        return _read_boxes(self._annotation(frame.kind, frame.path()), size, self.names), []
 
     def box_motion(self, index: int, size: tuple[int, int]) -> np.ndarray:
         frame = self._frames[index]
@@ -138,7 +138,7 @@ class ImageNetVid(StoredBoxes):
             return np.zeros(len(own), np.float32)  # a picture has no other frames
         near = range(max(frame.number - REACH, 0), frame.number + REACH + 1)
         paths = {number: self._annotation(frame.kind, f"{frame.video}/{number:06d}") for number in near}
-        names = tuple(self.names.items())  # can be remembered
+        names = tuple(self.names.items())
         motion = motion_iou({number: _near_objects(path, size, names) for number, path in paths.items()}, frame.number)
         return np.array([motion[track] for track in own], np.float32)
 
@@ -184,6 +184,11 @@ def _read_list(root: Path, name: str) -> list[_Frame]:
     return frames
 
 
+def _read_boxes(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> np.ndarray:
+    """The boxes (M, 5) of a frame of `size` (H, W), clipped to it, as `Clip` has them."""
+    return _read_objects(path, size, names)[0]
+
+
 @lru_cache(4 * REACH)
 def _near_objects(path: Path, size: tuple[int, int], names: tuple[tuple[str, int], ...]) -> dict[str, list[float]]:
     """The box of each track in a frame. Empty if there is no such file. Neighbouring frames ask for the same ones."""
@@ -192,11 +197,8 @@ def _near_objects(path: Path, size: tuple[int, int], names: tuple[tuple[str, int
 
 
 def _read_objects(path: Path, size: tuple[int, int], names: Mapping[str, int]) -> tuple[np.ndarray, list[str]]:
-    """Return the boxes (M, 5) of a frame of `size` (H, W), clipped to it, and the `trackid` of each. An object without
-    one has a track of its own.
-
-    names: the index of each class by its name in annotations. Other objects are left out.
-    """
+    """The boxes (M, 5) of a frame, as `_read_boxes` returns them, and the `trackid` of each. An object without one has
+    a track of its own."""
     height, width = size
     sides = "xmin", "ymin", "xmax", "ymax"
     try:

@@ -181,14 +181,16 @@ class DetectionObjective(nn.Module):
     """The loss on the clip's last frame, whose boxes the whole model predicts end to end. It is the sum of the
     detector's four losses, averaged over the images.
 
-    of_images: the losses of the detector.
+    of_images: the detector's losses.
     """
 
     def __init__(self, model: VideoModel, of_images: RfcnLosses | FasterRcnnLosses):
         super().__init__()
-        name, expected = ("rfcn", RFCN) if isinstance(of_images, RfcnLosses) else ("faster_rcnn", FasterRCNN)
-        if not isinstance(getattr(model, "reference", None), expected):
-            raise ValueError(f"train.loss {name}: expected a model whose reference is a {name}")
+        reference = getattr(model, "reference", None)
+        if isinstance(of_images, RfcnLosses) and not isinstance(reference, RFCN):
+            raise ValueError("train.loss rfcn: expected a model whose reference is an R-FCN")
+        if isinstance(of_images, FasterRcnnLosses) and not isinstance(reference, FasterRCNN):
+            raise ValueError("train.loss faster_rcnn: expected a model whose reference is a Faster R-CNN")
         self.model: Any = model
         self.of_images: Any = of_images
         self.parts: dict[str, Tensor] = {}
@@ -198,7 +200,7 @@ class DetectionObjective(nn.Module):
     ) -> Tensor:
         """Return the scalar loss of clips (B, T, 3, H, W), whose boxes are `labels` (B, M, 5) as in `Batch`."""
         losses = self.losses(frames, labels, refreshed)
-        self.parts = dict(zip(self.of_images.names, (each.detach() for each in losses), strict=True))
+        self.parts = dict(zip(self.of_images.parts, (each.detach() for each in losses), strict=True))
         return losses.total()
 
     def losses(self, frames: Tensor, boxes: Tensor | None, refreshed: Collection[int] = ()) -> Losses:

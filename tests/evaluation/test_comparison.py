@@ -173,7 +173,7 @@ def test_the_models_own_flow_is_refused_before_anything_is_scored(untrained):
 
 
 def test_optimised_models_of_other_classes_are_scored(untrained, tiny_camvid, monkeypatch):
-    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: part)  # it takes a minute
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, *_: part)  # it takes a minute
     cfgs, checkpoints = zip(*map(untrained, ("deep_feature_flow", "frame_by_frame")), strict=True)
     where, found = ["data.name=camvid", f"data.root={tiny_camvid}"], []
     for optimize in (False, True):

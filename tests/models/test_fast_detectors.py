@@ -36,9 +36,10 @@ def test_it_gives_the_same_detections(name):
         torch.testing.assert_close(ours.boxes, expected.boxes, rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("make", [lambda: small_detector("deep_feature_flow"), small_faster_detector])
 @torch.no_grad()
-def test_it_is_near_in_bfloat16():
-    model = small_detector("deep_feature_flow")
+def test_it_is_near_in_bfloat16(make):
+    model = make()
     fast = model.optimized(SIZE, dtype=torch.bfloat16, compile=False)
     clip = clip_of(SIZE, 2)
     (_, state), (_, exact) = fast.key_frame(clip[:, 0]), model.key_frame(clip[:, 0])

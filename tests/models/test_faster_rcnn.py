@@ -113,7 +113,7 @@ def test_detections_are_chosen_as_mmdetection_does(golden):
     assert not found.boxes[0, 91:].any() and not found.scores[0, 91:].any()
 
 
-@pytest.mark.parametrize("size", [(37, 61), (360, 480), (1200, 2000), (411, 99), (3, 5)])
+@pytest.mark.parametrize("size", [(37, 61), (360, 480), (80, 140), (411, 99), (3, 5)])
 def test_resizing_is_opencvs(size):
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     for resizing in (OpenCvResizing(), OpenCvResizing(40, 70)):

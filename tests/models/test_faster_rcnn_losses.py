@@ -105,7 +105,7 @@ def test_a_detector_in_training_judges_nothing_and_says_so():
     with pytest.raises(ValueError, match=r"call eval\(\) first"):
         said.at((48, 64))
     assert isinstance(model, DeepFeatureFlow) and model.reference.num_classes == CLASSES
-    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is a rfcn"):
+    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is an R-FCN"):
         DetectionObjective(model, RfcnLosses())
 
 

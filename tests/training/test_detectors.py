@@ -66,7 +66,7 @@ FASTER = {"name": "faster_rcnn", "encoder": "tu-test_resnet", "channels": 8, "wi
 FASTER |= {"scales": [1, 2], "regions": 20, "training_regions": 40}
 
 
-def small_run(tmp_path, reference=REFERENCE, loss="rfcn", **train):
+def small_run(tmp_path, reference=REFERENCE, **train):
     """The configuration of a run of 3 steps, in the folder `run`. train: other settings of its training."""
     root = write_vid(tmp_path / "vid")
     values = {
@@ -83,7 +83,7 @@ def small_run(tmp_path, reference=REFERENCE, loss="rfcn", **train):
             "steps": 3,
             "batch_size": 1,
             "optimizer": {"name": "sgd", "lr": 0.001},
-            "loss": {"name": loss},
+            "loss": {"name": reference["name"]},
             "workers": 0,
             "log_every": 1,
             "validation": {"split": "VID_val_videos", "every": 3, "interval": 2},
@@ -95,12 +95,9 @@ def small_run(tmp_path, reference=REFERENCE, loss="rfcn", **train):
     return load_config(path)
 
 
-@pytest.mark.parametrize(
-    ("reference", "loss", "told"),
-    [(REFERENCE, "rfcn", 300), pytest.param(FASTER, "faster_rcnn", 100, marks=pytest.mark.slow)],
-)
-def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, loss, told):
-    config = small_run(tmp_path, reference, loss)
+@pytest.mark.parametrize(("reference", "told"), [(REFERENCE, 300), pytest.param(FASTER, 100, marks=pytest.mark.slow)])
+def test_it_is_trained_validated_and_labels_videos(tmp_path, reference, told):
+    config = small_run(tmp_path, reference)
     root = config.data.root
     train(config)
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
@@ -296,7 +293,7 @@ def test_faster_rcnn_learns_on_any_encoder(way):
 
 def test_a_detector_is_trained_on_its_own_losses():
     reference = {"name": "frame_by_frame", "num_classes": 2, "reference": FASTER}
-    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is a rfcn"):
+    with pytest.raises(ValueError, match="train.loss rfcn: expected a model whose reference is an R-FCN"):
         DetectionObjective(build_model(parse_model(reference, "test")), RfcnLosses())
 
 

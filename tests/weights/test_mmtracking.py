@@ -155,6 +155,27 @@ def test_other_files_are_refused_in_a_line(content, tmp_path):
         read_mmtracking(tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("layout", SAMPLES)
+def test_damaged_files_are_read_or_refused_in_a_line(layout, parity, tmp_path):
+    """Cut anywhere, or with a byte changed anywhere."""
+    content = parity(f"{FOLDER}/sample-{layout}.pth").read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "damaged.pth"
+    for number in range(60):
+        damaged = bytearray(content)
+        place = int(rng.integers(len(content)))
+        if number % 4 == 0:
+            damaged = damaged[:place]
+        else:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = read_mmtracking(path)
+        except ValueError as error:
+            assert "damaged.pth: not a checkpoint" in str(error) and "\n" not in str(error)
+        else:
+            assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+
+
 def test_a_file_is_what_its_name_says(parity, tmp_path):
     content = parity(f"{FOLDER}/sample-published.pth").read_bytes()
     path = tmp_path / PUBLISHED.replace(".pth", "-548911a4.pth")

@@ -35,7 +35,8 @@ class DC5ResNet(BottleneckNet):
         return Bottleneck(channels, inner, stride, project, middle, out=4 * width, first_stride=1)
 
     def normalised(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the published graphs' mean to what these networks were trained on, in whole cells."""
+        """Return images (B, 3, H, W), RGB minus `PIXEL_MEANS`, in the scaling of these networks, padded to whole
+        cells."""
         published, means, deviations = (per_channel(c, image) for c in (PIXEL_MEANS, MEANS, DEVIATIONS))
         return padded((image + (published - means)) / deviations)
 

@@ -1,4 +1,4 @@
-"""Boxes (x1, y1, x2, y2) in pixels. `Corners` says what the two corners are."""
+"""Boxes (x1, y1, x2, y2) in pixels. What their corners are is said by `Corners`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from torch import Tensor
 class Corners:
     """What the two corners of a box are.
 
-    added: a side is x2 - x1 plus this. It is 1 where both corners are pixels of the box, and 0 where they are its
-        edges.
-    most_growth: the largest dw and dh, up and down, that `decoded` takes.
+    added: a side is x2 - x1 plus this: 1 if both corners lie within the box, 0 if they are its edges.
+    most_growth: the highest absolute value of dw and dh that `decoded` uses.
     """
 
     added: int = 1
@@ -71,8 +70,7 @@ def encoded(boxes: Tensor, targets: Tensor, corners: Corners = WITHIN) -> Tensor
 
 
 def clipped(boxes: Tensor, size: tuple[int, int], corners: Corners = WITHIN) -> Tensor:
-    """Return boxes (..., 4) within an image of `size` (H, W). Corners outside it move to its nearest pixel, or to its
-    nearest edge."""
+    """Return boxes (..., 4) within an image of `size` (H, W). Corners outside it move to its nearest pixel, or edge."""
     height, width = size
     x, y = boxes[..., 0::2].clamp(0, width - corners.added), boxes[..., 1::2].clamp(0, height - corners.added)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)

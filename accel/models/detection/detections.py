@@ -54,7 +54,7 @@ class Detections(Prediction):
     size: (H, W) of the image that the network saw.
     selection: the rule that selects detections.
     resizing: how frames were resized to that image. None: the image shows the whole frame in any case.
-    maps: the maps of the detector from which all of this was computed. The losses need them.
+    maps: the detector's maps from which all of this was computed. The losses need them.
     """
 
     corners: ClassVar[Corners] = WITHIN
@@ -88,11 +88,11 @@ class Detections(Prediction):
     _suppressed = staticmethod(best_of_each_class)
 
     def _candidates(self, scores: Tensor) -> Tensor:
-        """Which of the scores (B, K, R) are high enough."""
+        """Return which of the scores (B, K, R) are high enough, bool."""
         return scores > self.selection.threshold
 
     def _boxes(self, regions: Tensor, size: tuple[int, int]) -> Tensor:
-        """Where the regions were moved, at frames of `size`, float64; shaped as the deltas."""
+        """Return the moved regions in pixels of frames of `size`, float64, in the shape of the deltas."""
         boxes = clipped(decoded(regions.double(), self.deltas.double(), self.corners), self.size, self.corners)
         scales = self.scales(size)
         return torch.stack([boxes[..., i] / scales[i % 2] for i in range(4)], -1)
@@ -125,12 +125,12 @@ class Detections(Prediction):
 
 @dataclass(frozen=True)
 class ClassDetections(Detections):
-    """As `Detections`, where each class has boxes of its own, whose corners are edges, as Faster R-CNN says them.
+    """`Detections` in which each class has boxes of its own, whose corners are edges. Faster R-CNN predicts these.
 
     deltas: (B, R, K, 4).
-    count: (B,), how many of the regions are there; the others repeat them. None: all.
+    count: (B,), the number of regions in each image. The rest of the R repeat them. None: all are different.
 
-    `kept` gives boxes (B, K, R, 4).
+    The boxes of `kept` are (B, K, R, 4).
     """
 
     count: Tensor | None = None
@@ -150,9 +150,12 @@ class ClassDetections(Detections):
 
 @dataclass(frozen=True)
 class Unjudged(Prediction):
-    """What a detector says in training, where its loss chooses the regions that are judged: see `Detections`.
+    """The prediction of a detector in training, if its loss selects the regions that are judged.
 
-    It has no boxes of a frame, and so `at` raises ValueError.
+    regions, size, maps: as in `Detections`.
+    count: as in `ClassDetections`.
+
+    There are no boxes of a frame: `at` raises ValueError.
     """
 
     regions: Tensor

@@ -1,4 +1,4 @@
-"""What detectors of two stages have in common: regions are proposed, and each is judged."""
+"""What all detectors here have in common: they propose regions, and then judge each of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from accel.models.strides import STRIDE
 
 
 class Detector(Branch):
-    """One image to detections.
+    """A branch that detects objects in single images.
 
-    backbone: module with `out_channels`, taking (B, 3, H, W) RGB minus the mean to (B, C, ceil(H/16), ceil(W/16)), such
-        as `rfcn.FeatureNetwork`.
+    backbone: a module with `out_channels`, such as `rfcn.FeatureNetwork`. Its input is RGB minus the mean,
+        (B, 3, H, W), its result is (B, C, ceil(H/16), ceil(W/16)).
     num_classes: K, without the background.
-    proposing, selection: how regions are proposed, and which detections are told.
-    resizing: what is done to frames before it looks at them; None: nothing. Boxes are those of the frames in any case.
-
-    What it says of each cell, its `maps`, is a named tuple: see `maps.Maps`. The first two of it are the anchors'.
+    proposing: the rule that selects proposals.
+    selection: the rule that selects detections.
+    resizing: how frames are resized before the network sees them. None: they are not. Boxes are in pixels of the frames
+        in any case.
     """
 
     task = "detection"
@@ -44,26 +44,27 @@ class Detector(Branch):
         return size if self.resizing is None else self.resizing.size(size)
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB minus the mean to (B, C, h, w)."""
+        """Return features (B, C, h, w) of images (B, 3, H, W), RGB minus the mean."""
         return self.backbone(image)
 
     @abstractmethod
     def maps(self, features: Tensor) -> Any:
-        """What is said of each cell of features (B, C, h, w)."""
+        """Return the predictions for each cell of features (B, C, h, w), as a named tuple. Its first two tensors are
+        those for the anchors, `objects` and `moves`."""
 
     @abstractmethod
     def judge(self, maps: Any, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """What is in regions (B, R, 4): logits (B, R, 1 + K), of the background first, and how their boxes lie, in the
-        units that it learns them in."""
+        """Return what is in regions (B, R, 4): logits (B, R, 1 + K), of which the first is the background's, and where
+        the boxes of the objects are, in the units in which the detector learns them."""
 
     def predict(self, features: Tensor):
-        """Of frames that end where the last cells do."""
+        """Return the detections for images that end where their last cells end."""
         height, width = features.shape[2:]
         return self.predict_within(features, (STRIDE * height, STRIDE * width))
 
 
 def rois(regions: Tensor) -> Tensor:
-    """Regions (B, R, 4) as pooling takes them, (B * R, 5): the image's number first."""
+    """Return regions (B, R, 4) in the form that pooling needs, (B * R, 5): the number of the image comes first."""
     index = torch.arange(len(regions), device=regions.device, dtype=torch.float32)
     index = index[:, None, None].expand(*regions.shape[:2], 1)
     return torch.cat([index, regions.float()], -1).flatten(0, 1)

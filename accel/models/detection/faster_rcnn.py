@@ -1,5 +1,5 @@
-"""Faster R-CNN: regions are proposed, and what lies in each is pooled and judged (Ren et al., NeurIPS 2015), as in
-mmtracking's detectors."""
+"""Faster R-CNN: a network proposes regions, and another one judges the pooled features of each (Ren et al., NeurIPS
+2015). The details are those of mmtracking's detectors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ SAMPLES = 2  # along each side of a bin
 
 
 class CellMaps(NamedTuple):
-    """What Faster R-CNN says of each cell. objects: (B, A, h, w), logits: that an anchor has an object.
+    """The predictions for each cell.
 
+    objects: (B, A, h, w), the logits of an object in each anchor.
     moves: (B, 4A, h, w), dx, dy, dw, dh of each anchor.
-    features: (B, C, h, w), from which regions are judged.
+    features: (B, C, h, w). Regions are judged by these.
     """
 
     objects: Tensor
@@ -36,12 +37,15 @@ class CellMaps(NamedTuple):
     features: Tensor
 
     def of_image(self, image: int) -> CellMaps:
-        """Those of one image of the batch, B = 1."""
+        """Return the maps of one image of the batch, with B = 1."""
         return CellMaps(*(each[image : image + 1] for each in self))
 
 
 class ProposalHead(nn.Module):
-    """A 3x3 convolution, and two of 1x1 on its result. anchors: of each cell."""
+    """A 3x3 convolution, and two 1x1 convolutions on its result.
+
+    anchors: the number of anchors in a cell.
+    """
 
     def __init__(self, channels: int, anchors: int):
         super().__init__()
@@ -51,15 +55,17 @@ class ProposalHead(nn.Module):
         small_weights(self)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) to the first two of `CellMaps`."""
+        """Return the first two tensors of `CellMaps` for features (B, C, h, w)."""
         features = self.conv(features.to(self.conv.weight.dtype)).relu()
         return self.objects(features), self.moves(features)
 
 
 class RegionHead(nn.Module):
-    """Two shared layers, and two on their result: what is in a region, and where each class would lie.
+    """Two fully connected layers, and two more on their result: one for the class of the object in a region, one for
+    its box.
 
-    channels: of the features.  width: of the shared layers.
+    channels: the number of channels of the features.
+    width: the width of the first two layers.
     """
 
     def __init__(self, channels: int, num_classes: int, width: int = 1024):
@@ -77,7 +83,8 @@ class RegionHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, 7, 7) to logits (N, 1 + K), of the background first, and boxes (N, 4K), in `BOX_DEVIATIONS`."""
+        """Return logits (N, 1 + K), of which the first is the background's, and boxes (N, 4K) in `BOX_DEVIATIONS`, for
+        pooled features (N, C, 7, 7)."""
         features = pooled.flatten(1).to(self.classes.weight.dtype)
         for layer in self.shared:
             features = layer(features).relu()
@@ -85,11 +92,15 @@ class RegionHead(nn.Module):
 
 
 class FasterRCNN(Detector):
-    """See `Detector`.
+    """A branch that detects objects in single images.
 
-    proposing, selection: by default as mmtracking's detectors are tested.
-    training_regions: that are proposed in training, from which the loss takes some. There, what it says is `Unjudged`.
+    proposing: the rule that selects proposals. The default is mmtracking's.
+    selection: the rule that selects detections. The default is mmtracking's.
+    training_regions: the number of proposals in training. The loss selects some of them, and only these are judged. So
+        the prediction is `Unjudged` there.
     width: see `RegionHead`.
+
+    For the others, see `Detector`.
     """
 
     proposing: EdgeProposing
@@ -117,13 +128,13 @@ class FasterRCNN(Detector):
         return CellMaps(objects, moves, features)
 
     def propose(self, maps: CellMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The regions (B, R, 4) of images of `size` (H, W), in pixels, without a gradient, their scores (B, R), and how
-        many of the R are there (B,)."""
+        """Return the proposed regions (B, R, 4) of images of `size` (H, W), in pixels, without a gradient; their scores
+        (B, R); and the number of regions in each image (B,). The rest of the R repeat them."""
         proposing = replace(self.proposing, count=self.training_regions) if self.training else self.proposing
         return propose_edges(maps.objects.float().sigmoid(), maps.moves, size, proposing)
 
     def pooled(self, features: Tensor, regions: Tensor) -> Tensor:
-        """Features (B, C, h, w) of regions (B, R, 4), (B * R, C, 7, 7)."""
+        """Return the pooled features (B * R, C, 7, 7) of regions (B, R, 4)."""
         from torchvision.ops import roi_align
 
         features = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -147,14 +158,15 @@ class FasterRCNN(Detector):
 
     def make_fast(self, preparation: Preparation, parts: int = 1) -> None:
         self.backbone = preparation.network(self.backbone, parts=parts)
-        # As in an R-FCN: which regions there are does not bear half types, what is said of them does.
+        # As in an R-FCN, the proposals need float32. The judgement of regions does not.
         preparation.layer(self.region_head)
         self.proposal_head = preparation.by_shape(self.proposal_head)
         self.region_head = preparation.by_shape(self.region_head)
 
 
 def region_features(network: Any, channels: int = 512) -> FeatureNetwork:
-    """A Faster R-CNN's backbone: `network`, as in `FeatureNetwork`, and a 3x3 convolution without dilation after it."""
+    """Return the backbone of a Faster R-CNN: a network as in `FeatureNetwork`, followed by a 3x3 convolution without
+    dilation."""
     made = FeatureNetwork(network, channels, dilation=1)
     nn.init.xavier_uniform_(made.last.weight)
     return made

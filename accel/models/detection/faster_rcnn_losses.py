@@ -1,4 +1,4 @@
-"""The four losses of Faster R-CNN, of one image, and what it should have said, as mmdetection has them."""
+"""The four losses of Faster R-CNN for one image, and the targets behind them, as in mmdetection."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ ANCHOR_BETA = 1 / 9  # where the smooth L1 loss of anchors turns straight; that 
 def matched(
     boxes: Tensor, truth: Tensor, object_above: float, background_below: float, least: float
 ) -> tuple[Tensor, Tensor]:
-    """Which of the boxes (N, 4) are objects, (N,) int64: 1 object, 0 background, -1 neither; and which of the true
-    boxes (M, 4) each is nearest to, (N,).
+    """Match boxes (N, 4) with true boxes (M, 4). Return the labels (N,), int64: 1 object, 0 background, -1 neither;
+    and the true box of each (N,).
 
-    An object: an overlap of `object_above`, or a true box's best, or one of several that are equally good, if that
-    overlaps it by `least`; the best of several true boxes is the last one's. Background: all overlaps under
-    `background_below`.
+    object_above: a box that overlaps a true box by at least this is an object.
+    background_below: a box that overlaps all true boxes by less than this is background.
+    least: the box that overlaps a true box most is an object, too, if it overlaps it by at least this. If several
+        overlap it equally, all are. If a box is the best for several true boxes, it belongs to the last of them.
     """
     labels = torch.full((len(boxes),), IGNORED, device=boxes.device)
     if len(truth) == 0 or len(boxes) == 0:
@@ -43,9 +44,9 @@ def matched(
 
 
 def region_targets(regions: Tensor, boxes: Tensor, classes: Tensor) -> RegionTargets:
-    """What should be said of the true boxes (M, 4), which are regions, too, and of regions (R, 4), all of them.
+    """Return the targets of the true boxes (M, 4), which count as regions, and of the regions (R, 4).
 
-    classes: (M,), 0 to K - 1.
+    classes: (M,), the classes of the true boxes, 0 to K - 1.
     """
     labels, index = matched(regions, boxes, 0.5, 0.5, 0.5)
     regions = torch.cat([boxes.to(regions.dtype), regions])
@@ -62,7 +63,13 @@ def region_targets(regions: Tensor, boxes: Tensor, classes: Tensor) -> RegionTar
 
 @dataclass(frozen=True)
 class FasterRcnnLosses:
-    """anchors: drawn of each image, half of them objects at most.  regions: drawn, a fourth of them objects at most."""
+    """The losses of Faster R-CNN.
+
+    anchors: the number of anchors drawn in each image. At most half of them are objects.
+    regions: the number of regions drawn in each image. At most a quarter of them are objects.
+    """
+
+    parts: ClassVar = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")  # as logs call them, in the order of `Losses`
 
     names: ClassVar = ("rpn_class", "rpn_box", "rcnn_class", "rcnn_box")  # in logs, in the order of `Losses`
 
@@ -70,9 +77,11 @@ class FasterRcnnLosses:
     regions: int = 512
 
     def of_image(self, reference: FasterRCNN, said: Unjudged, image: int, boxes: Tensor, classes: Tensor) -> Losses:
-        """Of one image of a batch that `reference` said this of, in training.
+        """Return the losses for one image of a batch.
 
-        boxes: (M, 4) in pixels of what it saw.  classes: (M,), 0 to K - 1.
+        said: the prediction of `reference` for the batch, in training.
+        boxes: (M, 4), the true boxes in pixels of the image that the network saw.
+        classes: (M,), their classes, 0 to K - 1.
         """
         maps = said.maps.of_image(image)
         objects = maps.objects[0].permute(1, 2, 0).flatten()
@@ -89,7 +98,8 @@ class FasterRcnnLosses:
     def _of_anchors(
         self, objects: Tensor, moves: Tensor, every: Tensor, boxes: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Of anchors (N, 4): logits (N,) and moves (N, 4). Those that leave the image of `size` (H, W) are not used."""
+        """Return both losses of anchors (N, 4) with logits (N,) and moves (N, 4). Anchors that reach over the border of
+        the image of `size` (H, W) are not used."""
         height, width = size
         inside = (every[:, :2] >= 0).all(1) & (every[:, 2] < width) & (every[:, 3] < height)
         every, objects, moves = every[inside], objects[inside], moves[inside]
@@ -104,7 +114,7 @@ class FasterRcnnLosses:
 
 
 def _of_regions(logits: Tensor, moves: Tensor, targets: RegionTargets) -> tuple[Tensor, Tensor]:
-    """logits: (R, 1 + K).  moves: (R, K, 4), in `BOX_DEVIATIONS`."""
+    """Return both losses of regions with logits (R, 1 + K) and moves (R, K, 4) in `BOX_DEVIATIONS`."""
     rows = (targets.labels > 0).nonzero()[:, 0]
     count = max(len(logits), 1)
     entropy = F.cross_entropy(logits, targets.labels, reduction="sum")

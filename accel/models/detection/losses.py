@@ -93,7 +93,7 @@ def losses_of(
 class RfcnLosses:
     """anchors: drawn of each image, half of them objects at most.  hardest: regions of each image that count."""
 
-    names: ClassVar = ("rpn_class", "rpn_box", "rfcn_class", "rfcn_box")  # in logs, in the order of `Losses`
+    parts: ClassVar = ("rpn_class", "rpn_box", "rfcn_class", "rfcn_box")  # as logs call them, in the order of `Losses`
 
     anchors: int = 256
     hardest: int = 128

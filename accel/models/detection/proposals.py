@@ -21,7 +21,7 @@ class Proposing:
     count: the number of proposals. There are always so many.
     most_overlap: the highest intersection over union with a better proposal.
     smallest_side: in pixels. A smaller box grows by half of this on all sides, and comes last.
-    scales, ratios: those of the anchors from which they start, see `anchors.anchors`.
+    scales, ratios: those of the anchors, see `anchors.anchors`.
     """
 
     before: int = 6000
@@ -43,9 +43,9 @@ class Proposing:
 
 @dataclass(frozen=True)
 class EdgeProposing(Proposing):
-    """How proposals are chosen as mmdetection does it, see `propose_edges`: corners of boxes are their edges.
+    """The rule that selects proposals in mmdetection, see `propose_edges`. The corners of boxes are their edges.
 
-    `smallest_side` does nothing: boxes that have no width or no height are left out.
+    `smallest_side` has no effect. Boxes without width or height are left out.
     """
 
     scales: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)
@@ -92,13 +92,14 @@ def propose(
 def propose_edges(
     scores: Tensor, deltas: Tensor, size: tuple[int, int], proposing: EdgeProposing = EdgeProposing()
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The regions (B, N, 4) of images of `size` (H, W), in pixels, best first, their scores (B, N), and how many of
-    the N are there (B,): the others repeat them, as mmdetection chooses them.
+    """Return the regions (B, N, 4) that mmdetection would propose, in pixels, best first; their scores (B, N); and the
+    number of regions in each image (B,). The rest of the N repeat them. They have no gradient.
 
     scores: (B, A, h, w), the probability that an anchor has an object.
-    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor, see `boxes.decoded`.
+    deltas: (B, 4A, h, w), dx, dy, dw, dh of each anchor; see `boxes.decoded`.
+    size: (H, W) of the images.
 
-    Cells that do not lie wholly within the image count like others. Without a gradient.
+    Cells that are not wholly within the image count like others.
     """
     every = proposing.anchors((scores.shape[2], scores.shape[3]), scores.device)
     scores, order = scores.float().permute(0, 2, 3, 1).flatten(1).sort(dim=1, descending=True, stable=True)
@@ -117,7 +118,7 @@ def propose_edges(
 
 
 def _by_anchor(deltas: Tensor) -> Tensor:
-    """(B, 4A, h, w) to (B, h * w * A, 4), float32, as anchors are ordered."""
+    """Return deltas (B, 4A, h, w) in the order of the anchors, (B, h * w * A, 4), float32."""
     return deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 

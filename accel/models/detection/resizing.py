@@ -51,9 +51,9 @@ class Resizing:
 
 
 class OpenCvResizing(Resizing):
-    """As mmtracking resizes: number for number what OpenCV makes of uint8 frames, on any device.
+    """The resizing of mmtracking. The result is that of OpenCV for uint8 frames, to the last digit, on any device.
 
-    Each axis has the scale that its rounded side comes to.
+    The scale of each axis is that of its rounded sides.
     """
 
     def scale(self, size):
@@ -85,14 +85,15 @@ class OpenCvResizing(Resizing):
 
 
 def _taps(side: int, resized: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Which two pixels of a side each pixel of a resized one is between, and their weights (2, resized), as OpenCV has
-    them: whole numbers of 1/2048."""
+    """Return the two pixels of a side from which each pixel of the resized side is made, and their weights
+    (2, resized). The weights are whole numbers of 1/2048, as in OpenCV."""
     found = constant(_taps_of, side, resized, dtype=torch.int32, device=device)
     return found[0].long(), found[1].long(), found[2:]
 
 
 def _taps_of(side: int, resized: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """(4, resized). Beyond the ends, both are the last pixel: the parts of it are rounded apart, as OpenCV does."""
+    """Return `_taps` as one tensor (4, resized). Beyond an end, both pixels are the last one. OpenCV rounds both parts
+    of it separately."""
     at = ((torch.arange(resized, dtype=torch.float64) + 0.5) * (1 / (resized / side)) - 0.5).float()
     first = at.floor()
     weight = ((at - first) * 2048).round()

@@ -26,10 +26,11 @@ class FeatureNetwork(nn.Module):
 
     Its input is RGB minus the mean, (B, 3, H, W).
 
-    network: a module with `out_channels`, such as `DetectionResNet`. A dilated 3x3 convolution and a ReLU follow it.
+    network: a module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU follow it.
         `LearnedSampling` also needs its low-level features: a method `early`, and `early_channels`.
     dilation: of that convolution: 6 as published, less for maps of few cells.
     out_channels: the number of channels of the features.
+    dilation: the dilation of that convolution, in cells. 6 is published; smaller maps need less.
     """
 
     network: Any
@@ -69,7 +70,13 @@ class Heads(nn.Module):
 
 
 class RFCN(Detector):
-    """R-FCN; see `Detector`. proposing, selection: the defaults are the published ones."""
+    """A branch that detects objects in single images.
+
+    proposing: the rule that selects proposals. The default is the published one.
+    selection: the rule that selects detections. The default is the published one.
+
+    For the others, see `Detector`.
+    """
 
     heads: Any  # `Heads`, or made fast
 

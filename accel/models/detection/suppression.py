@@ -1,9 +1,8 @@
 """Greedy non-maximum suppression: the best box stays, and boxes that overlap it too much are removed. Then the same is
 done with the best of the rest, and so on.
 
-
-torchvision's function counts sides as x2 - x1, and it does not stop when enough boxes are found, which takes longer. It
-serves where every class has boxes of its own.
+torchvision's function does not fit: it counts sides as x2 - x1, and it does not stop when enough boxes are found. Only
+where every class has boxes of its own, it is used.
 """
 
 from __future__ import annotations
@@ -53,9 +52,12 @@ def best_of_each_class(boxes: Tensor, scores: Tensor, candidates: Tensor, most_o
 
 
 def best_of_class_boxes(boxes: Tensor, scores: Tensor, candidates: Tensor, most_overlap: float) -> Tensor:
-    """Which stay for each class, (K, N) bool, where every class has boxes of its own, whose corners are edges.
+    """Return which boxes stay in each class, (K, N) bool. Each class has boxes of its own, whose corners are edges.
 
-    boxes: (K, N, 4).  scores: (K, N).  candidates: (K, N) bool: mostly few, and only those are compared.
+    boxes: (K, N, 4).
+    scores: (K, N).
+    candidates: (K, N) bool: the boxes that take part. Usually there are few.
+    most_overlap: the highest intersection over union with a better box that stays.
     """
     from torchvision.ops import nms
 
