@@ -78,8 +78,8 @@ class Coco(OwnBoxes):
         mistakes: list[str] = []
         if size is not None and None not in declared and declared != size:
             mistakes.append(
-                f"{self.file}: image {image['id']} ({image['file_name']}): width and height are {declared[1]} x "
-                f"{declared[0]}, but the image has {size[1]} x {size[0]} pixels"
+                f"{self.file}: image {image['id']} ({image['file_name']}): width and height are "
+                f"{declared[1]!r:.20} x {declared[0]!r:.20}, but the image has {size[1]} x {size[0]} pixels"
             )
         boxes = []
         for each in self._annotations[image["id"]]:
@@ -90,10 +90,10 @@ class Coco(OwnBoxes):
             if type(category) is not int or category not in self._classes:
                 known = few([f"{number} {self.class_names[k]!r}" for number, k in self._classes.items()], MAX_NAMED)
                 mistakes.append(f"{where}: unknown class, category_id {category!r:.80}; there are {known}")
-            elif not (isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)):
+            elif (sides := _four_numbers(box)) is None:
                 mistakes.append(f"{where}: bbox {box!r:.80}; expected [x, y, width, height]")
             else:
-                x, y, width, height = map(float, box)
+                x, y, width, height = sides
                 boxes.append((where, Corners(x, y, x + width, y + height, self._classes[category])))
         return boxes, mistakes
 
@@ -130,6 +130,16 @@ class Coco(OwnBoxes):
         if self._tell is None:
             raise ValueError(line)
         self._tell(line)
+
+
+def _four_numbers(box: object) -> list[float] | None:
+    """Return the numbers of a `bbox`. None if it is something else."""
+    if not (isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)):
+        return None
+    try:
+        return list(map(float, box))
+    except OverflowError:  # a whole number of some hundred digits
+        return None
 
 
 def _file_of(root: Path, split: str) -> tuple[Path, Path | None]:

@@ -139,7 +139,16 @@ BOXES = [
 ]
 
 
-@pytest.mark.parametrize(("box", "line"), [*BOXES, ([1, 2, 3], "bbox [1, 2, 3]; expected [x, y, width, height]")])
+NO_BOXES = [
+    ([1, 2, 3], "bbox [1, 2, 3]; expected [x, y, width, height]"),
+    ([1, 2, 3, "4"], "expected [x, y, width, height]"),
+    ([1, 2, 3, 10**400], "expected [x, y, width, height]"),
+    ([1, 2, 3, float("inf")], "a corner is no number"),
+    (None, "bbox None; expected"),
+]
+
+
+@pytest.mark.parametrize(("box", "line"), [*BOXES, *NO_BOXES])
 def test_wrong_boxes_of_coco_are_told(tmp_path, box, line):
     content = coco_content()
     content["annotations"][1]["bbox"] = box
@@ -166,6 +175,7 @@ COCO_MISTAKES = [
     (lambda c: c["images"][1].update(file_name="gone.png"), r"gone\.png: no such file"),
     (lambda c: c["images"][1].update(file_name="../train/b.png"), r"image 11: file_name .* leads out of the folder"),
     (lambda c: c["images"][1].update(width=41), r"image 11 \(b\.png\): width and height are 41 x 30, but .* 40 x 30"),
+    (lambda c: c["images"][1].update(height="30"), r"image 11 \(b\.png\): width and height are 40 x '30', but"),
     (lambda c: c["images"][1].pop("id"), r"images: expected a whole number as 'id' in \{'file_name': 'b\.png'"),
     (lambda c: c["annotations"].append(3), r"annotations: expected a whole number as 'id' in 3"),
 ]
