@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -88,20 +88,31 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 
 
 class Recording:
-    """Writes results as they come: a file `labels/NUMBER` in the task's format to `folder`, and a picture to `video`.
+    """Writes results as they come: a file `labels/NAME` in the task's format to `folder`, and a picture to `video`.
 
-    The number is that of the frame in its source. `frames`, `dropped` and `timer` tell what was written.
+    name_of: the name of a frame, given its number in the source. `frames`, `dropped` and `timer` tell what was written.
     """
 
-    def __init__(self, folder: OutputFolder, video: VideoWriter, task: Task, progress: Bar, view: View = "panels"):
+    def __init__(
+        self,
+        folder: OutputFolder,
+        video: VideoWriter,
+        task: Task,
+        progress: Bar,
+        view: View = "panels",
+        name_of: Callable[[int], str] = "{:06d}".format,
+    ):
         self.folder, self.video, self.task, self.progress, self.view = folder, video, task, progress, view
+        self.name_of = name_of
         self.timer = Timer()
         self.frames = self.dropped = 0
 
     def write(self, segmented: SegmentedFrame) -> None:
         self.timer.add(segmented)
         self.video.write(picture_of(self.task, segmented, self.view), segmented.time)
-        self.task.save(self.folder.file(f"labels/{segmented.index:06d}{self.task.suffix}"), segmented.prediction)
+        self.task.save(
+            self.folder.file(f"labels/{self.name_of(segmented.index)}{self.task.suffix}"), segmented.prediction
+        )
         self.frames += 1
         self.dropped = segmented.dropped
         note = f", {self.dropped} dropped" if self.dropped else ""

@@ -19,7 +19,7 @@ from accel.cli import Parser, frame_rate
 VIEWS = ("panels", "overlay", "labels")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument(
         "input", metavar="VIDEO", help="video file, folder of frames or of videos; camera (0); stream (rtsp://...)"
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from accel.video.opening import source_name
 
     output = args.output or Path("output") / source_name(args.input)
-    run_demo(
+    return run_demo(
         Options(
             version=None,
             num_ex=1,
@@ -60,6 +60,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="drop frames to keep up with the input (default: with cameras and live streams; Ctrl-C ends those)",
     )
+    parser.add_argument("--strict", action="store_true", help="stop at anything that would be left out")
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
