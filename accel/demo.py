@@ -41,6 +41,7 @@ from accel.video.live import in_real_time
 from accel.video.source import VideoReader
 from accel.video.writer import VideoWriter
 from accel.weights.names import find_weights
+from accel.wording import few
 
 SUMMARY, VIDEO = "summary.json", "video.mp4"
 FPS = 10  # of the video made from snippets
@@ -66,6 +67,7 @@ class Options:
     output: Path
     device: str
     live: bool | None
+    strict: bool
     flat_latency: bool
     optimize: bool
     engine: str | None
@@ -123,11 +125,14 @@ class Job:
         console.print(f"written: {folder.path}/ ({results}, video.mp4, summary.json)")
 
 
-def run_demo(options: Options) -> None:
+def run_demo(options: Options) -> int:
     """Label videos, or snippets of a labelled data set, and write the results to `options.output`.
 
     Frames labelled before an error or Ctrl-C are always written, and the error is raised after that. For a camera or a
-    live stream, which have no other end, Ctrl-C is not an error.
+    live stream, which have no other end, Ctrl-C is not an error. Of several videos, one that cannot be labelled does
+    not keep the others from it: it is reported. With `strict`, everything that is left out is an error.
+
+    Return the exit code: 0, or 1 if a video could not be labelled to its end.
 
     Raises ValueError or FileNotFoundError for invalid input.
     """
@@ -145,9 +150,7 @@ def run_demo(options: Options) -> None:
     videos = _videos(options)
     if videos is None and options.boxes != "jsonl":
         raise ValueError(f"--boxes {options.boxes}: expected with --input; snippets have a file each")
-    if videos is not None:
-        for name in videos.videos():
-            videos.open(name).close()  # a file that is no video is told before anything is trained or loaded
+    failed = {} if videos is None else _unusable(videos, options.strict)  # before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
         folders = [_output_folder(options.output, options.boxes)]
@@ -201,8 +204,39 @@ def run_demo(options: Options) -> None:
             _label_snippets(job, dataset, folders[0])
         elif videos is not None:
             for name, folder in zip(videos.videos(), folders, strict=True):
-                with videos.open(name, on_damage=_report) as reader:
-                    _label_video(job, reader, folder)
+                if name in failed:
+                    continue
+                try:
+                    with videos.open(name, on_damage=None if options.strict else _report) as reader:
+                        _label_video(job, reader, folder)
+                except (ValueError, OSError) as error:
+                    if options.strict or len(videos) == 1:
+                        raise
+                    failed[name] = str(error)
+                    _report(failed[name])
+    if videos is not None and failed:
+        console.print(
+            f"not labelled, or not to the end: {len(failed)} of {len(videos)} videos: {few([*failed], MAX_NAMED)}"
+        )
+    return 1 if failed else 0
+
+
+def _unusable(videos: VideoFolder, strict: bool) -> dict[str, str]:
+    """Return the videos that cannot be opened, with the reasons, and report them.
+
+    Raises an error if there is no other video, or if `strict`.
+    """
+    failed: dict[str, str] = {}
+    for number, name in enumerate(videos.videos(), 1):
+        try:
+            videos.open(name).close()
+        except (ValueError, OSError) as error:
+            if strict or number == len(videos) == len(failed) + 1:
+                raise
+            failed[name] = str(error)
+    for reason in failed.values():
+        _report(reason)
+    return failed
 
 
 def _schedule(options: Options) -> Schedule:
@@ -229,6 +263,8 @@ def _videos(options: Options) -> VideoFolder | None:
     videos = VideoFolder(options.input) if options.fps is None else VideoFolder(options.input, fps=options.fps)
     if options.fps is not None and not videos.has_frames():
         raise ValueError(f"--fps: {options.input} has a frame rate of its own; expected a folder of frames")
+    if videos.left_out and options.strict:
+        raise ValueError(f"--strict: {videos.describe_left_out()}")
     if videos.left_out:
         _report(videos.describe_left_out())
     return videos
@@ -429,7 +465,7 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     video = VideoWriter(folder.file(VIDEO), None if reader.live else reader.fps)
     error = None
     with bar(reader.name, reader.len_hint) as progress:
-        recording = Recording(folder, video, job.task, progress, job.options.view, job.options.boxes)
+        recording = Recording(folder, video, job.task, progress, job.options.view, job.options.boxes, reader.frame_name)
         try:
             job.segmenter.run(frames, recording.write, live)
         except BaseException as stopped:

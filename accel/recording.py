@@ -11,6 +11,7 @@ from accel.inference.segmenter import SegmentedFrame
 from accel.output_folder import OutputFolder
 from accel.progress import Bar
 from accel.tasks import Task
+from accel.tasks.result_files import NameOf, numbered
 from accel.tasks.task import View
 from accel.video.writer import VideoWriter
 
@@ -90,8 +91,8 @@ def close_video(video: VideoWriter, error: BaseException | None) -> None:
 class Recording:
     """Writes results as they come: to files in `folder`, and a picture to `video`.
 
-    kind: which files, see `Task.result_files`. By default there is a file `labels/NUMBER` for each frame, with the
-        number of the frame in its source.
+    kind: which files, see `Task.result_files`. By default there is a file `labels/NAME` for each frame.
+    name_of: the name of a frame, given its number in the source.
 
     `files`, `frames`, `dropped` and `timer` tell what was written.
     """
@@ -104,8 +105,9 @@ class Recording:
         progress: Bar,
         view: View = "panels",
         kind: str = "jsonl",
+        name_of: NameOf = numbered,
     ):
-        self.files = task.result_files(kind, folder.file)
+        self.files = task.result_files(kind, folder.file, name_of)
         self.video, self.task, self.progress, self.view = video, task, progress, view
         self.timer = Timer()
         self.frames = self.dropped = 0

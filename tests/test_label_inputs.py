@@ -31,15 +31,15 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def label(tool, weights, tmp_path, capsys):
-    """label(INPUT, ...): labels it into `out`; all that the command said. It must succeed."""
+    """label(INPUT, ...): labels it into `out`; all that the command said. `ends` is the code that is expected."""
 
-    def run(source, *options):
+    def run(source, *options, ends=0):
         capsys.readouterr()
         options = ["--output", tmp_path / "out", "--device", "cpu", "--interval", 5, *options]
         code = tool("demo", "--checkpoint", weights, "--input", source, *options)
         told = capsys.readouterr()
-        assert code == 0, told.err
-        return " ".join(told.out.split())
+        assert code == ends, told.err
+        return " ".join((told.out + told.err).split())
 
     return run
 
@@ -60,7 +60,7 @@ def write_video(path, count=3, rate=25):
 
 def written(folder):
     """Numbers of the label images, times of the video's frames and its length in seconds, and the summary."""
-    numbers = sorted(int(path.stem) for path in (folder / "labels").iterdir())
+    numbers = sorted(int(path.stem.removeprefix("frame_")) for path in (folder / "labels").iterdir())
     with av.open(str(folder / "video.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
         length = container.duration / av.time_base
@@ -112,6 +112,38 @@ def test_all_videos_of_a_folder_are_labelled_and_the_rest_is_named(label, tmp_pa
         "d.gif",
     ]
     assert "2 files or folders are not part of any video (notes.txt, thumb.jpg)" in said
+
+
+def test_labels_of_a_folder_carry_the_names_of_its_frames(label, tmp_path):
+    folder = write_frames(tmp_path / "in", 2)
+    (folder / "frame_001.png").rename(folder / "IMG 7 (b).png")
+    cv2.imwrite(str(folder / "IMG 7 (b).bmp"), np.zeros((*SIZE, 3), np.uint8))
+    label(folder)
+    names = sorted(path.name for path in (tmp_path / "out/labels").iterdir())
+    assert names == ["IMG 7 (b).bmp.png", "IMG 7 (b).png.png", "frame_000.png"]
+
+
+def test_one_bad_video_of_several_is_told_and_the_others_are_labelled(label, tmp_path):
+    folder = tmp_path / "card"
+    for name in ("a.mp4", "c.mp4"):
+        write_video(folder / name)
+    (folder / "b.mp4").write_bytes(b"no video")
+    said = label(folder, ends=1)
+    assert "left out:" in said and "b.mp4" in said and "not labelled, or not to the end: 1 of 3 videos: b.mp4" in said
+    assert sorted(path.parent.name for path in tmp_path.glob("out/*/video.mp4")) == ["a.mp4", "c.mp4"]
+    assert "b.mp4" in label(folder, "--strict", "--output", tmp_path / "strict", ends=2)
+    assert not (tmp_path / "strict").exists()
+
+
+def test_strict_stops_at_what_would_be_left_out(label, tmp_path):
+    folder = tmp_path / "card"
+    write_video(folder / "a.mp4")
+    (folder / "notes.txt").touch()
+    said = label(folder, "--strict", ends=2)
+    assert "--strict:" in said and "(notes.txt)" in said and not (tmp_path / "out").exists()
+    frames = write_frames(tmp_path / "frames", 3)
+    (frames / "frame_001.png").write_bytes(b"damaged")
+    assert "frame_001.png" in label(frames, "--strict", ends=2)
 
 
 def test_a_name_with_colons_is_a_files(label, tmp_path):

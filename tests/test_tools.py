@@ -481,7 +481,8 @@ def test_demo_labels_a_video(tool, trained, tmp_path, kind):
     assert tool("demo", *trained[2:], *options) == 0
 
     labels = sorted((tmp_path / "out/labels").iterdir())
-    assert [path.name for path in labels] == [f"{i:06d}.png" for i in range(7)]
+    names = [f"frame{i}.png" if kind == "folder" else f"{i:06d}.png" for i in range(7)]
+    assert [path.name for path in labels] == names
     for path in labels:
         assert_is_palette_image(path, (50, 70))
     frames = frames_of(tmp_path / "out/video.mp4")
@@ -508,11 +509,11 @@ def test_demo_touches_no_file_that_it_did_not_write(tool, refused, trained, tmp_
     """Labels of the user's own, of the same names or of others, stay as they are."""
     images, own = write_frames(tmp_path / "gt/images", 2), tmp_path / "gt/labels"
     own.mkdir()
-    (own / "000000.png").write_bytes(b"mine")
+    (own / "frame0.png").write_bytes(b"mine")
     (own / "notes.txt").write_text("mine")
     line = refused("demo", *trained[2:], "--input", images, "--output", tmp_path / "gt", "--device", "cpu")
-    assert f"{tmp_path / 'gt'}: holds files" in line and "labels/000000.png" in line and "choose another folder" in line
-    assert (own / "000000.png").read_bytes() == b"mine" and len(list(own.iterdir())) == 2
+    assert f"{tmp_path / 'gt'}: holds files" in line and "labels/frame0.png" in line and "choose another folder" in line
+    assert (own / "frame0.png").read_bytes() == b"mine" and len(list(own.iterdir())) == 2
 
 
 def test_demo_replaces_its_own_results_but_not_for_a_mistake(tool, refused, trained, tmp_path):
@@ -524,7 +525,7 @@ def test_demo_replaces_its_own_results_but_not_for_a_mistake(tool, refused, trai
     assert {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()} == before
     (output / "summary.json").unlink()  # as an interrupted run leaves the folder
     assert tool("demo", *trained[2:], "--input", two, *options) == 0
-    assert sorted(path.name for path in (output / "labels").iterdir()) == ["000000.png", "000001.png"]
+    assert sorted(path.name for path in (output / "labels").iterdir()) == ["frame0.png", "frame1.png"]
 
 
 def test_demo_labels_a_live_stream_and_keeps_its_pace(tool, trained, tmp_path, stream_server, capsys):

@@ -14,7 +14,7 @@ from accel.cli import Parser
 from accel.commands.label import VIEWS, add_ways
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument(
         "-v",
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.output = args.output or Path("output") / (source_name(args.input) if args.input else "demo")
     options = vars(args) | {"average": args.avg}
     options = {key: options[key] for key in Options.__dataclass_fields__}
-    run_demo(Options(**options))
+    code = run_demo(Options(**options))
     if args.compare:
         compare_demo_models(args.version, args.interval, args.output, args.device, args.train)
+    return code

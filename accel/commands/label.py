@@ -78,9 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from accel.streams import label_streams, listed_sources
 
         label_streams(listed_sources(args.inputs), replace(options, input=args.inputs[0]), args.write)
-    else:
-        run_demo(options)
-    return 0
+        return 0
+    return run_demo(options)
 
 
 def _label_many(args: argparse.Namespace) -> int:
@@ -143,6 +142,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         choices=BOXES,
         help="files of a detector: jsonl, one for each frame (default); coco, COCO results; mot, MOTChallenge's",
     )
+    parser.add_argument("--strict", action="store_true", help="stop at anything that would be left out")
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument(
         "--look-ahead", action="store_true", help="of a recording: key frames in the middle of their intervals"

@@ -24,6 +24,7 @@ from accel.models.video import VideoModel
 from accel.tasks.box_files import OUTPUTS, CocoResults, MotDetections
 from accel.tasks.box_pictures import detections_shown, truth_picture
 from accel.tasks.detection_accuracy import DetectionAccuracy, caveats
+from accel.tasks.result_files import numbered
 from accel.tasks.task import Score, Task
 from accel.visualize_boxes import draw_boxes
 
@@ -114,10 +115,10 @@ class Detection(Task):
         lines = "".join(f"{json.dumps(line)}\n" for line in self.lines(said))
         write_whole(path, lines.encode())
 
-    def result_files(self, kind, place):
+    def result_files(self, kind, place, name_of=numbered):
         self.check_kind(kind)
         kinds = {"coco": CocoResults, "mot": MotDetections}
-        return kinds[kind](place, self.class_names) if kind in kinds else super().result_files("jsonl", place)
+        return kinds[kind](place, self.class_names) if kind in kinds else super().result_files("jsonl", place, name_of)
 
     def check_kind(self, kind):
         if kind not in OUTPUTS:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from accel.tasks.task import Task
 
 Place = Callable[[str], Path]  # takes the name of a file within the folder of results, and returns its path
+NameOf = Callable[[int], str]  # takes the number of a frame in its source, and returns the frame's name
+
+numbered: NameOf = "{:06d}".format
 
 
 class ResultFiles(ABC):
@@ -41,15 +44,15 @@ class ResultFiles(ABC):
 
 
 class FileOfEachFrame(ResultFiles):
-    """One file for each frame, as `Task.save` writes it."""
+    """One file for each frame, as `Task.save` writes it. name_of: see `NameOf`."""
 
-    def __init__(self, place: Place, task: Task):
+    def __init__(self, place: Place, task: Task, name_of: NameOf = numbered):
         super().__init__(place)
-        self.task = task
+        self.task, self.name_of = task, name_of
         self.written = f"labels/*{task.suffix}"
 
     def add(self, index, said):
-        self.task.save(self.place(f"labels/{index:06d}{self.task.suffix}"), said)
+        self.task.save(self.place(f"labels/{self.name_of(index)}{self.task.suffix}"), said)
 
 
 class Outputs(NamedTuple):

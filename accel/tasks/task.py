@@ -17,7 +17,7 @@ from accel import visualize
 from accel.models.video import VideoModel
 from accel.tasks.accuracy import Accuracy
 from accel.tasks.pictures import Shown, jpeg
-from accel.tasks.result_files import FileOfEachFrame, Place, ResultFiles
+from accel.tasks.result_files import FileOfEachFrame, NameOf, Place, ResultFiles, numbered
 
 if TYPE_CHECKING:
     from accel.config import sections as c
@@ -163,16 +163,17 @@ class Task(ABC):
             prediction drawn on it. `labels` shows the prediction alone.
         """
 
-    def result_files(self, kind: str, place: Place) -> ResultFiles:
+    def result_files(self, kind: str, place: Place, name_of: NameOf = numbered) -> ResultFiles:
         """Return the files that the predictions for a video are written to.
 
         kind: which ones, of a task that has several. `jsonl` is what `save` writes, one file for each frame.
         place: takes the name of a file within the folder of results, and returns its path.
+        name_of: takes the number of a frame in its source, and returns the frame's name.
 
         Raises the error of `check_kind`.
         """
         self.check_kind(kind)
-        return FileOfEachFrame(place, self)
+        return FileOfEachFrame(place, self, name_of)
 
     def check_kind(self, kind: str) -> None:
         """Raise ValueError for a kind of result files that this task does not have."""

@@ -97,8 +97,13 @@ class FolderReader(VideoReader):
         if not self.files:
             raise ValueError(f"{folder}: {_contents(folder)}; expected image files ({_listed(IMAGE_SUFFIXES)})")
         self.len_hint = len(self.files)
+        self._stems = Counter(file.stem for file in self.files)
         self.size = self._first_size()
         self._refuse_other_sizes()
+
+    def frame_name(self, index: int) -> str:
+        file = self.files[index]
+        return file.name if self._stems[file.stem] > 1 else file.stem
 
     def _first_size(self) -> tuple[int, int]:
         from accel.files.images import read_image

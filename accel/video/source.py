@@ -68,6 +68,10 @@ class VideoReader(ABC):
     def _frames(self) -> Generator[SourceFrame, None, None]:
         """Yield all frames. The generator frees everything it opened when it is closed."""
 
+    def frame_name(self, index: int) -> str:
+        """Return the name of frame number `index`, for files about it: the number, or that of its own file."""
+        return f"{index:06d}"
+
     def frames(self) -> Iterator[SourceFrame]:
         """Return an iterator over the frames with their places."""
         return self._begin(lambda frame: frame)

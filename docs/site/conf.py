@@ -42,6 +42,7 @@ CONTENTS = """
 :caption: Use it
 
 docs/glossary
+docs/own_data
 docs/training
 docs/evaluation
 docs/any_model
