@@ -129,6 +129,8 @@ class AnyModelConfig(Section):
     std: tuple[Positive, Positive, Positive] | None = None
     # Scores of finer cells are averaged to cells of so many pixels, and carried so. None: they are taken as they come.
     stride: Literal[1, 2, 4, 8, 16] | None = None
+    # Height and width of the frames of a model that takes no others (EoMT, DPT). Frames are resized to it.
+    size: tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None = None
 
 
 class SmpConfig(AnyModelConfig):

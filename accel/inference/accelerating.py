@@ -41,6 +41,7 @@ def accelerate(
     update: PyramidConfig | None = None,
     stride: int | None = None,
     flow: nn.Module | None = None,
+    size: tuple[int, int] | None = None,
 ) -> VideoModel:
     """Return a video model whose reference branch is `model`, in evaluation mode, on the model's device.
 
@@ -58,10 +59,12 @@ def accelerate(
         model that scores every pixel: carrying those would take long.
     flow: the flow network. None: OpenCV's DIS, which needs no training.
 
+    size: (H, W) of the frames of a model that takes no others. Frames are resized to it.
+
     Raises ValueError, in one line, for a model that cannot be used.
     """
     place = next(model.parameters(), torch.empty(0)).device
-    reference = AnyModel(ScoreNetwork(source_of(model, preprocess, stride), num_classes, type(model).__name__))
+    reference = AnyModel(ScoreNetwork(source_of(model, preprocess, stride, size), num_classes, type(model).__name__))
     classes = reference.backbone.out_channels
     propagation = FlowWarp(DenseInverseSearch() if flow is None else flow)
     if update is None:

@@ -100,7 +100,7 @@ def _faster_rcnn(config: c.FasterRcnnConfig, num_classes: int, early_blocks: int
 def _any_model(config: c.AnyModelConfig, num_classes: int) -> AnyModel:
     source = LIBRARIES[config.name](config, num_classes)
     source = replace(source, scaling=PixelScaling(config.mean or source.scaling.mean, config.std or source.scaling.std))
-    source = replace(source, stride=config.stride or source.stride)
+    source = replace(source, stride=config.stride or source.stride, size=config.size)
     return AnyModel(ScoreNetwork(source, num_classes, f"reference {config.name}"))
 
 

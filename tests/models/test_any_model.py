@@ -235,7 +235,7 @@ class Odd(nn.Module):
         (Source(Plain(32)), "expected cells of 1, 2, 4, 8, 16 pixels"),
         (Source(Plain(classes=7)), r"gives \(1, 7, 16, 24\) for a frame; expected class scores \(1, 11, h, w\)"),
         (Source(Plain(8), stride=4), "cells of 8 pixels cannot be averaged to a stride of 4; expected 8, 16"),
-        (Source(Odd(RuntimeError("only 512\nor so"))), "mine does not take frames of 64x96 pixels: only 512$"),
+        (Source(Odd(RuntimeError("only 512\nor so"))), "mine does not take frames of 64x96 pixels: only 512; if it"),
         (Source(Odd(3)), "it gives int; expected a tensor of class scores, or one called out or logits"),
     ],
 )
@@ -402,3 +402,39 @@ def test_a_model_says_how_much_of_what_it_carried_still_holds():
     assert prediction.fresh is None
     prediction, state = model.next_frame(second, state)
     assert prediction.fresh.shape == (1,) and 0 < float(prediction.fresh) < 1
+
+
+class Fixed(Plain):
+    """It takes squares of 64 pixels only."""
+
+    def forward(self, image):
+        if image.shape[2:] != (64, 64):
+            raise RuntimeError("only 64x64")
+        return super().forward(image)
+
+
+@torch.inference_mode()
+def test_frames_are_resized_for_a_model_of_one_size():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="only 64x64; if it takes only frames of one size, `size` says which"):
+        accel.accelerate(Fixed())
+    own = Fixed()
+    model = accel.accelerate(own, preprocess=lambda frames: frames / 255, size=(64, 64))
+    assert model.reference.stride == 8
+    frame = frames_of(1, (128, 192))
+    small_frame = F.interpolate(frame.float(), (64, 64), mode="bilinear", antialias=True)
+    expected = F.interpolate(own(small_frame / 255)["out"], (16, 24), mode="bilinear")
+    prediction, _ = model.key_frame(frame)
+    torch.testing.assert_close(prediction.scores, expected, rtol=1e-4, atol=1e-4)
+    for size in ((128, 192), (50, 70)):
+        frame = frames_of(1, size)
+        assert model.key_frame(frame)[0].labels(size).shape == (1, *size)
+
+
+@pytest.mark.parametrize("bias", [None, torch.arange(6.0)])
+def test_labels_between_cells_are_those_of_all_scores_interpolated(bias):
+    coarse = torch.randn(2, 6, 4, 6, generator=torch.Generator().manual_seed(0))
+    scores = F.interpolate(coarse, (32, 48), mode="bilinear")  # regions, and borders between them
+    score_map = ScoreMap(scores, bias=bias, stride=4, corners=(32, 48))
+    full = score_map.upsample((128, 192))
+    assert torch.equal(score_map.labels((128, 192)), full.argmax(1).to(torch.uint8))

@@ -244,3 +244,42 @@ def test_the_head_for_adaptive_key_frames_learns_the_share_that_holds_and_nothin
         model.update.zero_grad()
     with torch.no_grad():
         assert float(model(clip).fresh) == pytest.approx(float(share), abs=0.05)
+
+
+@pytest.mark.slow
+def test_distillation_brings_a_model_closer_to_its_teacher_on_frames_it_has_not_seen():
+    """Also than the teacher's own scores, only carried."""
+    torch.manual_seed(0)
+    from test_any_model import build, enliven
+
+    update = {"name": "pyramid", "encoder": "tu-test_resnet", "channels": 16, "stride": 4}
+    _, model = build("pooled", "accel", update=update)
+    enliven(model.reference)
+    model.reference.requires_grad_(False)
+    model.fusion.correction.weight.data.copy_(torch.eye(11, 22)[:, :, None, None])  # begins as carried scores alone
+
+    def clips(seeds):
+        for seed in seeds:
+            frames = np.stack(film(30, (48, 96), seed))[::6]  # 12 pixels from frame to frame
+            yield torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float()
+
+    def agreement(playing):
+        shares = []
+        with torch.no_grad():
+            for clip in clips(range(100, 106)):
+                target = model.reference(model.reference.seen(clip[:, -1])).labels((48, 96))
+                shares.append(float((playing(clip).labels((48, 96)) == target).float().mean()))
+        return float(np.mean(shares))
+
+    carried = agreement(model.eval())
+    objective = DistillationObjective(model, SETTINGS)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, 2e-3)
+    for clip in clips(range(80)):
+        model.train()
+        model.reference.eval()
+        loss = objective(clip, None, None)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert agreement(model.eval()) > carried + 0.05

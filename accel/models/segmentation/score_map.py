@@ -16,6 +16,7 @@ from accel.models.prediction import Labels, LabelsAndConfidence, Prediction
 from accel.models.strides import STRIDE
 
 Border = Literal["replicate", "zero"]
+PIXELS = 1 << 18  # that are interpolated at a time, where the native operator does not do it
 STRIP = 64  # rows of full-size logits that are held at a time, where the native operator does not do it
 
 
@@ -79,8 +80,10 @@ class ScoreMap(Prediction):
     @torch.no_grad()
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Return class indices (B, H, W), uint8. A tie goes to the lower class. Full-size logits are never stored."""
+        if self.corners is not None:
+            return self._labels_between(size)
         if not self._is_for_operator:
-            return torch.cat([_labels(logits) for logits in self._strips(size)], 1)
+            return torch.cat([logits.argmax(1).to(torch.uint8) for logits in self._strips(size)], 1)
         return accel_ops.upsample_argmax(self.scores, size, self.bias, self.border, self.stride)
 
     @torch.no_grad()
@@ -126,6 +129,35 @@ class ScoreMap(Prediction):
         cells = self.corners[axis]
         return pixels * ((cells - 1) / max(self.stride * cells - 1, 1))
 
+    def _labels_between(self, size: tuple[int, int]) -> Tensor:
+        """Return `labels` where the native operator does not know the cells.
+
+        The scores of a pixel lie between those of four cells. Where one class is the highest in all four, it is so in
+        all pixels between them. Only the other pixels are interpolated.
+        """
+        check_frame_size((self.scores.shape[2], self.scores.shape[3]), size, self.stride)
+        scores = self.scores if self.scores.dtype == torch.float64 else self.scores.float()
+        if self.bias is not None:
+            scores = scores + self.bias.to(scores.dtype).view(-1, 1, 1)
+        (up, down, low), (left, right, far) = (
+            _neighbours(self._places(self._first(side), axis), scores.shape[2 + axis]) for axis, side in enumerate(size)
+        )
+        best = scores.argmax(1).to(torch.uint8)  # (B, h, w)
+        above, below = best[:, up], best[:, down]  # (B, H, w)
+        corners = above[..., left], above[..., right], below[..., left], below[..., right]
+        labels = corners[0].contiguous()
+        mixed = (labels != corners[1]) | (labels != corners[2]) | (labels != corners[3])
+        image, y, x = mixed.nonzero(as_tuple=True)
+        by_cell = scores.permute(0, 2, 3, 1).contiguous()  # (B, h, w, K)
+        for part in torch.arange(len(y), device=y.device).split(PIXELS):
+            b, v, u = image[part], y[part], x[part]
+            top, bottom = (
+                torch.lerp(by_cell[b, row, left[u]], by_cell[b, row, right[u]], far[u, None])
+                for row in (up[v], down[v])
+            )
+            labels[b, v, u] = torch.lerp(top, bottom, low[v, None]).argmax(1).to(torch.uint8)
+        return labels
+
     def _strips(self, size: tuple[int, int]) -> Iterator[Tensor]:
         """Yield the full-size logits, bias added, from the top down: (B, K, at most `STRIP`, W)."""
         check_frame_size((self.scores.shape[2], self.scores.shape[3]), size, self.stride)
@@ -153,17 +185,16 @@ def _weights(places: Tensor, cells: int, border: Border, like: Tensor) -> Tensor
 def _between(scores: Tensor, places: Tensor, axis: int) -> Tensor:
     """Return the scores at places between the cells of an axis, by linear interpolation. Those beyond the map are those
     of its outermost cells."""
-    last = scores.shape[axis] - 1
-    places = places.clamp(0, last)
-    before = places.floor().long().clamp(max=max(last - 1, 0))
+    before, after, share = _neighbours(places, scores.shape[axis])
     shape = [-1 if d == axis else 1 for d in range(4)]
-    share = (places - before).view(shape)
-    first, second = (scores.index_select(axis, i) for i in (before, (before + 1).clamp(max=last)))
-    return torch.lerp(first, second, share)
+    return torch.lerp(scores.index_select(axis, before), scores.index_select(axis, after), share.view(shape))
 
 
-def _labels(logits: Tensor) -> Tensor:
-    return logits.argmax(1).to(torch.uint8)
+def _neighbours(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cells before and after each place on an axis of so many cells, and the share of the second one."""
+    places = places.clamp(0, cells - 1)
+    before = places.floor().long().clamp(max=max(cells - 2, 0))
+    return before, (before + 1).clamp(max=cells - 1), places - before
 
 
 def _labels_and_margin(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from accel.wording import first_line
 STRIDES = (1, 2, 4, 8, 16)  # pixels along the side of a cell; flow has cells of 16
 TRIAL = (64, 96)  # (H, W) of the frame that is tried, in whole multiples of what the model needs
 IMAGENET = PixelScaling()
+RESIZED = 8  # stride of the scores of resized frames
 MULTIPLE = 32  # pixels; the coarsest maps of nearly all models have cells of this size
 
 
@@ -35,6 +36,8 @@ class Source:
     aligned: whether the model itself upsamples its scores so that the centres of the corner cells come to lie on the
         corner pixels, as PyTorch's `align_corners=True` does. It does not matter at stride 1.
     stride: the stride to which scores of a smaller stride are averaged; None: they stay as they are.
+    size: (H, W) of the frames of a model that takes no others. All frames are resized to it, and the scores are brought
+        to cells of `stride` pixels of the frame, 8 if that is None.
     """
 
     scores: nn.Module
@@ -43,6 +46,7 @@ class Source:
     multiple: int = MULTIPLE
     aligned: bool = False
     stride: int | None = None
+    size: tuple[int, int] | None = None
 
 
 class ScoreNetwork(nn.Module):
@@ -64,8 +68,10 @@ class ScoreNetwork(nn.Module):
         self.scores = source.scores
         self.scaling, self.preprocess = source.scaling, source.preprocess
         self.multiple, self.aligned = source.multiple, source.aligned
-        self.pool, self.stride = 1, 1
+        self.pool, self.stride, self.size = 1, 1, source.size
         self.out_channels, made = self._try(num_classes, name)
+        if self.size is not None:
+            made, self.aligned = source.stride or RESIZED, False
         self.stride = made if source.stride is None else source.stride
         self.pool = self.stride // made
         if self.stride not in STRIDES or self.stride % made:
@@ -83,7 +89,13 @@ class ScoreNetwork(nn.Module):
         bottom, right = -height % self.multiple, -width % self.multiple
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom))  # zero is the mean colour here
-        scores = scores_in(self.scores(self._as_expected(image)))
+        if self.size is not None:
+            cells = image.shape[2] // self.stride, image.shape[3] // self.stride
+            image = F.interpolate(image, self.size, mode="bilinear", antialias=True)
+            scores = scores_in(self.scores(self._as_expected(image)))
+            scores = F.interpolate(scores, cells, mode="bilinear")
+        else:
+            scores = scores_in(self.scores(self._as_expected(image)))
         if self.pool > 1:
             scores = F.avg_pool2d(scores, self.pool)
         return scores[..., : -(-height // self.stride), : -(-width // self.stride)]
@@ -96,7 +108,7 @@ class ScoreNetwork(nn.Module):
     @torch.no_grad()
     def _try(self, classes: int | None, name: str) -> tuple[int, int]:
         """Run the model on a small frame. Return the number of classes and the stride of its scores."""
-        height, width = (-(-side // self.multiple) * self.multiple for side in TRIAL)
+        height, width = self.size or [-(-side // self.multiple) * self.multiple for side in TRIAL]
         training = self.scores.training
         self.scores.eval()
         place: Tensor = next(self.scores.parameters(), torch.empty(0))
@@ -104,7 +116,9 @@ class ScoreNetwork(nn.Module):
             made = self.scores(self._as_expected(torch.zeros(1, 3, height, width, device=place.device)))
             scores = scores_in(made)
         except Exception as error:  # other people's code: anything
-            raise ValueError(f"{name} does not take frames of {height}x{width} pixels: {first_line(error)}") from error
+            hint = "" if self.size else "; if it takes only frames of one size, `size` says which"
+            told = f"{name} does not take frames of {height}x{width} pixels: {first_line(error)}{hint}"
+            raise ValueError(told) from error
         finally:
             self.scores.train(training)
         if scores.dim() != 4 or classes not in (None, scores.shape[1]):
@@ -112,6 +126,8 @@ class ScoreNetwork(nn.Module):
             raise ValueError(
                 f"{name}: gives {tuple(scores.shape)} for a frame; expected class scores (1, {expected}, h, w)"
             )
+        if self.size is not None:
+            return scores.shape[1], 1
         down, across = height / scores.shape[2], width / scores.shape[3]
         if down != across or down not in STRIDES:
             raise ValueError(

@@ -55,10 +55,13 @@ def registered(name: str, num_classes: int, arguments: dict[str, Any], pretraine
 
 
 def source_of(
-    model: nn.Module, preprocess: Callable[[Tensor], Tensor] | None = None, stride: int | None = None
+    model: nn.Module,
+    preprocess: Callable[[Tensor], Tensor] | None = None,
+    stride: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Source:
-    """Take apart a model of a library that is known here. Any other one is taken as it is. preprocess, stride: as in
-    `Source`."""
+    """Take apart a model of a library that is known here. Any other one is taken as it is. preprocess, stride, size: as
+    in `Source`."""
 
     if is_smp(model):
         source = smp_source(model, _scaling_of(model))
@@ -68,7 +71,7 @@ def source_of(
         source = transformers_source(model)
     else:
         source = Source(model)
-    return replace(source, preprocess=preprocess, stride=stride)
+    return replace(source, preprocess=preprocess, stride=stride, size=size)
 
 
 def _scaling_of(model: Any) -> PixelScaling:
