@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from small_runs import NAMES, PALETTE
 
+from accel.commands.convert import main
 from accel.formats import FORMATS, VideoFacts, find_formats
 from accel.formats.arrays import crc32_of_both
 from accel.formats.confidence import as_grey
@@ -371,3 +372,19 @@ def test_other_files_are_no_results(tmp_path):
         read_results(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_results(tmp_path / "gone")
+
+
+def test_the_command_converts_results_and_tells_them_from_weights(tmp_path, capsys):
+    frames = write(tmp_path / "a", "npz")
+    main([str(tmp_path / "a"), "--to", "coco", "--out", str(tmp_path / "b")])
+    assert capsys.readouterr().out == f"written: {tmp_path}/b/ (6 frames, coco)\n"
+    check_read(tmp_path / "b", frames)
+    for arguments, error in (
+        (["a", "--out", "b"], "expected --to FORMAT, for results, or --params FILES, for weights"),
+        (["a", "--out", "b", "--to", "npz", "--params", "p"], "expected --to FORMAT"),
+        (["a", "--out", "b", "--to", "npz", "--overwrite"], "--to-mxnet and --overwrite are for weights"),
+        (["dff", "rfcn", "--out", "b", "--params", "p"], "--params: expected one network"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert error in capsys.readouterr().err
