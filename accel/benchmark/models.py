@@ -198,7 +198,7 @@ def profile_model(
 
     device = model.device
     cuda = device.type == "cuda"
-    model = model.optimized(size) if optimised else model
+    model = model.optimized(size, engine="inductor") if optimised else model  # others are not seen inside
     found = {}
     for name, step in steps_of(model, two_frames(size, device), size).items():
         step()

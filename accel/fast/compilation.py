@@ -76,6 +76,7 @@ class Compiler:
 
     def __init__(self, wished: bool = True, engine: str = INDUCTOR):
         self.wished, self.engine = wished, engine
+        self._failed = False  # TorchInductor
 
     def network(
         self,
@@ -86,7 +87,8 @@ class Compiler:
         keys: Keys | None = None,
     ) -> Parts:
         """Return a network as `Parts`, each of them compiled, and keep them."""
-        names = [self.engine] if self.engine != AUTO else engines.installed()
+        # TorchInductor is last: where it fails, for want of a C++ compiler for one, others may be there already.
+        names = [self.engine] if self.engine != AUTO else sorted(engines.installed(), key=INDUCTOR.__eq__)
         if examples[0].is_cuda or not self.wished:
             names = [INDUCTOR]
         if len(names) > 1 and memory is not None and keys is not None:
@@ -95,13 +97,17 @@ class Compiler:
         keep = memory is not None and keys is not None
         made: dict[str, Parts] = {}
         for name in names:
+            if name == INDUCTOR and made and self._failed:
+                continue
             try:
-                made[name] = Parts(graph, examples, parts, self._finish(name, keep))
+                made[name] = Parts(graph, examples, parts, self._finish(name, keep, silent=bool(made)))
             except EngineError as error:
                 if name == self.engine:
                     warnings.warn(f"a network is compiled by TorchInductor instead: {error}", stacklevel=3)
         if not made:
             made[INDUCTOR] = Parts(graph, examples, parts, self._finish(INDUCTOR, keep))
+        if self._failed and len(made) > 1:
+            made.pop(INDUCTOR, None)
         name = min(made, key=_seconds(made, examples).__getitem__) if len(made) > 1 else next(iter(made))
         if memory is not None and keys is not None and self.wished:
             memory.add(keys, name, made[name], len(names) > 1)
@@ -111,18 +117,23 @@ class Compiler:
                     part.discard()
         return made[name]
 
-    def _finish(self, engine: str, keep: bool) -> Callable[[fx.GraphModule, tuple[Tensor, ...]], Callable]:
+    def _finish(
+        self, engine: str, keep: bool, silent: bool = False
+    ) -> Callable[[fx.GraphModule, tuple[Tensor, ...]], Callable]:
         if engine == INDUCTOR:
-            return lambda part, examples: self(part, examples, keep)
+            return lambda part, examples: self(part, examples, keep, silent)
         return lambda part, examples: engines.build(engine, part, examples)
 
-    def __call__(self, part: nn.Module, examples: tuple[Tensor, ...], keep: bool = False) -> Callable:
+    def __call__(
+        self, part: nn.Module, examples: tuple[Tensor, ...], keep: bool = False, silent: bool = False
+    ) -> Callable:
         """Return the part as a function, compiled by TorchInductor. If it is compiled, it accepts only inputs of these
         shapes and layouts.
 
         keep: whether it is to be kept for later starts. Compiling then takes longer.
+        silent: whether to give no warning if it fails, because another engine is there.
         """
-        if not self.wished:
+        if not self.wished or self._failed:
             return part
         from torch._dynamo.exc import BackendCompilerFailed
 
@@ -132,8 +143,9 @@ class Compiler:
             cause = getattr(error, "inner_exception", error)
             if is_of_the_machine(cause):
                 raise cause from None
-            self.wished = False
-            warnings.warn(_why_uncompiled(cause, examples[0].is_cuda), RuntimeWarning, stacklevel=2)
+            self._failed = True
+            if not silent:
+                warnings.warn(_why_uncompiled(cause, examples[0].is_cuda), RuntimeWarning, stacklevel=2)
             return part
 
 
@@ -185,7 +197,13 @@ def _compile(part: nn.Module, examples: tuple[Tensor, ...], keep: bool = False) 
     cuda = streams_of(examples[0].device)
     if cuda is not None:
         return CudaGraph(compile_now(part, examples), examples, cuda)
-    return AheadOfTime.build(part, examples) if keep else compile_now(part, examples)
+    if keep:
+        try:
+            return AheadOfTime.build(part, examples)
+        except Exception as error:  # of its many classes, those that `compile_now` has too are told there
+            if is_of_the_machine(error):
+                raise
+    return compile_now(part, examples)
 
 
 # --- what is kept for later starts ----------------------------------------------------------------------------

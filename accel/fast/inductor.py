@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -71,6 +72,9 @@ class AheadOfTime:
         from torch._inductor import aoti_compile_and_package
 
         folder = tempfile.mkdtemp(prefix="accel-")
+        log = logging.getLogger("torch.utils.cpp_extension")  # it notes that there is no GPU
+        before = log.level
+        log.setLevel(logging.ERROR)
         try:
             with torch.no_grad():
                 program = torch.export.export(part, examples)
@@ -81,6 +85,8 @@ class AheadOfTime:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            log.setLevel(before)
         return made
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ def kept() -> Kept | None:
     """Return this user's cache. None if it is switched off by ACCEL_CACHE=off.
 
     It lies in the folder ACCEL_CACHE, or else in that of this user's caches. It takes 4 GB at most, or ACCEL_CACHE_GB.
+    If another user may have placed something there, a warning says so, and the cache is off: it holds code that is run.
 
     Raises ValueError for a limit that is no number.
     """
@@ -152,7 +154,20 @@ def kept() -> Kept | None:
         limit = -1.0
     if not limit >= 0:
         raise ValueError(f"{LIMIT} {text}: expected a number of gigabytes")
-    return Kept(Path(place) if place else _of_this_user() / "accel" / "networks", limit * 1e9)
+    try:
+        folder = Path(place) if place else _of_this_user() / "accel" / "networks"
+    except RuntimeError:  # a user that the system does not know, as in containers
+        return None
+    if hasattr(os, "geteuid"):  # not on Windows
+        from accel_ops.compilers import CannotBuild
+        from accel_ops.places import safe_path
+
+        try:
+            safe_path(folder)
+        except CannotBuild as error:
+            warnings.warn(f"compiled networks are not kept: {error}", RuntimeWarning, stacklevel=2)
+            return None
+    return Kept(folder, limit * 1e9)
 
 
 def _of_this_user() -> Path:

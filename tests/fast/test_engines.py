@@ -89,6 +89,29 @@ def test_what_an_engine_cannot_run_is_run_by_another(monkeypatch):
     assert_close(cut(net, (IMAGE,), Compiler(engine="auto"))(IMAGE), net(IMAGE))
 
 
+def test_without_a_c_compiler_the_other_engines_do_all_networks(monkeypatch, recwarn):
+    def fail(part, examples, keep):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr("accel.fast.engines.build", lambda name, part, examples: Runs(part))
+    monkeypatch.setattr("accel.fast.engines.installed", lambda: ["inductor", "openvino"])
+    monkeypatch.setattr("accel.fast.compilation._compile", fail)
+    compiler = Compiler(engine="auto")
+    for seed in (0, 1):
+        parts = cut(network(seed), (IMAGE,), compiler)
+        assert isinstance(parts.parts[0], Runs)
+    assert not [warning for warning in recwarn if "uncompiled" in str(warning.message)]
+
+
+def test_a_part_that_cannot_be_kept_is_compiled_for_this_process(monkeypatch):
+    def refuse(part, examples):
+        raise RuntimeError("not ahead of time")
+
+    monkeypatch.setattr(compilation.AheadOfTime, "build", refuse)
+    monkeypatch.setattr(compilation, "compile_now", lambda part, examples: "compiled")
+    assert compilation._compile(network(), (IMAGE,), keep=True) == "compiled"
+
+
 class Runs:
     """A runner of a part, without an engine."""
 

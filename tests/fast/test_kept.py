@@ -109,3 +109,14 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCEL_CACHE_GB", "much")
     with pytest.raises(ValueError, match="ACCEL_CACHE_GB much: expected a number of gigabytes"):
         kept()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
+    place = tmp_path / "open to all"
+    place.mkdir()
+    place.chmod(0o777)
+    os.chown(place, 12345, 12345)
+    monkeypatch.setenv("ACCEL_CACHE", str(place))
+    with pytest.warns(RuntimeWarning, match="compiled networks are not kept: .* is not safe to load"):
+        assert kept() is None
