@@ -12,7 +12,7 @@ from accel.config import load_config
 from accel.datasets import build_dataset
 from accel.evaluation.running.evaluator import compare
 from accel.inference.loading import load_model
-from accel.weights.checkpoints import describe_weights
+from accel.weights.checkpoints import describe_weights, save_weights
 from accel.weights.checksums import SUMS, check_sum, read_sums, write_sums
 
 
@@ -55,3 +55,21 @@ def test_shipped_weights_are_halves_with_a_checksum_that_keeps_the_others(shippe
     whole = load_model(tmp_path / "run", device="cpu").state_dict()
     halves = load_model(path, device="cpu").state_dict()
     assert all(torch.equal(halves[name], whole[name].half().to(whole[name].dtype)) for name in whole)
+
+
+def test_new_words_keep_the_figures_but_not_those_of_other_weights(shipped, tool, tmp_path, capfd):
+    path, card = shipped / "mine.safetensors", tmp_path / "card.yaml"
+    before = describe_weights(path).card
+    card.write_text(card.read_text().replace("It learned nothing.", "It sees nothing but noise."))
+    reword = ("ship_weights", "--words", "--card", card, "--shipped", shipped, "--checkpoint")
+    assert tool(*reword, tmp_path / "run") == 0
+    after = describe_weights(path).card
+    assert after == before.model_copy(update={"limits": "It sees nothing but noise."})
+    check_sum(path, shipped / SUMS)
+
+    weights = tmp_path / "run" / "weights.safetensors"
+    model = load_model(weights, device="cpu")
+    model.reference.score_layer.bias.data += 1
+    save_weights(weights, model, describe_weights(weights))
+    assert tool(*reword, tmp_path / "run") == 2
+    assert "has other weights by now (reference.score_layer.bias)" in capfd.readouterr().err
