@@ -62,7 +62,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scene-cuts", action="store_true", help="also take a fresh key frame at every scene cut")
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
-    parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
+    parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (minutes, once)")
     parser.add_argument(
         "--engine", help="for --optimize: inductor, openvino, onnxruntime, auto (default: auto, the fastest one)"
     )
