@@ -103,7 +103,7 @@ def test_as_a_module_it_is_the_same():
 def test_models_are_listed(accel, weights):
     code, out, _ = accel("models")
     assert code == 0
-    for said in ("streets", "model/", "stills", "61.5%", "MIT"):
+    for said in ("streets", "model/", "stills", "61.5 (5)", "MIT"):
         assert said in out
 
 

@@ -162,14 +162,18 @@ def image_contenders(size: tuple[int, int], device: torch.device) -> dict[str, C
     return contenders
 
 
-def time_mxnet(python: str, symbols: Path, size: tuple[int, int], interval: int, rounds: int) -> tuple[str, FrameTimes]:
+def time_mxnet(
+    python: str, symbols: Path, size: tuple[int, int], interval: int, rounds: int, operators: Path | None = None
+) -> tuple[str, FrameTimes]:
     """Return MXNet's version, and the times of the original graphs in its own interpreter.
 
     symbols: the folder with key-symbol.json and cur-symbol.json.
+    operators: a Python file that registers the operators which MXNet lacks and these graphs have.
 
     Raises ValueError if that cannot be run.
     """
     command = [python, str(ORIGINAL), str(symbols), *map(str, (*size, interval, rounds))]
+    command += [str(operators)] if operators else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])

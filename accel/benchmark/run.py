@@ -60,6 +60,7 @@ class Options:
         one.
     mxnet, symbols: MXNet's Python and the folder of the published graphs of the first version, to time the original.
     quick: whether `expectations` is to take two minutes, with few models on this machine as it is.
+    mxnet_operators: a Python file that registers the operators which MXNet lacks; the graphs of detectors have some.
     cfg, checkpoint, clips: a trained model, its data and the number of labelled frames, for `accuracy`.
     """
 
@@ -73,6 +74,7 @@ class Options:
     device: str = "auto"
     mxnet: str | None = None
     symbols: Path | None = None
+    mxnet_operators: Path | None = None
     cfg: str | None = None
     checkpoint: str | None = None
     clips: int = 20
@@ -139,13 +141,21 @@ def _operators(options: Options, device: torch.device) -> dict:
 def _models(options: Options, device: torch.device) -> dict:
     times = {}
     if options.mxnet and options.symbols:
-        version, original = time_mxnet(options.mxnet, options.symbols, options.size, options.interval, options.rounds)
+        version, original = time_mxnet(
+            options.mxnet,
+            options.symbols,
+            options.size,
+            options.interval,
+            options.rounds,
+            options.mxnet_operators,
+        )
         times[f"original graph, MXNet {version}"] = original
     contenders: dict[str, Contender] = {}
     for version in options.versions:
         model = build_published(version).eval().to(device)
         contenders |= video_contenders(version, model, options.size, _type(options), options.eager)
-    contenders |= image_contenders(options.size, device)
+    if model.task == "segmentation":  # so are those of other libraries
+        contenders |= image_contenders(options.size, device)
     rate = max(matrix_gflops(device).values())
     times |= benchmark_models(contenders, options.interval, options.rounds, device, rate)
     first = times[options.versions[0]]

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", help="type of optimised models: bfloat16, float16, float32 (default: the best here)")
     parser.add_argument("--mxnet", metavar="PYTHON", help="also time the original, with this interpreter")
     parser.add_argument("--symbols", type=Path, metavar="FOLDER", help="with its key-symbol.json and cur-symbol.json")
+    parser.add_argument("--mxnet-operators", type=Path, metavar="FILE", help="of Python: operators that MXNet lacks")
     parser.add_argument("--cfg", help="accuracy, training: configuration")
     parser.add_argument("--checkpoint", help="accuracy: folder of a run, or a .safetensors file")
     parser.add_argument("--clips", type=int, default=20, help="accuracy: labelled frames to score (default: 20)")

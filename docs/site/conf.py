@@ -58,6 +58,7 @@ docs/video_from_stills
 docs/learned_sampling
 docs/published_weights
 docs/data_checks
+docs/results_camvid_lite
 docs/results_camvid
 ```
 
