@@ -67,7 +67,7 @@ def test_what_is_given_twice_or_empty_is_refused(tmp_path):
         ([], "expected a VIDEO to label, or --input SOURCE"),
         (["a.mp4", "--input", "b.mp4"], "expected a VIDEO"),
         (["a.mp4", "--write", "npz"], "--write is for --manifest and --input"),
-        (["--input", "a.mp4", "--threads", "2"], "--threads is for --manifest"),
+        (["--input", "a.mp4", "--segment", "2"], "--segment is for --manifest"),
         (["a.mp4", "--shard", "0/2"], "--shard is for --manifest"),
     ],
 )
