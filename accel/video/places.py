@@ -72,6 +72,8 @@ class Places:
         if ticks in self._lost and stamp is not None:
             return self._lost.pop(ticks), stamp - self._origin
         between = self._between(ticks)
+        if stamp is not None and (ahead := self._frames_ahead(stamp)):
+            return self._index - ahead, stamp - self._origin
         if self._index < 0:
             self._start(stamp, between)
         elif stamp is None or self._stamp is None:
@@ -138,11 +140,22 @@ class Places:
         between them."""
         fit = max(round(step * self._fps) - 1, 0)
         if self._steady and step * self._fps > 0.5:
-            lost = fit if self._unsure else min(packets, fit)
+            lost = fit if self._unsure or self._reorders_after_damage() else min(packets, fit)
             self._steady = lost == fit
             return lost
         self._steady = False
         return packets if self._damaged else 0
+
+    def _reorders_after_damage(self) -> bool:
+        """Return whether a frame may come before packets of earlier ones: decoders give what they have."""
+        return self._damaged and bool(self._stream.codec_context.has_b_frames)
+
+    def _frames_ahead(self, stamp: float) -> int:
+        """Return how many frames the last frame is ahead of one that comes late. 0 for one that does not."""
+        if self._stamp is None or not (self._steady and self._reorders_after_damage()):
+            return 0
+        late = self._stamp - stamp
+        return round(late * self._fps) if 0 < late <= BACK else 0
 
     def _between(self, now: int | None) -> list[int]:
         """Return the times of the packets between the last frame and this one, and forget all up to this one."""

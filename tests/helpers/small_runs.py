@@ -35,8 +35,13 @@ def save_small_model(path: Path) -> Path:
     values = {"name": "deep_feature_flow", "num_classes": 3, "reference": branch, "flow": {"width": 1 / 16}}
     config = parse_model(values, "test")
     model: Any = build_model(config)
-    torch.nn.init.zeros_(model.reference.score_layer.bias)
-    torch.nn.init.zeros_(model.reference.fc6.bias)
+    for module in model.modules():  # at their start, statistics hide what is in the frame
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.weight, 1, 2)
+    with torch.inference_mode():
+        scores = model.eval().key_frame(torch.full((1, 3, *SIZE), 128.0))[0].scores
+    model.reference.score_layer.bias.data -= scores.mean((0, 2, 3)).clone()
     save_weights(path, model, Description(config, NAMES, PALETTE, 0))
     return path
 

@@ -310,7 +310,7 @@ def test_a_signal_during_the_last_step_does_not_cost_the_last_validation(tiny_co
     assert [*measured(config.output)] == [2] and best_step(config.output) == 2
 
 
-@pytest.mark.parametrize("place", [(Validation, "score"), (trainer, "save_weights")])
+@pytest.mark.parametrize("place", [(Validation, "score"), (trainer, "_finish")])
 def test_a_signal_after_the_last_step_keeps_the_next_stage_from_starting(tiny_config, monkeypatch, place):
     """The run itself is done; whoever started it is told to stop."""
     config = tiny_config("frame_by_frame", *LAST)
