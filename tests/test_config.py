@@ -212,7 +212,7 @@ def test_settings_are_read_only(write):
         ("train.loss={name: cross_entropy, class_weights: [1, -2]}", ["train.loss.class_weights.1", "-2"]),
         (
             "data.name=kitti",
-            ["data.name", "'cityscapes', 'camvid', 'streetscape', 'folder' or 'imagenet_vid'", "got 'kitti'"],
+            ["data.name", "'cityscapes', 'camvid', 'streetscape', 'folder', 'vspw' or 'imagenet_vid'", "got 'kitti'"],
         ),
         ("train.steps=0", ["train.steps", "greater than or equal to 1", "got 0"]),
         ("train.steps=abc", ["train.steps", "valid integer", "got 'abc'"]),
