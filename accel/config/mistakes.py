@@ -14,6 +14,7 @@ def first_mistake(error: ValidationError) -> str:
     first = error.errors()[0]
     # pydantic puts the chosen `name` of a model, optimizer or loss into the path; the user did not write it there.
     path = [part for i, part in enumerate(first["loc"]) if not (i and first["loc"][i - 1] in CHOICES)]
+    path = [part for part in path if "[" not in str(part)]  # nor which of several types was tried
     key = ".".join(map(str, path))
     if first["type"] == "union_tag_invalid":
         return f"{key}.name: unknown {first['ctx']['tag']!r}; there are {first['ctx']['expected_tags']}"
