@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from accel.config import load_config
@@ -34,10 +35,13 @@ from accel.evaluation.origin import Origin
 from accel.evaluation.report.page import check_folder, write_report
 from accel.evaluation.running.predictions import Predictions, write_submission
 from accel.evaluation.running.processes import ALONE, Processes
+from accel.evaluation.running.sweep import common_task
 from accel.inference.loading import load_model
 from accel.measures.coco_precision import require_coco
 from accel.playing.schedules import FixedInterval
 from accel.progress import console
+
+SAMPLE = 50  # frames whose ground truth is looked at before the work
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Pro
 
     processes: all of them must make this call; the first one checks.
 
-    Raises ValueError if all pixels of all these labels are ignored.
+    Raises ValueError if all pixels of all these labels are ignored, or if no frame has a box.
     """
     where = f"{comparison.data.name} {comparison.split} at {data_root(comparison.data)}"
     found = Doubts()
@@ -140,12 +144,34 @@ def check_truth(comparison: Comparison, intervals: Sequence[int], processes: Pro
         dataset = comparison.dataset
         indices = [i for i in range(len(dataset)) if dataset.history(i) >= min(intervals) - 1]
         found = look_at_labels(dataset, indices, "validation", strict=False, where=where)
+        if found == Doubts():
+            found = _look_at_truth(comparison, indices)
     found = processes.spread(found)
     if processes.is_first:
         for warning in found.warnings:
             console.print(f"warning: {where}: {warning}")
     if found.errors:
         raise ValueError(f"nothing to score: {where}: {'; '.join(found.errors)}")
+
+
+def _look_at_truth(comparison: Comparison, indices: Sequence[int]) -> Doubts:
+    """Look for one frame with something to be right about, in a sample. There is an error if all frames were looked
+    at."""
+    task = common_task(comparison.models, comparison.dataset)
+    sample = np.unique(np.linspace(0, len(indices) - 1, min(SAMPLE, len(indices))).round().astype(int)).tolist()
+    looked_at = 0
+    for place in sample:
+        try:
+            truth = task.truth(comparison.dataset.clip(indices[place], 1))
+        except (ValueError, OSError):
+            continue  # the evaluation reports it
+        if not task.is_empty(truth):
+            return Doubts()
+        looked_at += 1
+    if not looked_at:
+        return Doubts()
+    told = (f"none of the {looked_at} frames that were looked at has anything to find",)
+    return Doubts(errors=told) if looked_at == len(indices) else Doubts(warnings=told)
 
 
 def read_request(args: Namespace) -> Request:

@@ -88,6 +88,9 @@ class Detection(Task):
             raise ValueError(f"{clip.name}: nothing is known of the motion of its objects")
         return BoxTruth(np.asarray(clip.boxes, np.float32), np.array([*clip.name.encode()], np.uint8), clip.motion)
 
+    def is_empty(self, truth):
+        return not len(truth.boxes)
+
     def picture(self, frame, said, title, view):
         """Draw the input and the boxes side by side; or the boxes at full size, on the frame or on black."""
         shown = said.scores[: said.count] >= SHOWN

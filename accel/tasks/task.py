@@ -116,6 +116,11 @@ class Task(ABC):
         It is made where the clip is read, usually in another process.
         """
 
+    def is_empty(self, truth: NamedTuple) -> bool:
+        """Return whether a ground truth, as arrays, has nothing that a prediction could be right about. False (the
+        default) if that is not known."""
+        return False
+
     def near_borders(self, widths: Sequence[int]) -> Task:
         """Return this task with scores that also count near the borders between classes, within each of these widths in
         pixels.

@@ -151,3 +151,16 @@ def test_a_report_shows_them(tool, made, tmp_path):
     assert {path.name for path in (tmp_path / "r").iterdir()} == {
         "index.html", "results.json", "results.csv", *(f"{n}.png" for n in PLOTS),
     }  # fmt: skip
+
+
+def test_data_without_boxes_are_told_before_the_work(tool, tmp_path, capsys):
+    root = write_videos(tmp_path / "vid")
+    arguments = write_detector(tmp_path, root)
+    kept, *others = sorted((root / "Annotations").rglob("*.xml"))
+    for path in others:
+        path.write_text("<annotation></annotation>")
+    assert tool("evaluate", *arguments, *COMMON) == 0  # the first frame has a box
+    kept.write_text("<annotation></annotation>")
+    assert tool("evaluate", *arguments, *COMMON) == 2
+    assert "nothing to score: imagenet_vid VID_val_videos at" in (told := capsys.readouterr().err)
+    assert "none of the 23 frames that were looked at has anything to find" in told
