@@ -44,7 +44,7 @@ def test_the_experiments_load():
     for path in experiments:
         own = {"folder": (2,), "own_boxes": (1,), "camvid_boxes": (3,)}
         own |= {"streetscape_vid": (6,), "streetscape_faster": (6,)}
-        counts = own.get(path.parent.name, (30,) if path.parent.name.endswith("cnn") else (11, 19))
+        counts = own.get(path.parent.name, (30,) if path.parent.name.endswith(("rfcn", "rcnn")) else (11, 19))
         assert all(stage.model.num_classes in counts for stage in load_stages(path)), path
 
 
