@@ -168,12 +168,14 @@ def avg_pool2d(
     """Average pooling whose last window reaches beyond the map (`ceil_mode`).
 
     Runtimes disagree about the number of cells that such a window divides by. Here it is that of the cells on the map.
+    The map is padded by as much as a window can lack, whatever its size: of symbols, the tracer would ask whether it is
+    nothing.
     """
     height, width = x.shape[2:]
     tiles = list(kernel) == list(stride or kernel) and not any(padding)
     if not ceil_mode or not tiles:
         return NotImplemented
-    beyond = (0, -width % kernel[1], 0, -height % kernel[0])
+    beyond = (0, kernel[1] - 1, 0, kernel[0] - 1)
     sums, cells = (F.avg_pool2d(F.pad(each, beyond), list(kernel)) for each in (x, x.new_ones(1, 1, height, width)))
     return sums / cells
 
