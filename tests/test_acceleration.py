@@ -14,10 +14,11 @@ from accel.config import parse_model
 from accel.evaluation.agreement import REFERENCE, agreement_table, measure_agreement
 from accel.evaluation.key_frames import compare_key_frames, comparison_table
 from accel.inference.loading import load_model
-from accel.models import DenseInverseSearch
+from accel.models import DenseInverseSearch, build_model
 from accel.models.segmentation.freshness import Freshness
 from accel.playing.schedules import FixedInterval
 from accel.video.writer import VideoWriter
+from accel.weights.checkpoints import Description, save_weights
 
 REFERENCE_YAML = """
 classes: [road, car, sky]
@@ -54,6 +55,13 @@ def test_one_command_makes_a_model_that_label_takes_and_a_report(drive, tmp_path
     assert results[REFERENCE]["agreement"] == 1 and results["every 2 frames"]["key_share"] == 0.5
     assert "| every 5 frames" in (run / "report.md").read_text()
     model = load_model(run, device="cpu")
+    for option in ("--adaptive", "--look-ahead"):
+        output = tmp_path / option
+        main_of("label")(
+            [str(drive), "--model", str(run), "--interval", "3", option, "--output", str(output), "--device", "cpu"]
+        )
+        summary = json.loads((output / "summary.json").read_text())
+        assert summary["frames"] == 8 and summary["adaptive"] is (option == "--adaptive")
     assert model.tells_freshness and model.about.description.class_names == ("road", "car", "sky")
 
 
@@ -99,8 +107,6 @@ def test_a_folder_of_transformers_is_understood(tmp_path):
     own.save_pretrained(tmp_path / "own")
     teacher = find_teacher(f"transformers:{tmp_path / 'own'}")
     assert teacher.class_names == ("road", "sky", "car") and teacher.reference["config"]["hidden_sizes"][0] == 8
-    from accel.models import build_model
-
     values = {"name": "frame_by_frame", "num_classes": 3, "reference": teacher.reference}
     built = build_model(parse_model(values, "test")).reference.backbone.scores.model
     theirs = own.state_dict()
@@ -128,3 +134,14 @@ def test_the_oracle_places_key_frames_where_they_are_needed():
     first, second = clip_of((64, 96), 2)[0].permute(0, 2, 3, 1).numpy()
     results = compare_key_frames(model, [[first] * 5 + [second] * 5], 5, seeds=0)
     assert results["oracle"]["agreement"] == 1 and results["oracle"]["key_share"] == 0.2
+
+
+def test_label_says_if_a_model_cannot_tell_when_a_key_frame_is_due(drive, tmp_path):
+    values = {"name": "accel", "num_classes": 3, "reference": UPDATE, "update": UPDATE, "flow": {"name": "dis"}}
+    config = parse_model(values, "test")
+    description = Description(config, ("a", "b", "c"), ((0, 0, 0),) * 3, 0)
+    save_weights(tmp_path / "w.safetensors", build_model(config), description)
+    with pytest.raises(ValueError, match="does not say when a key frame is due"):
+        main_of("label")(
+            [str(drive), "--model", str(tmp_path / "w.safetensors"), "--adaptive", "--output", str(tmp_path / "out")]
+        )

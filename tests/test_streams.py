@@ -69,6 +69,7 @@ def test_what_is_given_twice_or_empty_is_refused(tmp_path):
         (["--input", "a.mp4", "--adaptive"], "--adaptive is for one VIDEO"),
         (["--manifest", "a.txt", "--int8"], "--int8 is for one VIDEO"),
         (["--manifest", "a.txt", "--boxes", "mot"], "--write mot is for several"),
+        (["--input", "a.mp4", "--segment", "2"], "--segment is for --manifest"),
         (["a.mp4", "--shard", "0/2"], "--shard is for --manifest"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from accel.benchmark.resident import resident
 from accel.inference.segmenter import Segmenter
 from accel.models import VideoModel
 from accel.models.prediction import of_first
+from accel.output_folder import OutputFolder
 from accel.playing.player import Player
 from accel.playing.schedules import FixedInterval
+from accel.progress import Bar
+from accel.recording import Recording
+from accel.tasks import build_task
 from accel.video.opening import open_video
 from accel.video.writer import VideoWriter
 
@@ -41,9 +47,12 @@ def latencies(model: VideoModel, size: tuple[int, int], interval: int, flat: boo
 
 
 def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: int, rounds: int) -> dict[str, float]:
-    """Return the frames per second from a video file to labels, by a plain loop and by `Segmenter.stream`. They take
-    turns; the results are medians."""
-    ways = {"plain_loop": _plain_loop, "stream": _stream}
+    """Return the frames per second to labels, by the model alone on frames in memory, from a video file by a plain loop
+    and by `Segmenter.stream`, and, for segmentation, as `accel label` does it, with pictures and a video written. They
+    take turns; the results are medians."""
+    ways = {"model_alone": _model_alone, "plain_loop": _plain_loop, "stream": _stream}
+    if model.task == "segmentation":
+        ways["labelled_video"] = _labelled_video
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
@@ -57,6 +66,21 @@ def throughput(model: VideoModel, size: tuple[int, int], interval: int, frames: 
                 if turn:
                     taken[name].append(frames / (time.perf_counter() - start))
     return {name: float(np.median(rates)) for name, rates in taken.items()}
+
+
+@torch.inference_mode()
+def _model_alone(model: VideoModel, path: Path, interval: int) -> None:
+    player = Player(model, FixedInterval(interval))
+    for image in _images(path):
+        said = of_first(player.step(image.to(model.device)).prediction.at((image.shape[2], image.shape[3])))
+        for tensor in said:
+            tensor.cpu().numpy()
+
+
+@functools.lru_cache(maxsize=1)  # decoded by the turn that warms up
+def _images(path: Path) -> list[Tensor]:
+    with open_video(path) as frames:
+        return [torch.from_numpy(frame.copy()).permute(2, 0, 1)[None] for frame in frames]
 
 
 @torch.inference_mode()
@@ -74,6 +98,18 @@ def _stream(model: VideoModel, path: Path, interval: int) -> None:
     with open_video(path) as frames:
         for _ in Segmenter(model, FixedInterval(interval)).stream(frames):
             pass
+
+
+def _labelled_video(model: VideoModel, path: Path, interval: int) -> None:
+    task = build_task(
+        model.task, [str(number) for number in range(256)], np.arange(768, dtype=np.uint8).reshape(256, 3)
+    )
+    folder = OutputFolder(path.parent / "labelled", ["video.mp4"], ["labels"])
+    folder.clear()
+    with open_video(path) as frames, VideoWriter(folder.file("video.mp4"), 25) as video:
+        recording = Recording(folder, video, task, Bar("", None, None), "overlay")
+        Segmenter(model, FixedInterval(interval)).run(frames, recording.write)
+    folder.close()
 
 
 def memory(model: VideoModel, size: tuple[int, int], interval: int, frames: int) -> dict[str, float]:

@@ -157,7 +157,7 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flat-latency", action="store_true", help="spread a key frame's work over the interval")
     parser.add_argument("--batch", action="store_true", help="run each key frame and those after it in one batch")
-    parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (half a minute)")
+    parser.add_argument("--optimize", action="store_true", help="first optimise the model for speed (minutes, once)")
     parser.add_argument(
         "--engine", help="for --optimize: inductor, openvino, onnxruntime, auto (default: auto, the fastest one)"
     )

@@ -1,6 +1,6 @@
 """Typed configuration: YAML files with `base:` files and `key=value` overrides."""
 
-from accel.config.files import check_config, dump_config, load_config, load_stages, parse_model
+from accel.config.files import dump_config, load_config, load_stages, parse_model, replace_in_model
 from accel.config.sections import (
     AccelConfig,
     AccelSharedConfig,
@@ -59,5 +59,6 @@ __all__ = [
     "load_config",
     "load_stages",
     "parse_model",
+    "replace_in_model",
     "without_pretrained",
 ]

@@ -128,7 +128,7 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def check_config(config: Config, model: dict[str, Any]) -> Config:
+def replace_in_model(config: Config, model: dict[str, Any]) -> Config:
     """Return a configuration with other values in its model section. Raises ValueError if they do not fit."""
     values = config.model_dump()
     values["model"] |= model

@@ -455,9 +455,25 @@ class Schedule(Section):
         return self
 
 
+# One for each class; None: all equal; balanced: from the labels, rare classes more (`accel.training.class_weights`).
+ClassWeights = tuple[Annotated[float, Field(ge=0)], ...] | Literal["balanced"] | None
+
+
 class CrossEntropyConfig(Section):
     name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one for each class; None: all equal
+    class_weights: ClassWeights = None
+
+
+class OverlapConfig(Section):
+    """A loss on the overlap of each class as a whole, however few pixels it has, plus cross-entropy.
+
+    dice: soft Dice (Milletari et al., 3DV 2016). lovasz: Lovasz-Softmax, close to mIoU itself (Berman et al., CVPR
+    2018).
+    """
+
+    name: Literal["dice", "lovasz"]
+    cross_entropy: float = Field(1.0, ge=0)  # its share in the sum; training from the start needs some
+    class_weights: ClassWeights = None  # of the cross-entropy
 
 
 class OhemConfig(Section):
@@ -501,7 +517,13 @@ class DistillationConfig(Section):
 
 
 LossConfig = (
-    CrossEntropyConfig | OhemConfig | FlowLossConfig | RfcnLossConfig | FasterRcnnLossConfig | DistillationConfig
+    CrossEntropyConfig
+    | OverlapConfig
+    | OhemConfig
+    | FlowLossConfig
+    | RfcnLossConfig
+    | FasterRcnnLossConfig
+    | DistillationConfig
 )
 
 
@@ -584,7 +606,7 @@ class Config(Section):
             raise ValueError(
                 f"data.videos: videos without labels are for train.loss distillation, not {self.train.loss.name}"
             )
-        if weights is not None and self.model.num_classes and len(weights) != self.model.num_classes:
+        if isinstance(weights, tuple) and self.model.num_classes and len(weights) != self.model.num_classes:
             raise ValueError(
                 f"train.loss.class_weights: {len(weights)} weights, but model.num_classes is {self.model.num_classes}"
             )

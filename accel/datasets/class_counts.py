@@ -17,9 +17,9 @@ def with_num_classes(config: Config) -> Config:
     """
     if config.model.num_classes:
         return config
-    from accel.config import check_config
+    from accel.config import replace_in_model
 
-    return check_config(config, {"num_classes": count_classes(config.data)})
+    return replace_in_model(config, {"num_classes": count_classes(config.data)})
 
 
 def count_classes(data: DataConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ class Segmentation(Task):
     def objective(self, model, loss):
         losses = {
             "cross_entropy": lambda: CrossEntropy(loss.class_weights),
+            "dice": lambda: WithOverlap(soft_dice, loss.cross_entropy, loss.class_weights),
+            "lovasz": lambda: WithOverlap(lovasz_softmax, loss.cross_entropy, loss.class_weights),
             "ohem": lambda: OnlineHardExamples(loss.threshold, loss.min_kept),
         }
         if loss.name not in losses:
@@ -162,6 +164,54 @@ class CrossEntropy(nn.Module):
             return total / shared_count((labels != IGNORED).sum())
         counts = torch.bincount(labels.flatten(), minlength=IGNORED + 1)[: len(weights)]
         return total / shared_count((counts * weights).sum())
+
+
+class WithOverlap(nn.Module):
+    """A loss on the overlap of each class, plus cross-entropy times a factor. With several processes, each measures the
+    overlap of its own pixels."""
+
+    def __init__(
+        self,
+        overlap: Callable[[Tensor, Tensor], Tensor],
+        cross_entropy: float,
+        class_weights: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.overlap, self.factor, self.cross_entropy = overlap, cross_entropy, CrossEntropy(class_weights)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of logits (B, K, H, W) and labels (B, H, W). It is 0 if no pixel is labelled."""
+        labelled = labels != IGNORED
+        chances = logits.float().softmax(1).movedim(1, -1)[labelled]  # (N, K)
+        classes = labels[labelled].long()
+        overlap = self.overlap(chances, classes) if len(classes) else chances.sum()
+        return overlap + self.factor * self.cross_entropy(logits, labels)
+
+
+def soft_dice(chances: Tensor, classes: Tensor) -> Tensor:
+    """Return 1 - Dice, the mean over the classes that occur, of probabilities (N, K) for N pixels of `classes` (N,)."""
+    true = F.one_hot(classes, chances.shape[1]).to(chances.dtype)
+    both, sizes = (chances * true).sum(0), chances.sum(0) + true.sum(0)
+    occurs = true.sum(0) > 0
+    return (1 - 2 * both / sizes)[occurs].mean()
+
+
+def lovasz_softmax(chances: Tensor, classes: Tensor) -> Tensor:
+    """Return the Lovasz-Softmax loss, the mean over the classes that occur, of probabilities (N, K) for N pixels of
+    `classes` (N,).
+
+    It is the Lovasz extension of 1 - IoU: each pixel's error counts by how much IoU falls when it joins those with
+    larger errors (Berman et al., CVPR 2018, algorithm 1).
+    """
+    losses = []
+    for k in classes.unique().tolist():
+        true = (classes == k).to(chances.dtype)
+        errors, order = (true - chances[:, k]).abs().sort(descending=True)
+        sorted_true = true[order]
+        lost = sorted_true.cumsum(0)  # pixels of the class among the errors so far
+        iou_lost = 1 - (sorted_true.sum() - lost) / (sorted_true.sum() + (1 - sorted_true).cumsum(0))
+        losses.append(errors @ iou_lost.diff(prepend=iou_lost.new_zeros(1)))
+    return torch.stack(losses).mean()
 
 
 class OnlineHardExamples(nn.Module):

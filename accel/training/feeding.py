@@ -61,7 +61,7 @@ def build_loader(dataset: ClipDataset, config: Config, start: int, rank: int = 0
         batch_sampler=StepSampler(start * parts, settings.steps * parts, share, rank, world_size),
         num_workers=settings.workers,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
         timeout=settings.timeout if settings.workers else 0,
     )
@@ -139,7 +139,7 @@ def _death(error: Exception) -> ChildProcessError:
     return ChildProcessError(f"a data worker died ({told}); if the machine ran out of memory, fewer train.workers help")
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """Make workers ignore stop signals, so that the run can finish its step. Such signals often go to all processes."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -25,7 +25,7 @@ def check_labels(config: Config, dataset: ClipDataset, validation: Validation | 
         for note in dataset.notes:
             console.print(f"warning: {note}")
     if learns_labels(config):
-        _look(config, dataset, _trained_on(config, dataset), "training", config.data.train_split)
+        _look(config, dataset, trained_on(config, dataset), "training", config.data.train_split)
     if validation is not None:
         _look(config, validation.dataset, validation.indices, "validation", validation.settings.split)
 
@@ -51,7 +51,7 @@ def learns_labels(config: Config) -> bool:
     return loss.name != "flow" and (loss.name != "distillation" or (config.data.videos is None and loss.labels > 0))
 
 
-def _trained_on(config: Config, dataset: ClipDataset) -> list[int]:
+def trained_on(config: Config, dataset: ClipDataset) -> list[int]:
     """Return the labelled frames with enough frames before them."""
     stored = _stored_length(config)
     return [index for index in range(len(dataset)) if dataset.history(index) >= stored - 1]

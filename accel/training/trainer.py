@@ -20,9 +20,10 @@ from accel.progress import bar, console
 from accel.tasks import task_of
 from accel.training.batch_norm import synchronise_batch_norms
 from accel.training.checkpoints import Checkpoints, Progress
+from accel.training.class_weights import with_class_weights
 from accel.training.feeding import Feed, build_loader
 from accel.training.freezing import freeze
-from accel.training.label_check import check_labels
+from accel.training.label_check import check_labels, trained_on
 from accel.training.loop import Loop
 from accel.training.objectives import build_objective
 from accel.training.offsets import start_offsets
@@ -90,7 +91,9 @@ def _train(fabric: Fabric, config: Config, resumed: bool, signals: StopSignals, 
         synchronise_batch_norms(model, fabric.device)
     model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, config.train)
-    objective, optimizer = fabric.setup(build_objective(config.train, model, task_of(model, dataset)), optimizer)
+    indices = trained_on(config, dataset)
+    settings = on_main(fabric, lambda: with_class_weights(config.train, dataset, indices))
+    objective, optimizer = fabric.setup(build_objective(settings, model, task_of(model, dataset)), optimizer)
     progress, checkpoints = Progress(), Checkpoints(config.output)
     if resumed:  # after the set-up, which moves the parameters but not the optimizer's state to the device
         newest = on_main(fabric, checkpoints.newest)

@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from accel.config import Config
 from accel.datasets import ClipDataset, build_test_dataset
 from accel.datasets.clips import Clip, frames_to_tensor
-from accel.datasets.sampling import init_worker
 from accel.models.prediction import of_first
 from accel.models.video import VideoModel
 from accel.progress import console
 from accel.reductions import world_size
 from accel.tasks import Score, Task, as_tensors, task_of
+from accel.training.feeding import start_worker
 from accel.training.signals import StopSignals
 from accel.training.watch import Watch
 
@@ -90,7 +90,7 @@ class Validation:
             batch_size=None,
             num_workers=min(self.workers, len(own)),
             collate_fn=_as_is,
-            worker_init_fn=init_worker,
+            worker_init_fn=start_worker,
         )
         frames, damaged = iter(loader), 0
         for first in range(0, len(self.indices), size):  # all processes vote equally often, also where one has no frame

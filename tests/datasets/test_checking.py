@@ -174,7 +174,7 @@ def _config(data):
     from types import SimpleNamespace
 
     train = SimpleNamespace(validation=None, loss=SimpleNamespace(name="cross_entropy"))
-    return SimpleNamespace(data=data, train=train)
+    return SimpleNamespace(data=data, motion=data.motion, train=train)
 
 
 def test_no_data_at_all_are_refused_as_ever(tmp_path):

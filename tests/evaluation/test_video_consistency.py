@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from accel.evaluation.results import ClassFigures
 from accel.measures.confusion import ConfusionMatrix
 from accel.measures.temporal import TemporalTally
 from accel.measures.video_consistency import VideoConsistency
+from accel.tasks.segmentation_accuracy import ClassFigures
 
 
 def videos(*lengths):

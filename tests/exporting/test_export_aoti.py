@@ -76,7 +76,7 @@ def test_a_compiled_file_that_is_damaged_is_told(folder, tmp_path):
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 def test_the_example_for_libtorch_labels_as_python_does(folder, tmp_path):
-    program = build("label_aoti", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
+    program = build("label_aoti", tmp_path / "build", f"-DTORCH_ROOT={torch.__path__[0]}")
     check_program(program, folder, tmp_path)
 
 

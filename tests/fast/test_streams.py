@@ -48,7 +48,7 @@ def test_a_graph_on_two_streams_waits_for_its_last_results(cuda, kind, safe):
 @pytest.mark.parametrize(("kind", "safe"), [(CudaGraph, True), (Careless, False)])
 def test_networks_that_are_both_branches_have_no_race_with_flat_latency(cuda, kind, safe, monkeypatch):
     """AccelShared's one network runs for the update branch and for the renewal within a frame."""
-    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples: kind(part, examples, cuda))
+    monkeypatch.setattr("accel.fast.compilation._compile", lambda part, examples, *_: kind(part, examples, cuda))
     model, clip = lively("published_shared"), clip_of(SIZE, 6)
     maps = []
     fast = model.optimized(SIZE, torch.float32, parts=3)

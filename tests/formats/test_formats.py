@@ -382,7 +382,10 @@ def test_the_command_converts_results_and_tells_them_from_weights(tmp_path, caps
     for arguments, error in (
         (["a", "--out", "b"], "expected --to FORMAT, for results, or --params FILES, for weights"),
         (["a", "--out", "b", "--to", "npz", "--params", "p"], "expected --to FORMAT"),
-        (["a", "--out", "b", "--to", "npz", "--overwrite"], "--to-mxnet and --overwrite are for weights"),
+        (
+            ["a", "--out", "b", "--to", "npz", "--overwrite"],
+            "and --overwrite are for weights",
+        ),
         (["dff", "rfcn", "--out", "b", "--params", "p"], "--params: expected one network"),
     ):
         with pytest.raises(SystemExit):

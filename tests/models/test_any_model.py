@@ -144,7 +144,7 @@ def test_they_stream_are_scored_and_timed(kind, tiny_camvid):
     assert [frame.is_key for frame in streamed] == [True, False, False, True]
     data = build_dataset(DataConfig(name="camvid", root=tiny_camvid), "test")
     result = evaluate(model, data, 1, quiet=True)
-    assert 0 <= result.miou <= 1
+    assert 0 <= result.value <= 1
     pair = two_frames(SIZE, torch.device("cpu"))
     assert set(steps_of(model, pair, SIZE)) == {"key frame", "current frame"}
     assert all(cost > 0 for cost in gflop_of(model, pair, SIZE).values())

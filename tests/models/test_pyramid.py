@@ -253,7 +253,7 @@ def test_a_branch_is_a_deeplab_unless_it_names_another():
         (
             pyramid(8),
             {"propagation": {"name": "learned_sampling"}},
-            "`propagation: learned_sampling` carries the features of a deeplab or rfcn; "
+            "`propagation: learned_sampling` carries the features of a deeplab, rfcn or faster_rcnn; "
             "`reference: pyramid` needs `flow`",
         ),
     ],

@@ -74,3 +74,26 @@ def test_budgets_that_there_are_not():
     with pytest.raises(ValueError, match="0 ms a frame"):
         Adaptive(milliseconds=0)
     assert Adaptive(7.5).interval == 8
+
+
+class Spreading(Fading):
+    """As `Fading`, with key frames whose work can be spread."""
+
+    def __init__(self):
+        self.renewed = []
+
+    def check_spreads_key_frames(self):
+        pass
+
+    def renew(self, state, frames):
+        self.renewed.append(frames)
+        return 1.0
+
+
+def test_with_flat_latency_the_work_is_spread_over_a_budget():
+    model = Spreading()
+    player = Player(model, Adaptive(6.5, likeness=0), flat_latency=True)
+    decisions = [player.step(STILL + 10).decision for _ in range(300)]
+    assert decisions[0] is Decision.AFRESH and set(decisions[1:]) == {Decision.CURRENT, Decision.RENEW}
+    assert set(model.renewed) == {7}
+    assert decisions.count(Decision.RENEW) == pytest.approx(300 / 6.5, rel=0.3)

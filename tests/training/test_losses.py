@@ -11,7 +11,15 @@ from torch import nn
 
 from accel.models import FlowNetS, FlowWarp
 from accel.models.segmentation.score_map import ScoreMap
-from accel.tasks.segmentation import CrossEntropy, OnlineHardExamples, SegmentationObjective
+from accel.tasks.segmentation import (
+    CrossEntropy,
+    OnlineHardExamples,
+    SegmentationObjective,
+    WithOverlap,
+    lovasz_softmax,
+    soft_dice,
+)
+from accel.training.class_weights import balanced_weights
 from accel.training.objectives import FlowObjective, end_point_error, flow_in_cells
 
 
@@ -277,3 +285,68 @@ def test_the_loss_of_two_processes_is_that_of_their_batches_together(tmp_path):
         assert found[name, 0][0] + found[name, 1][0] == pytest.approx(value.item(), rel=1e-5)
         gradient = np.concatenate([found[name, 0][1], found[name, 1][1]])
         np.testing.assert_allclose(gradient, whole.grad.numpy(), rtol=1e-4, atol=1e-8)
+
+
+# --- overlap --------------------------------------------------------------------------------------------------
+
+
+def scored(seed=0, classes=4, size=(2, 6, 7)):
+    """Logits and labels of which some are ignored and the last class has none."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size[0], classes, *size[1:], generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, classes - 1, size, generator=generator, dtype=torch.uint8)
+    labels[torch.rand(size, generator=generator) < 0.2] = 255
+    return logits, labels
+
+
+def test_dice_is_that_of_sets_where_the_model_is_sure():
+    _, labels = scored()
+    _, predicted = scored(1)
+    predicted[predicted == 255] = 3
+    logits = 100 * torch.nn.functional.one_hot(predicted.long(), 4).permute(0, 3, 1, 2).float()
+    loss = WithOverlap(soft_dice, 0.0)(logits, labels)
+    seen = labels != 255
+    dice = [
+        2 * ((labels == k) & (predicted == k)).sum() / ((labels == k).sum() + ((predicted == k) & seen).sum())
+        for k in range(3)
+    ]
+    assert loss.item() == pytest.approx(1 - np.mean(dice), abs=1e-5)
+
+
+def test_lovasz_is_one_minus_iou_where_the_model_is_sure():
+    _, labels = scored()
+    _, predicted = scored(1)
+    predicted[predicted == 255] = 0
+    logits = 100 * torch.nn.functional.one_hot(predicted.long(), 4).permute(0, 3, 1, 2).float()
+    loss = WithOverlap(lovasz_softmax, 0.0)(logits, labels)
+    seen = labels != 255
+    iou = [
+        ((labels == k) & (predicted == k)).sum() / (((labels == k) | (predicted == k)) & seen).sum() for k in range(3)
+    ]
+    assert loss.item() == pytest.approx(1 - np.mean(iou), abs=1e-5)
+
+
+@pytest.mark.parametrize("overlap", [soft_dice, lovasz_softmax])
+def test_losses_on_overlap_fall_along_their_gradient_and_add_cross_entropy(overlap):
+    logits, labels = scored()
+    logits.requires_grad_()
+    alone, both = WithOverlap(overlap, 0.0), WithOverlap(overlap, 0.5)
+    expected = alone(logits, labels) + 0.5 * CrossEntropy()(logits, labels)
+    assert both(logits, labels).item() == pytest.approx(expected.item())
+    (gradient,) = torch.autograd.grad(alone(logits, labels), logits)
+    assert gradient.isfinite().all() and not gradient.movedim(1, -1)[labels == 255].any()
+    assert alone(logits - 0.5 * gradient, labels) < alone(logits, labels)
+    ignored = torch.full_like(labels, 255)
+    assert not torch.autograd.grad(alone(logits, ignored), logits)[0].any()
+
+
+def test_balanced_weights_are_those_of_enet():
+    class Stored:
+        class_names = ("a", "b")
+
+        def only_labels(self, index):
+            return np.array([[0] * 9, [1] + [255] * 8], np.uint8)
+
+    a, b = balanced_weights(Stored(), range(3))
+    assert 0.9 * a + 0.1 * b == pytest.approx(1, abs=1e-3)
+    assert a / b == pytest.approx(np.log(1.05 + 0.1) / np.log(1.05 + 0.9), rel=1e-3)

@@ -123,8 +123,8 @@ def test_a_batch_is_shared_out_whole_or_not_at_all(tiny_config):
     together = list(build_loader(dataset, config, 1).batch_sampler)
     shares = [list(build_loader(dataset, config, 1, rank, 3).batch_sampler) for rank in range(3)]
     assert together == [list(chain(*parts)) for parts in zip(*shares, strict=True)]
-    with pytest.raises(ValueError, match=r"train\.batch_size is 6, .* to 4 devices; expected a multiple of 4"):
-        build_loader(dataset, config, 0, 0, 4)
+    with pytest.raises(ValueError, match=r"train\.batch_size is 6 times .* to 5 devices; expected a multiple of 5"):
+        build_loader(dataset, config, 0, 0, 5)
 
 
 # --- batch norm -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from run_files import log_of, weights_of
 from accel.config import load_stages
 from accel.config.experiments import EXPERIMENTS
 from accel.tasks.segmentation import MeanIou
+from accel.training.feeding import start_worker
 from accel.training.trainer import train
 from accel.weights.checkpoints import describe_weights
 
@@ -69,3 +70,17 @@ def test_labelled_videos_are_one_key_in_the_folder_recipe():
     assert load_stages(EXPERIMENTS / "folder/all.yaml")[-1].train.validation.interval == 5
     with pytest.raises(ValueError, match=r"flownet\.yaml.*train\.loss: clips of folder have no exact flow to train on"):
         load_stages(EXPERIMENTS / "folder/all.yaml", ["data.motion=null"])
+
+
+def test_a_signal_to_all_processes_does_not_end_the_readers(tiny_config, monkeypatch):
+    """Ctrl-C reaches workers, too: they ignore it, and the run ends as it should."""
+    from accel.training import validation
+
+    started = []
+    monkeypatch.setattr(
+        validation, "DataLoader", lambda *args, **how: started.append(how["worker_init_fn"]) or iter(())
+    )
+    config = tiny_config("frame_by_frame", *STEPS, "train.validation={split: val, every: 1}")
+    with pytest.raises(StopIteration):
+        train(config, "cpu")
+    assert started == [start_worker]

@@ -27,6 +27,7 @@ from rich.table import Table
 from accel.datasets.cityscapes import Cityscapes
 from accel.datasets.clips import ClipDataset
 from accel.evaluation.running.predictions import Predictions, require_cityscapes
+from accel.files.image_headers import PNG_GREY, PNG_PALETTE, examine
 from accel.files.images import UNDEFINED, read_labels
 from accel.files.listing import is_hidden
 
@@ -86,6 +87,9 @@ def official_scores(folder: str | Path, truths: Iterable[str | Path]) -> Officia
     predictions = _matching(Path(folder), wanted)
     for prediction, truth in zip(predictions, wanted, strict=True):
         found, expected = read_labels(prediction, _VALID_IDS).shape, read_labels(truth, _VALID_IDS).shape
+        header = examine(prediction.read_bytes(), prediction)
+        if header.colour not in (PNG_GREY, PNG_PALETTE):  # the scorer reads no other
+            raise ValueError(f"{prediction}: expected labels as one channel (or palette indices); found {header}")
         if found != expected:
             raise ValueError(
                 f"{prediction}: {found[1]} x {found[0]} pixels (width x height), "
