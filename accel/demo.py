@@ -19,6 +19,8 @@ from accel.demo_models import scenes, table_folder, weights_for_boxes, weights_f
 from accel.devices import choose_device
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
+from accel.formats import FrameWriter, find_formats
+from accel.formats.together import Formats, named_by
 from accel.inference.batches import BatchSegmenter
 from accel.inference.loading import check_classes, classes_of, load_model
 from accel.inference.segmenter import SegmentedFrame, Segmenter
@@ -82,6 +84,7 @@ class Options:
     boxes: str
     task: str | None = None
     batch: bool = False
+    write: tuple[str, ...] = ()  # formats, beside the files of each frame
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Job:
     task: Task
     origin: dict
     interrupts: Interrupts
+    formats: Sequence[type[FrameWriter]] = ()
 
     def finish(self, folder: OutputFolder, figures: dict, error: BaseException | None, written: str = "") -> None:
         """Write the summary of an input.
@@ -150,12 +154,14 @@ def run_demo(options: Options) -> int:
     videos = _videos(options)
     if videos is None and options.boxes != "jsonl":
         raise ValueError(f"--boxes {options.boxes}: expected with --input; snippets have a file each")
+    if videos is None and options.write:
+        raise ValueError(f"--write {','.join(options.write)}: expected with --input; snippets have a file each")
     failed = {} if videos is None else _unusable(videos, options.strict)  # before anything is trained or loaded
     # Nothing is cleared here: earlier results stay until inputs, model and all output folders have been looked at.
     if videos is None or len(videos) == 1:
-        folders = [_output_folder(options.output, options.boxes)]
+        folders = [_output_folder(options.output, options)]
     else:
-        folders = [_output_folder(options.output / name, options.boxes) for name in videos.videos()]
+        folders = [_output_folder(options.output / name, options) for name in videos.videos()]
     if options.compare:
         table_folder(options.output)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -164,6 +170,10 @@ def run_demo(options: Options) -> int:
     loaded = _load(options, data)
     model = loaded.model
     loaded.task.check_kind(options.boxes)  # before anything is cleared
+    formats = find_formats(loaded.task.name, options.write)
+    confidence = any(each.needs_confidence for each in formats)
+    if confidence and options.batch:
+        raise ValueError("--write confidence: batches do not give it; leave out --batch")
     parts = options.interval if options.flat_latency else 1
     if options.int8:
         frames = _first_frames(videos, dataset)
@@ -189,7 +199,7 @@ def run_demo(options: Options) -> int:
     if options.batch:
         segmenter: Segmenter = BatchSegmenter(model, options.interval)
     else:
-        segmenter = Segmenter(model, schedule, options.flat_latency, look_ahead=options.look_ahead)
+        segmenter = Segmenter(model, schedule, options.flat_latency, confidence, options.look_ahead)
     console.print(f"model: {loaded.source}")
     if model.device.type == "cpu":
         console.print(f"computes with {threads()}; --threads N sets another number")
@@ -199,7 +209,7 @@ def run_demo(options: Options) -> int:
     if dataset is not None:
         check_classes(loaded.source, dataset)
     with Interrupts() as interrupts:
-        job = Job(options, segmenter, loaded.task, origin, interrupts)
+        job = Job(options, segmenter, loaded.task, origin, interrupts, formats)
         if dataset is not None:
             _label_snippets(job, dataset, folders[0])
         elif videos is not None:
@@ -284,9 +294,10 @@ def _first_frames(videos: VideoFolder | None, dataset: ClipDataset | None) -> li
     return [frame for frame in frames if frame.shape == frames[0].shape]
 
 
-def _output_folder(path: Path, boxes: str) -> OutputFolder:
-    results = OUTPUTS[boxes]
-    return OutputFolder(path, [VIDEO, SUMMARY, *results.files], results.folders)
+def _output_folder(path: Path, options: Options) -> OutputFolder:
+    results = OUTPUTS[options.boxes]
+    files, folders = named_by(options.write)
+    return OutputFolder(path, [VIDEO, SUMMARY, *results.files, *files], [*results.folders, *folders])
 
 
 # --- which model, which data ----------------------------------------------------------------------------------
@@ -466,12 +477,19 @@ def _label_video(job: Job, reader: VideoReader, folder: OutputFolder) -> None:
     error = None
     with bar(reader.name, reader.len_hint) as progress:
         recording = Recording(folder, video, job.task, progress, job.options.view, job.options.boxes, reader.frame_name)
+        formats = Formats(job.formats, folder.file, reader.name, None if live else reader.fps, job.task)
+
+        def write(segmented: SegmentedFrame) -> None:
+            recording.write(segmented)
+            formats.write(segmented)
+
         try:
-            job.segmenter.run(frames, recording.write, live)
+            job.segmenter.run(frames, write, live)
         except BaseException as stopped:
             error = stopped
     with job.interrupts.held():
         recording.files.close()
+        formats.end()
         close_video(video, error)
         timer = recording.timer
         dropped = f" ({recording.dropped} more dropped, latency {timer.latency():.4f} s)" if live else ""

@@ -12,8 +12,8 @@ from accel.demo_models import weights_for_video
 from accel.evaluation.origin import Origin
 from accel.evaluation.tables import write_json
 from accel.files.small_files import read_text
-from accel.formats import FORMATS, FrameWriter, find_formats
-from accel.formats.together import Formats, named
+from accel.formats import FrameWriter, find_formats
+from accel.formats.together import Formats, named_by
 from accel.inference.loading import load_prepared
 from accel.inference.segmenter import SegmentedFrame
 from accel.inference.several import SeveralSegmenter, Stream
@@ -69,7 +69,7 @@ def label_streams(sources: Sequence[str], options: Options, formats: Sequence[st
     """
     schedule = SceneCuts(options.interval) if options.scene_cuts else FixedInterval(options.interval)
     streams = [_stream(source, options) for source in sources]
-    files, subfolders = named([kind for task in FORMATS for kind in find_formats(task, _of_task(task, formats))])
+    files, subfolders = named_by(formats)
     names = [VIDEO, SUMMARY, *files], sorted({"labels", *subfolders})
     folders = [OutputFolder(options.output / stream.name, *names) for stream in streams]
     weights = find_weights(options.checkpoint) if options.checkpoint else weights_for_video(None, options.device)
@@ -103,10 +103,6 @@ def label_streams(sources: Sequence[str], options: Options, formats: Sequence[st
                 output.finish(origin, error)
     if error is not None and not (isinstance(error, KeyboardInterrupt) and any(each.again for each in streams)):
         raise error
-
-
-def _of_task(task: str, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in FORMATS[task]]
 
 
 def _stream(source: str, options: Options) -> Stream:
@@ -171,8 +167,7 @@ class _Output:
 
     def finish(self, origin: dict, error: BaseException | None) -> None:
         """Finish the video and write the summary. error: what ended all streams, if it was not their own end."""
-        self.formats.close()
-        self.formats.abort()
+        self.formats.end()
         if self.recording.frames:
             close_video(self.video, error)
         else:

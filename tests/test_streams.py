@@ -66,7 +66,9 @@ def test_what_is_given_twice_or_empty_is_refused(tmp_path):
     [
         ([], "expected a VIDEO to label, or --input SOURCE"),
         (["a.mp4", "--input", "b.mp4"], "expected a VIDEO"),
-        (["a.mp4", "--write", "npz"], "--write is for --manifest and --input"),
+        (["--input", "a.mp4", "--adaptive"], "--adaptive is for one VIDEO"),
+        (["--manifest", "a.txt", "--int8"], "--int8 is for one VIDEO"),
+        (["--manifest", "a.txt", "--boxes", "mot"], "--write mot is for several"),
         (["--input", "a.mp4", "--segment", "2"], "--segment is for --manifest"),
         (["a.mp4", "--shard", "0/2"], "--shard is for --manifest"),
     ],
@@ -83,3 +85,17 @@ def test_a_camera_that_comes_back_with_another_size_is_not_taken(tmp_path):
     write_moving(tmp_path / "a.mp4", 2, size=(SIZE[0], SIZE[1] + 16))
     with pytest.raises(ValueError, match="now gives 80x48 pixels; expected 64x48 as before"):
         camera.open()
+
+
+def test_one_video_is_written_in_other_formats_too(weights, tmp_path):
+    video, out = write_moving(tmp_path / "a.mp4", 6), tmp_path / "out"
+    given = [str(video), "--model", str(weights), "--device", "cpu", "--output", str(out)]
+    for formats in ("npz,coco,confidence,side-by-side", "zarr"):  # the files of the first time are this program's own
+        assert main([*given, "--write", formats]) == 0
+        frames = list(read_results(out / ("labels.npz" if "npz" in formats else "labels.zarr")).frames())
+        assert [frame.index for frame in frames] == list(range(6))
+    assert not (out / "labels.npz").exists() and not (out / "coco.json").exists()
+    assert len(list((out / "labels").iterdir())) == 6 and (out / "video.mp4").is_file()
+    with pytest.raises(ValueError, match="--write jpeg: not a format of segmentation"):
+        main([*given, "--write", "jpeg"])
+    assert (out / "labels.zarr").is_dir()  # nothing was cleared

@@ -21,7 +21,8 @@ from accel.cli import Parser, add_threads, frame_rate
 
 VIEWS = ("panels", "overlay", "labels")
 BOXES = ("jsonl", "coco", "mot")  # of accel.tasks.box_files
-_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "write", "retry_failed", "segment")
+_WRITTEN = {"coco": "coco-results", "mot": "mot"}  # the formats that --boxes names, as --write names them
+_NOT_OPTIONS = ("model", "inputs", "output", "manifest", "shard", "retry_failed", "segment")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,13 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if [args.input, args.inputs, args.manifest].count(None) != 2:
         parser.error("expected a VIDEO to label, or --input SOURCE ..., or --manifest FILE")
+    if args.input is None:
+        for option in ("look_ahead", "adaptive", "batch", "engine", "int8", "accept_loss", "strict"):
+            if getattr(args, option):
+                parser.error(f"--{option.replace('_', '-')} is for one VIDEO")
+        if args.boxes != BOXES[0]:
+            parser.error(f"--boxes is for one VIDEO; --write {_WRITTEN[args.boxes]} is for several")
     if args.manifest is not None:
         return _label_many(args)
     for option in ("shard", "retry_failed", "segment"):
         if getattr(args, option):
             parser.error(f"--{option.replace('_', '-')} is for --manifest")
-    if args.write and not args.inputs:
-        parser.error("--write is for --manifest and --input")
 
     from accel.demo import Options, run_demo
     from accel.video.opening import source_name
@@ -116,7 +121,7 @@ def chosen_weights(model: str | None, device: str) -> Path:
 
 def add_results(parser: argparse._ActionsContainer) -> None:
     """Add the arguments about the results of many videos."""
-    parser.add_argument("--write", type=names, default=(), help="formats to write, such as png,npz (default: png)")
+    parser.add_argument("--write", type=names, default=(), help="formats to write, such as npz,coco; see docs/fleet.md")
     parser.add_argument("--retry-failed", action="store_true", help="label videos again that failed")
     parser.add_argument("--segment", type=float, help="cut longer videos into parts of so many seconds (default: 600)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accel.formats.arrays import NpzLabels, ZarrLabels
+from accel.formats.box_results import CocoResults, MotDetections
 from accel.formats.coco import CocoBoxes, CocoMasks, CocoPolygons, FrameJson
 from accel.formats.confidence import ConfidenceMaps
 from accel.formats.cvat import CvatVideo
@@ -30,6 +31,8 @@ FORMATS: dict[str, dict[str, type[FrameWriter]]] = {
     "detection": {
         "jsonl": FrameFiles,
         "coco": CocoBoxes,
+        "coco-results": CocoResults,
+        "mot": MotDetections,
         "csv": BoxTable,
         "cvat": CvatVideo,
         "overlay": OverlayVideo,

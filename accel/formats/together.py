@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 
+from accel.formats import FORMATS
 from accel.formats.writer import FrameWriter, Place, VideoFacts
 from accel.inference.segmenter import SegmentedFrame
 from accel.tasks import Task
@@ -46,6 +47,13 @@ class Formats:
         for writer in self._writers or ():
             writer.close()
 
+    def end(self) -> None:
+        """Finish the files, and free what is open in any case."""
+        try:
+            self.close()
+        finally:
+            self.abort()
+
     def abort(self) -> None:
         """Free what is open."""
         for writer in self._writers or ():
@@ -53,7 +61,9 @@ class Formats:
                 writer.abort()
 
 
-def named(kinds: Sequence[type[FrameWriter]]) -> tuple[list[str], list[str]]:
-    """Return the names of the files, and those of the folders, that formats write."""
-    names = [name for kind in kinds for name in kind.names()]
-    return [name for name in names if not name.endswith("/")], [name[:-1] for name in names if name.endswith("/")]
+def named_by(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files, and the folders, that formats of these names write, whichever the task. Names that are none are
+    passed over."""
+    kinds = [kind for known in FORMATS.values() for name, kind in known.items() if name in names]
+    written = sorted({name for kind in kinds for name in kind.names()})
+    return [name for name in written if not name.endswith("/")], [name[:-1] for name in written if name.endswith("/")]
