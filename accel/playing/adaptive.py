@@ -12,7 +12,7 @@ from accel.playing.schedules import Clue, Decider, Decision, Schedule
 
 GAIN = 0.01  # how far the threshold goes for a key frame too many, in shares of the frame
 SETTLING = 3  # at first it goes farther, by 1 / SETTLING, and then less and less
-BURST = 20.0  # key frames that may be taken ahead of the budget
+BURST = 20.0  # key frames that may be taken ahead of the budget; at first as many as the budget had so far, and one
 LONGEST = 4  # budgets without a key frame: then one is taken in any case
 SMOOTH = 0.1  # weight of the newest time in the mean time of key and of current frames
 FIRST = 0.9  # share of the frame that holds below which the first key frame is taken
@@ -74,7 +74,8 @@ class _Adapting(Decider):
         fresh = getattr(clue.previous, "fresh", None)
         share = 1.0 if fresh is None else float(fresh[0])
         self.credit = min(self.credit + rate, BURST)
-        due = clue.distance * rate >= LONGEST or (rate >= 1) or (share < self.threshold and self.credit > -BURST)
+        ahead = min(1 + self.frames * rate, BURST)
+        due = clue.distance * rate >= LONGEST or (rate >= 1) or (share < self.threshold and self.credit > -ahead)
         # In the long run as many key frames as the budget has: each lowers the threshold, each frame without raises it.
         self.frames += 1
         gain = max(GAIN, 1 / (SETTLING + self.frames))
