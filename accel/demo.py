@@ -183,6 +183,7 @@ def run_demo(options: Options) -> int:
             engine=options.engine or "auto",
             calibration=frames,
             accept_loss=options.accept_loss,
+            keep=True,
         )
         model.prepare(frames[0].shape[:2])
         if model.same_labels is not None:
@@ -193,6 +194,7 @@ def run_demo(options: Options) -> int:
             compile=options.optimize,
             parts=parts,
             engine=options.engine or "auto",
+            keep=True,
         )
     if options.adaptive and not model.tells_freshness:
         raise ValueError(f"--adaptive: {loaded.source} does not say when a key frame is due (model.adaptive)")

@@ -300,7 +300,7 @@ def test_it_is_timed_and_benchmarked(model):
     times = benchmark_models(contenders, 2, 1, torch.device("cpu"), matrix_gflops=1.0)
     assert set(times) == {"toy", "toy, eager float32"} and all(each.mean > 0 for each in times.values())
     assert latencies(model, SIZE, 2, False, 3)["frames"] == 3
-    assert throughput(model, SIZE, 2, 4, 1).keys() == {"plain_loop", "stream"}
+    assert {"plain_loop", "stream"} <= throughput(model, SIZE, 2, 4, 1).keys()
     assert memory(model, SIZE, 2, 20)["frames"] == 20
 
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     args.output = args.output or Path("output") / (source_name(args.input) if args.input else "demo")
     options = vars(args) | {"average": args.avg}
-    options = {key: options[key] for key in Options.__dataclass_fields__}
+    options = {key: value for key, value in options.items() if key in Options.__dataclass_fields__}
     code = run_demo(Options(**options))
     if args.compare:
         compare_demo_models(args.version, args.interval, args.output, args.device, args.train)

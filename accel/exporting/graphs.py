@@ -98,7 +98,7 @@ def check_exportable(model: VideoModel) -> None:
 class _Whole(Preparation):
     """Prepare networks for a graph: batch norms are folded and types set, but nothing is compiled."""
 
-    def network(self, network, examples=None, parts=1, gives=None):
+    def network(self, network, examples=None, parts=1, gives=None, eight_bits=False):
         fold_batch_norms(network, (self.frame,) if examples is None else examples)
         if self.dtype == torch.float32:
             return network

@@ -126,8 +126,8 @@ def _has_channels_last(tensor: Tensor) -> bool:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Return a tensor of a short type in float32: numpy has no bfloat16."""
-    return tensor.detach().float() if tensor.dtype in PRECISIONS else tensor.detach()
+    """Return a tensor of numbers in float32: numpy has no bfloat16, and the engines' networks take no float64."""
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
 def in_float32(piece: fx.GraphModule) -> fx.GraphModule:

@@ -151,10 +151,10 @@ class VideoModel(nn.Module, ABC):
         compile: bool = True,
         parts: int = 1,
         sizes: int = 4,
-        engine: str = "auto",
+        engine: str = "inductor",
         calibration: Sequence[np.ndarray] | None = None,
         accept_loss: bool = False,
-        keep: bool = True,
+        keep: bool = False,
     ) -> VideoModel:
         """Return a copy for inference on frames (1, 3, H, W) of one size, as fast as the machine allows. It has the
         same methods.
@@ -176,7 +176,8 @@ class VideoModel(nn.Module, ABC):
         calibration: for int8, at least 5 frames of the kind to be labelled, (H, W, 3) uint8 RGB, in their order. They
             need no labels. The last fourth of them serves to compare the labels with those of the float model.
         accept_loss: whether to take an int8 model even if fewer than 98% of its labels are those of the float model.
-        keep: whether to keep compiled networks on the disk, so that the next start is quick; see `accel.fast.kept`.
+        keep: whether to keep compiled networks on the disk, so that the next start is quick (`accel.fast.kept`). With
+            "inductor", the first start then takes some minutes.
 
         Raises ValueError for an invalid size, type, number or engine, for a device that this machine lacks, and for an
         int8 model whose labels differ too much. The copy raises

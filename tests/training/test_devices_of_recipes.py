@@ -36,7 +36,8 @@ def test_the_commands_of_the_pages_can_be_shared_out():
         for line in re.findall(r"(?:accel train|tools/train\.py) [^`\n|]+", text):
             words = shlex.split(line, comments=True)
             cfg = words[words.index("--cfg") + 1] if "--cfg" in words else "CFG"
-            devices = int(words[words.index("--devices") + 1]) if "--devices" in words else 1
+            given = words[words.index("--devices") + 1] if "--devices" in words else "1"
+            devices = int(given) if given.isdigit() else 1  # N, in a text about any number
             if cfg in ("CFG", "CONFIGURATION") or not (EXPERIMENTS.parent / cfg).is_file():
                 continue
             found += 1
