@@ -4,7 +4,7 @@ Nothing here imports the rest of the package, or PyTorch before a compiled model
 labels a video.
 """
 
-from accel.runtime.model import Model, Prediction, State, load
+from accel.runtime.model import FramePrediction, Model, State, load
 from accel.runtime.streams import Labelled, label, read_video
 
-__all__ = ["Labelled", "Model", "Prediction", "State", "label", "load", "read_video"]
+__all__ = ["FramePrediction", "Labelled", "Model", "State", "label", "load", "read_video"]

@@ -13,7 +13,7 @@ from accel.runtime.folder import Exported, check_graph, read
 from accel.runtime.pixel_flow import PixelSearch, grey
 
 
-class Prediction(NamedTuple):
+class FramePrediction(NamedTuple):
     """What a model says of a frame.
 
     labels: (H, W) uint8 class indices.
@@ -60,7 +60,7 @@ class Model:
         """The recommended number of frames from key frame to key frame."""
         return self.exported.interval
 
-    def key_frame(self, frame: np.ndarray, state: State | None = None) -> tuple[Prediction, State]:
+    def key_frame(self, frame: np.ndarray, state: State | None = None) -> tuple[FramePrediction, State]:
         """Run the full model on a frame (H, W, 3), uint8 RGB. Return the prediction and the state for the next frame.
 
         state: that of the frame before, if the video continues. Models that remember key frames build on it.
@@ -74,7 +74,7 @@ class Model:
         kept = None if self._search is None else grey(frame)
         return prediction, State(new, size, kept)
 
-    def next_frame(self, frame: np.ndarray, state: State) -> tuple[Prediction, State]:
+    def next_frame(self, frame: np.ndarray, state: State) -> tuple[FramePrediction, State]:
         """Run the model on the frame after the one that gave `state`. Return the prediction and the new state.
 
         Raises ValueError for another type or size of frame, and for a state of frames of another size.
@@ -102,11 +102,11 @@ class Model:
         self.exported.check_size(size)
         return size
 
-    def _run(self, name: str, arrays: Mapping[str, np.ndarray]) -> tuple[Prediction, dict[str, np.ndarray]]:
+    def _run(self, name: str, arrays: Mapping[str, np.ndarray]) -> tuple[FramePrediction, dict[str, np.ndarray]]:
         taken = {info.name: np.ascontiguousarray(arrays[info.name]) for info in self.exported.graphs[name].inputs}
         made = self._graphs[name](taken)
         new = {key.removeprefix("new_"): array for key, array in made.items() if key.startswith("new_")}
-        return Prediction(made["labels"], made["scores"]), new
+        return FramePrediction(made["labels"], made["scores"]), new
 
 
 def load(folder: str | Path, providers: Sequence[str] | None = None, threads: int | None = None) -> Model:
