@@ -9,6 +9,7 @@ import accel_ops
 import torch
 from torch import Tensor, nn
 
+from accel.fast.dilated import undilated
 from accel.fast.preparation import Preparation
 from accel.models.branch import Branch
 from accel.models.constants import per_channel
@@ -28,7 +29,6 @@ class FeatureNetwork(nn.Module):
 
     network: a module with `out_channels`, such as `DetectionResNet`. A 3x3 convolution and a ReLU follow it.
         `LearnedSampling` also needs its low-level features: a method `early`, and `early_channels`.
-    dilation: of that convolution: 6 as published, less for maps of few cells.
     out_channels: the number of channels of the features.
     dilation: the dilation of that convolution, in cells. 6 is published; smaller maps need less.
     """
@@ -38,12 +38,18 @@ class FeatureNetwork(nn.Module):
     def __init__(self, network: Any, out_channels: int = 1024, dilation: int = 6):
         super().__init__()
         self.network = network
-        self.last = nn.Conv2d(network.out_channels, out_channels, 3, padding=dilation, dilation=dilation)
+        last = nn.Conv2d(network.out_channels, out_channels, 3, padding=dilation, dilation=dilation)
+        small_weights(last)
+        self.last: nn.Module = last
         self.out_channels = out_channels
-        small_weights(self.last)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.last(self.network(image)).relu()
+
+    def simplified(self) -> FeatureNetwork:
+        """Return this network, for inference, with less work."""
+        self.last = undilated(self.last) if isinstance(self.last, nn.Conv2d) else self.last
+        return self
 
 
 class Heads(nn.Module):
@@ -143,7 +149,9 @@ class SimplifiedRFCN(RFCN):
 
     def __init__(self, original: RFCN):
         Branch.__init__(self)
-        self.backbone, self.heads = original.backbone, original.heads
+        backbone = original.backbone
+        self.backbone = backbone.simplified() if isinstance(backbone, FeatureNetwork) else backbone
+        self.heads = original.heads
         self.num_classes, self.resizing = original.num_classes, original.resizing
         self.proposing, self.selection = original.proposing, original.selection
         of_anchors = PROPOSAL_DEVIATIONS * self.proposing.anchors_of_cell
