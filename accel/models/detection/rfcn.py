@@ -40,7 +40,7 @@ class FeatureNetwork(nn.Module):
         self.network = network
         last = nn.Conv2d(network.out_channels, out_channels, 3, padding=dilation, dilation=dilation)
         small_weights(last)
-        self.last: nn.Module = last
+        self.last: Any = last  # a convolution, or made fast
         self.out_channels = out_channels
 
     def forward(self, image: Tensor) -> Tensor:
