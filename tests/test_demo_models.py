@@ -11,8 +11,9 @@ import pytest
 
 from accel import demo_models
 from accel.config import load_config
+from accel.files.digests import sha256_of
 from accel.output_folder import LIST
-from accel.weights.checksums import sha256_of, write_sums
+from accel.weights.checksums import write_sums
 
 OF_TEST_SIZE = ["data.snippets={val: 1}", "data.size=[64, 128]", "data.root=data/streetscape"]
 

@@ -15,6 +15,7 @@ from accel.exporting import checking
 from accel.exporting.aoti_packages import LIBRARY, write_aoti, write_library
 from accel.exporting.graphs import Graph, Graphs, graphs_of
 from accel.exporting.onnx_files import OPSET, check_installed, write_onnx
+from accel.files.digests import sha256_of
 from accel.files.whole_files import write_whole
 from accel.inference.exported import ExportedModel
 from accel.inference.loading import load_model
@@ -23,7 +24,6 @@ from accel.models import VideoModel
 from accel.models.backbones.published_resnets import PreActResNet, ResNetV1
 from accel.runtime import folder as layout
 from accel.runtime import load as load_exported
-from accel.weights.checksums import sha256_of
 from accel.weights.names import find_weights
 
 TARGETS = ("onnx", "aoti")

@@ -6,7 +6,6 @@ only when it is complete, so several processes may use one cache.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -18,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from accel.files.digests import sha256_of
 
 PLACE, LIMIT = "ACCEL_CACHE", "ACCEL_CACHE_GB"  # environment variables: the folder, or `off`; the most it may take
 GIGABYTES = 4.0
@@ -50,7 +51,7 @@ class Kept:
         place = self.folder / key
         try:
             listed = json.loads((place / LIST).read_bytes())
-            whole = all(_checksum(place / name) == known for name, known in listed["files"].items())
+            whole = all(sha256_of(place / name) == known for name, known in listed["files"].items())
             os.utime(place / LIST)
         except FileNotFoundError:
             if place.is_dir():  # without its list it is of no use
@@ -75,7 +76,7 @@ class Kept:
         part.mkdir(mode=0o700)
         try:
             write(part)
-            files = {path.name: _checksum(path) for path in sorted(part.iterdir())}
+            files = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
             (part / LIST).write_text(json.dumps({"about": about, "files": files}), encoding="utf-8")
             if self.find(key) is None:
                 with suppress(OSError):  # another process has just done the same
@@ -177,14 +178,6 @@ def _of_this_user() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _size(place: Path) -> int:

@@ -13,9 +13,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from accel.files.digests import sha256_of
 from accel.files.whole_files import sync_folder, write_whole
 from accel.fleet.units import DONE, RESULT, Row, read_row
-from accel.weights.checksums import sha256_of
 
 try:
     import fcntl

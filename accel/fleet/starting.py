@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from accel.files.digests import sha256_of
 from accel.fleet.settings import Settings
 from accel.formats import default_formats, find_formats
 from accel.inference.loading import load_model
 from accel.playing.schedules import check_interval
 from accel.weights.checkpoints import PRETRAINED, WEIGHTS
-from accel.weights.checksums import sha256_of
 
 SEGMENT = 600.0  # seconds
 _DIGITS = 16  # of a SHA-256, which tell weights of one name apart

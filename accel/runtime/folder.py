@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from accel.files.digests import sha256_of
 
 FILE = "model.json"
 FORMAT, VERSION = "accel-export", 1
@@ -136,11 +137,7 @@ def check_graph(info: GraphInfo) -> None:
     """Raise FileNotFoundError if a graph's file is missing, and ValueError if it is damaged."""
     if not info.path.is_file():
         raise FileNotFoundError(f"{info.path}: missing; {FILE} beside it names it")
-    digest = hashlib.sha256()
-    with info.path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    if digest.hexdigest() != info.sha256:
+    if sha256_of(info.path) != info.sha256:
         raise ValueError(f"{info.path}: damaged: its SHA-256 is not the one in {FILE}")
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from accel.files.digests import sha256_of
 from accel.files.whole_files import sweep, sync_folder, whole_path, write_whole
 from accel.progress import console
 from accel.weights.checkpoints import (
@@ -34,7 +35,7 @@ from accel.weights.checkpoints import (
     save_state,
     save_weights,
 )
-from accel.weights.checksums import SUMS, read_sums, sha256_of, write_sums
+from accel.weights.checksums import SUMS, read_sums, write_sums
 
 FOLDER, BEST, LAST = "checkpoints", "best", "last"
 OPTIMIZER, PROGRESS = "optimizer.pt", "progress.json"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from accel.config import Config, DataConfig
 from accel.datasets import GENERATED, ClipDataset, build_training_dataset, data_root
+from accel.files.digests import sha256_of
 from accel.files.whole_files import write_whole
 from accel.weights.checkpoints import weights_path
-from accel.weights.checksums import sha256_of
 
 SOURCES = "sources.json"
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from accel import wording
 from accel.config import ModelConfig, parse_model
+from accel.files.digests import sha256_of
 from accel.files.whole_files import whole_path, write_whole
 from accel.weights.archives import check_archive
 from accel.weights.cards import Card, parse_card
-from accel.weights.checksums import sha256_of
 
 WEIGHTS, PRETRAINED = "weights.safetensors", "model.safetensors"  # of a run's folder, and of one to give away
 MAX_NAMED = 3  # parameters named in an error

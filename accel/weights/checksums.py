@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from accel.files.digests import sha256_of
 from accel.files.whole_files import write_whole
 
 SUMS = "SHA256SUMS"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, read piece by piece. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def write_sums(folder: Path, digests: Mapping[str, str]) -> None:

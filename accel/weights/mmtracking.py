@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accel.files.digests import sha256_of
 from accel.files.whole_files import whole_path
 from accel.models.published_models import MMTRACKING, build_published
 from accel.models.video import VideoModel
 from accel.weights.archives import check_archive
 from accel.weights.checkpoints import few, reason
-from accel.weights.checksums import sha256_of
 from accel.weights.mmtracking_names import CLASSES, their_name, to_ours, to_theirs
 
 # What checkpoints of mmengine hold besides weights: what was logged, and when. In its place stands a `_LeftOut`.

@@ -20,11 +20,11 @@ from accel.config import parse_model, without_pretrained
 from accel.exporting import checking, export_model
 from accel.exporting.exporter import Settings
 from accel.exporting.graphs import Graphs
+from accel.files.digests import sha256_of
 from accel.inference.exported import ExportedModel
 from accel.inference.loading import check_classes, classes_of, load_model
 from accel.runtime.__main__ import png, run
 from accel.weights import load_published
-from accel.weights.checksums import sha256_of
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
 pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")

@@ -9,11 +9,12 @@ import yaml
 
 from accel import load_model
 from accel.config import parse_model
+from accel.files.digests import sha256_of
 from accel.models import FrameByFrame, build_model
 from accel.weights import hub, names
 from accel.weights.cards import Accuracy, Card, Times
 from accel.weights.checkpoints import Description, describe_weights, save_weights
-from accel.weights.checksums import SUMS, sha256_of, write_sums
+from accel.weights.checksums import SUMS, write_sums
 from accel.weights.names import find_weights, known_weights
 
 CONFIG = parse_model(
