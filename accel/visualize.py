@@ -5,7 +5,6 @@ Images are (H, W, 3) uint8 RGB. Labels are (H, W) uint8 class indices, 255 = ign
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from accel.files.whole_files import part_path
 from accel.labels import IGNORED
 
 _BACKING, _INK = (24, 24, 24), (240, 240, 240)
@@ -119,12 +119,8 @@ def save_palette_png(path: str | Path, labels: np.ndarray, palette: np.ndarray) 
     picture = Image.fromarray(np.ascontiguousarray(labels))
     picture.putpalette(_table(labels, palette).tobytes())  # makes it a picture of mode P
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with part_path(path) as part:
         picture.save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def flow_to_colour(flow: np.ndarray) -> np.ndarray:

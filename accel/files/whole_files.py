@@ -50,6 +50,24 @@ def write_whole(path: Path, data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@contextmanager
+def part_path(path: Path) -> Iterator[Path]:
+    """As `whole_path`, without waiting for the disk, which takes too long where every frame has a file. If the program
+    is killed, the file is there completely or not at all; after a power cut it may be damaged."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_part(path: Path, data: bytes) -> None:
+    """Write these data to a `part_path`."""
+    with part_path(path) as part:
+        part.write_bytes(data)
+
+
 def sweep(path: Path) -> None:
     """Remove what killed processes left while writing `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):

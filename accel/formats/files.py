@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from accel.files.whole_files import write_part
 
 
 def put(path: Path, data: bytes) -> None:
     """Write a small file: it is there as a whole or not at all if the program is killed. Missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    write_part(path, data)
 
 
 class LineFile:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from cityscapesscripts.helpers.labels import labels
 
 from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
 from accel.files.small_files import read_text
+from accel.files.whole_files import write_part
 from accel.threads import usable_cores
 
 VERSION = 1  # of the scenes' looks: raise it when the same seed gives other pictures
@@ -178,7 +178,7 @@ def describe(root: Path, size: tuple[int, int], seed: int, generator: str, folde
         if (root / folder).exists():
             raise ValueError(f"{root / folder}: found a data set that is not Streetscape; expected an empty root")
     root.mkdir(parents=True, exist_ok=True)
-    replace_file(file, (json.dumps(expected, indent=2) + "\n").encode())
+    write_part(file, (json.dumps(expected, indent=2) + "\n").encode())
 
 
 def _read_description(root: Path) -> dict:
@@ -208,12 +208,12 @@ def _write_snippet(root: Path, split: str, index: int, size: tuple[int, int], se
     label_ids.parent.mkdir(parents=True, exist_ok=True)
     for frame, path in enumerate(images):
         rendering = scene.render(frame)
-        replace_file(path, _png(rendering.image[..., ::-1]))
+        write_part(path, _png(rendering.image[..., ::-1]))
         if frame == LABELLED:
             labelled = rendering
-    replace_file(instances, _png(labelled.instance_ids.astype(np.uint16)))
-    replace_file(colour, _png(_PALETTE[labelled.label_ids][..., ::-1]))
-    replace_file(label_ids, _png(labelled.label_ids))
+    write_part(instances, _png(labelled.instance_ids.astype(np.uint16)))
+    write_part(colour, _png(_PALETTE[labelled.label_ids][..., ::-1]))
+    write_part(label_ids, _png(labelled.label_ids))
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -224,13 +224,3 @@ def _png(image: np.ndarray) -> bytes:
     ok, data = cv2.imencode(".png", image, options)
     assert ok
     return data.tobytes()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

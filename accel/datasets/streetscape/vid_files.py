@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 
 from accel.datasets.streetscape.boxes import VisibleBox, visible_boxes
-from accel.datasets.streetscape.files import check_request, describe, replace_file, write_scenes
+from accel.datasets.streetscape.files import check_request, describe, write_scenes
 from accel.datasets.streetscape.scene import FRAMES, SPLITS, StreetScene
+from accel.files.whole_files import write_part
 
 GENERATOR = "accel streetscape_vid"
 QUALITY = 95  # of the JPEGs
@@ -75,10 +76,10 @@ def _write_scene(root: Path, split: str, index: int, size: tuple[int, int], seed
     boxes = []
     for frame, path in enumerate(images):
         rendering = scene.render(frame)
-        replace_file(path, _jpeg(rendering.image))
+        write_part(path, _jpeg(rendering.image))
         boxes.append(visible_boxes(rendering))
     for frame, path in enumerate(annotations):
-        replace_file(path, _annotation(video_name(split, index), frame, size, boxes[frame]))
+        write_part(path, _annotation(video_name(split, index), frame, size, boxes[frame]))
 
 
 def _annotation(video: str, frame: int, size: tuple[int, int], boxes: list[VisibleBox]) -> bytes:
@@ -113,7 +114,7 @@ def _write_lists(root: Path, split: str, count: int) -> None:
     whole = [f"{name} {number} 0 {FRAMES}" for number, name in enumerate(names, 1)]
     videos.parent.mkdir(parents=True, exist_ok=True)
     for kind, lines in (("15frames", chosen), ("frames", every), ("videos", whole)):
-        replace_file(videos.with_name(f"VID_{split}_{kind}.txt"), "".join(f"{line}\n" for line in lines).encode())
+        write_part(videos.with_name(f"VID_{split}_{kind}.txt"), "".join(f"{line}\n" for line in lines).encode())
 
 
 def _jpeg(image: np.ndarray) -> bytes:

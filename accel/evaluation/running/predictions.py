@@ -23,6 +23,7 @@ from accel.datasets.cityscapes import CLASS_NAMES, Cityscapes
 from accel.datasets.clips import frames_to_tensor
 from accel.evaluation.running.mapped_classes import MappedDataset
 from accel.evaluation.running.processes import ALONE, Processes
+from accel.files.whole_files import write_part
 from accel.inference.loading import check_classes
 from accel.models.video import VideoModel
 from accel.playing.schedules import FixedInterval
@@ -114,12 +115,7 @@ class Predictions:
         ok, data = cv2.imencode(".png", _LABEL_IDS[predicted])
         assert ok
         path = self.folder / f"{name}{_SUFFIX}"
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(data.tobytes())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_part(path, data.tobytes())
         self.names.append(name)
         return path
 
