@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from accel.models.prediction import Prediction
-from accel.models.video_model import VideoModel
+from accel.models.video_model import Wrapping
 
 
 class Copied(NamedTuple):
@@ -18,30 +17,14 @@ class Copied(NamedTuple):
     of_model: Any
 
 
-class Copying(VideoModel):
+class Copying(Wrapping):
     """A model that looks at key frames only. All frames up to the next key frame get the prediction of the last one.
 
     model: the model that looks at the key frames.
     """
 
-    def __init__(self, model: VideoModel):
-        super().__init__()
-        self.model = model
-        self.task = model.task
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def remembers(self) -> bool:
-        return self.model.remembers
-
     def seen_size(self, size):
         return self.model.seen_size(size)
-
-    def prepare(self, size):
-        self.model.prepare(size)
 
     def key_frame(self, image: Tensor, state: Copied | None = None) -> tuple[Prediction, Copied]:
         prediction, of_model = self.model.key_frame(image, None if state is None else state.of_model)

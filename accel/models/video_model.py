@@ -290,7 +290,30 @@ class VideoModel(nn.Module, ABC):
         return player.step(last).prediction
 
 
-class AnySize(VideoModel):
+class Wrapping(VideoModel):
+    """A model around another one, which says what frames and states are like.
+
+    model: the other one.
+    """
+
+    def __init__(self, model: VideoModel):
+        super().__init__()
+        self.model = model
+        self.task = model.task
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def remembers(self) -> bool:
+        return self.model.remembers
+
+    def prepare(self, size):
+        self.model.prepare(size)
+
+
+class AnySize(Wrapping):
     """A model that is optimised for each new frame size, at the first key frame of that size.
 
     sizes: how many sizes are kept ready. When one more comes, the least recently used one is dropped. A video of that
@@ -300,19 +323,14 @@ class AnySize(VideoModel):
     is_optimized = True
 
     def __init__(self, model: VideoModel, settings: Settings, sizes: int):
-        super().__init__()
-        self.model, self.settings = model, settings
-        self.task, self.carries_state = model.task, model.carries_state
+        super().__init__(model)
+        self.settings, self.carries_state = settings, model.carries_state
         self.frame_sizes: dict[tuple[int, int], tuple[int, int]] = {}  # by the sizes that networks see of them
         self.fast: BySize[VideoModel] = BySize(lambda size: model._optimized_for(size, settings), sizes)
 
     @property
     def device(self) -> torch.device:
         return self.settings.device
-
-    @property
-    def remembers(self) -> bool:
-        return self.model.remembers
 
     @property
     def same_labels(self) -> float | None:

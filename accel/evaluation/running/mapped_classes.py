@@ -15,7 +15,7 @@ from accel.datasets import Clip, ClipDataset
 from accel.datasets.class_maps import ClassMap, find_class_map
 from accel.inference.loading import check_classes, classes_of
 from accel.models.prediction import Prediction
-from accel.models.video import VideoModel
+from accel.models.video_model import VideoModel, Wrapping
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,14 @@ class MappedPrediction(Prediction):
         return tensors._replace(labels=labels)
 
 
-class MappedModel(VideoModel):
+class MappedModel(Wrapping):
     """A model whose labels are in `class_map.class_names`. Everything else is unchanged. The look-up takes little
     time."""
 
     def __init__(self, model: VideoModel, class_map: ClassMap):
-        super().__init__()
-        self.model, self.class_map = model, class_map
-        self.task, self.carries_state = model.task, model.carries_state
+        super().__init__(model)
+        self.class_map, self.carries_state = class_map, model.carries_state
         self.register_buffer("table", torch.from_numpy(class_map.predictions).to(model.device), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def remembers(self) -> bool:
-        return self.model.remembers
 
     def key_frame(self, image, state=None):
         prediction, state = self.model.key_frame(image, state)
@@ -71,9 +62,6 @@ class MappedModel(VideoModel):
 
     def check_spreads_key_frames(self):
         self.model.check_spreads_key_frames()
-
-    def prepare(self, size):
-        self.model.prepare(size)
 
     def optimized(self, *settings, **more):
         return MappedModel(self.model.optimized(*settings, **more), self.class_map)
