@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class OwnBoxes(StoredBoxes):
         _, video, number = self._frames[index]
         return list(video[max(0, number - length + 1) : number + 1])
 
+    @abstractmethod
     def written(self, index: int, size: tuple[int, int] | None) -> tuple[list[tuple[str, Corners]], list[str]]:
         """Return the boxes of labelled frame `index`, each with words that say where it is written, and one line for
         each other mistake.
@@ -118,7 +120,6 @@ class OwnBoxes(StoredBoxes):
 
         Raises FileNotFoundError or ValueError, with the file, if there is no readable list of boxes.
         """
-        raise NotImplementedError
 
     def truth(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
         boxes, mistakes = self.written(index, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import abstractmethod
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -23,8 +24,9 @@ class _Table(FrameWriter):
         self._lines = LineFile(place(self.file))
         self._lines.add(line_of(self.columns()))
 
+    @abstractmethod
     def columns(self) -> list[str]:
-        raise NotImplementedError
+        """Return the first line of the table."""
 
     def close(self):
         self._lines.close()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from accel.inference.segmenter import SegmentedFrame
 from accel.tasks import Task
+from accel.tasks.result_files import Place
 
-Place = Callable[[str], Path]
 PART = ".part"  # the suffix of a file that is being written
 
 

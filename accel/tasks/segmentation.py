@@ -20,8 +20,6 @@ from accel.tasks.segmentation_accuracy import SegmentationAccuracy
 from accel.tasks.task import Score, Task
 
 PANEL_WIDTH = 640  # pixels of a picture in a panel, at most: three of them fit a screen and any decoder
-
-
 RIGHT, WRONG = (225, 225, 225), (214, 30, 40)  # colours of pixels
 
 
