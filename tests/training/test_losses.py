@@ -299,11 +299,16 @@ def scored(seed=0, classes=4, size=(2, 6, 7)):
     return logits, labels
 
 
-def test_dice_is_that_of_sets_where_the_model_is_sure():
+def sure(instead):
+    """Labels, and what a model predicts that is sure of it: class `instead` where the other draw has none. Its logits."""
     _, labels = scored()
     _, predicted = scored(1)
-    predicted[predicted == 255] = 3
-    logits = 100 * torch.nn.functional.one_hot(predicted.long(), 4).permute(0, 3, 1, 2).float()
+    predicted[predicted == 255] = instead
+    return labels, predicted, 100 * torch.nn.functional.one_hot(predicted.long(), 4).permute(0, 3, 1, 2).float()
+
+
+def test_dice_is_that_of_sets_where_the_model_is_sure():
+    labels, predicted, logits = sure(3)
     loss = WithOverlap(soft_dice, 0.0)(logits, labels)
     seen = labels != 255
     dice = [
@@ -314,10 +319,7 @@ def test_dice_is_that_of_sets_where_the_model_is_sure():
 
 
 def test_lovasz_is_one_minus_iou_where_the_model_is_sure():
-    _, labels = scored()
-    _, predicted = scored(1)
-    predicted[predicted == 255] = 0
-    logits = 100 * torch.nn.functional.one_hot(predicted.long(), 4).permute(0, 3, 1, 2).float()
+    labels, predicted, logits = sure(0)
     loss = WithOverlap(lovasz_softmax, 0.0)(logits, labels)
     seen = labels != 255
     iou = [
