@@ -300,7 +300,7 @@ def scored(seed=0, classes=4, size=(2, 6, 7)):
 
 
 def sure(instead):
-    """Labels, and what a model predicts that is sure of it: class `instead` where the other draw has none. Its logits."""
+    """Labels, a prediction, and logits that are sure of it. It has class `instead` where its draw has none."""
     _, labels = scored()
     _, predicted = scored(1)
     predicted[predicted == 255] = instead
